@@ -1,0 +1,18 @@
+"""Fixtures for all tests, and a loud word at the end about tests that did not run for want of a server."""
+
+from typing import Any
+
+from servers import (
+    _own_server,  # noqa: F401  # a fixture
+    _session_any,  # noqa: F401  # a fixture
+    _session_redis,  # noqa: F401  # a fixture
+    _session_valkey,  # noqa: F401  # a fixture
+)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say once per reason what was not run."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = {str(report.longrepr[2]) for report in skipped if "NOT RUN" in str(report.longrepr)}
+    for reason in sorted(reasons):
+        terminalreporter.write_line(reason, red=True, bold=True)
