@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from servers import (
+from tests.servers import (
     _own_server,  # noqa: F401  # a fixture
     _session_any,  # noqa: F401  # a fixture
     _session_redis,  # noqa: F401  # a fixture

