@@ -1,0 +1,68 @@
+# Everything lives inside the checkout: .venv (packages of requirements-dev.lock), .cache (servers for tests), dist.
+SHELL := /bin/sh
+PYTHON ?= python3
+PY := .venv/bin/python
+PYTEST_ARGS ?=
+ONCE ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow soak lint format types release bench docs servers lock clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 12
+
+.venv/.runtime: pyproject.toml requirements-dev.lock scripts/venv
+	@PYTHON="$(PYTHON)" sh scripts/venv runtime
+
+.venv/.dev: .venv/.runtime
+	@PYTHON="$(PYTHON)" sh scripts/venv dev
+
+demo: .venv/.runtime ## See a real cache do real work, in about a minute (ONCE=1: no pause at the end)
+	@ONCE="$(ONCE)" $(PY) -m nearcache.demo
+
+test: .venv/.dev servers ## Run the tests (with CI set, also the coverage they reach)
+ifdef CI
+	$(PY) -m coverage erase
+	$(PY) -m coverage run -m pytest -m "not slow and not soak" $(PYTEST_ARGS)
+	$(PY) -m coverage combine --quiet
+	$(PY) -m coverage report
+else
+	$(PY) -m pytest -m "not slow and not soak" $(PYTEST_ARGS)
+endif
+
+# pytest exits with 5 when no test carries the mark, which is no failure.
+test-slow: .venv/.dev servers ## Run the tests that take long
+	$(PY) -m pytest -m "slow and not soak" $(PYTEST_ARGS) || test $$? -eq 5
+
+soak: .venv/.dev servers ## Run the tests that take minutes on purpose
+	$(PY) -m pytest -m soak --timeout=0 $(PYTEST_ARGS) || test $$? -eq 5
+
+lint: .venv/.dev ## Check style, types, imports and the rules of the house
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	.venv/bin/lint-imports --cache-dir .cache/import-linter
+	$(PY) -m tools.lint
+	$(PY) -m tools.types
+
+format: .venv/.dev ## Format the code and sort imports
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+release: .venv/.dev ## Build sdist and wheel, and try them in empty environments
+	$(PY) -m tools.release
+
+bench: .venv/.dev servers ## Measure
+	$(PY) -m bench
+
+docs: .venv/.dev ## Run every example of the README and of docs/
+	$(PY) -m pytest tests/docs
+
+servers: ## Bring the servers that tests start on free ports and sockets, inside the checkout
+	@if test -e scripts/servers; then scripts/servers; fi
+
+lock: ## Compile requirements-dev.lock anew
+	$(PY) -m uv pip compile --quiet --universal --upgrade --no-emit-index-url --no-header --no-annotate \
+		--python-version 3.11 --all-extras --group dev --no-emit-package nearcache pyproject.toml -o requirements-dev.lock
+
+clean: ## Remove what make has made
+	rm -rf .venv .cache dist build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
