@@ -1,0 +1,1 @@
+"""Checks of this repository, run by `make lint` and `make release`."""
