@@ -1,0 +1,344 @@
+"""The in-process tier: values served without a lock, bounded by entries or bytes, coherent with what its owner knows.
+
+Two uses. In front of an engine it holds values that were read or loaded (`keep`), each served until its deadline. As
+the engine of `memory://` (`source=True`) it also holds the raw records (`put`), and a served value only beside its own.
+
+A value may be kept only if nothing changed since before it was read: take a `stamp`, read the engine, then `keep`.
+Every change moves the stamp of a 1,024th of all keys, so a fill that crossed a change is refused.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from nearcache._core.clock import Clock
+from nearcache._core.missing import MISS, Missing
+from nearcache.near.policy import Policy, S3Fifo
+from nearcache.near.slot import MAX_FREQ, NEVER, Copier, Slot, Tally
+
+__all__ = ["ENTRY_OVERHEAD", "Limit", "Slot", "Store", "Tally"]
+
+ENTRY_OVERHEAD: Final = 400
+"""Bytes of bookkeeping per entry beside its key and value."""
+
+MAX_ENTITIES: Final = 100
+OTHER_ENTITIES: Final = "other"
+STRIPES: Final = 1_024
+
+Change = Callable[[bytes | None, float], tuple[bytes, float] | None]
+"""Gets a live record and the time until which it is held (None and minus infinity if there is none); returns both anew,
+or None to leave everything as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How much a store may hold; None is no limit."""
+
+    entries: int | None = None
+    bytes: int | None = None
+
+
+def _suspended_clock() -> float:
+    return math.inf
+
+
+class Store:
+    """A bounded map from keys to values and records, for any number of threads.
+
+    Every method is atomic. `on_evict` gets the entity of each live entry that had to leave for room, outside the lock.
+    The lock is re-entrant because a finalizer or a signal handler that runs inside may use the cache again.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_clock",
+        "_lock",
+        "_now",
+        "_on_evict",
+        "_policy",
+        "_slots",
+        "_source",
+        "_stripes",
+        "_suspensions",
+        "_tallies",
+        "evictions",
+        "expirations",
+        "limit",
+    )
+
+    def __init__(
+        self,
+        limit: Limit,
+        clock: Clock = time.monotonic,
+        *,
+        source: bool = False,
+        on_evict: Callable[[str], None] | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        self.limit = limit
+        self.evictions = 0
+        self.expirations = 0
+        self._clock = self._now = clock
+        self._source = source
+        self._on_evict = on_evict
+        self._policy = policy or _default_policy(limit)
+        self._lock = threading.RLock()
+        self._slots: dict[str, Slot] = {}
+        self._stripes = [0] * STRIPES
+        self._tallies: dict[str, Tally] = {}
+        self._bytes = self._suspensions = 0
+
+    def lookup(self, key: str) -> object | Missing:
+        """Return the served value or a fresh copy of it, or MISS. Takes no lock."""
+        slot = self._slots.get(key)
+        if slot is None or slot.deadline <= self._now():
+            return MISS
+        if slot.freq < MAX_FREQ:
+            slot.freq += 1
+        slot.tally.hits += 1
+        copy = slot.copy
+        return slot.value if copy is None else copy(slot.value)
+
+    # Keeping values
+
+    def stamp(self, key: str) -> int:
+        """Return the generation of this key's stripe, to be taken before the engine is read."""
+        return self._stripes[hash(key) % STRIPES]
+
+    def keep(self, key: str, value: object, copy: Copier | None, deadline: float, size: int, stamp: int) -> bool:
+        """Serve a value until `deadline`, unless something changed since `stamp` was taken; tell whether it is kept.
+
+        `value` is handed out as it is, or as `copy(value)`. `size` is the bytes it takes. With `source=True` it is kept
+        only beside a live record, and not longer. What is larger than the limit is not kept.
+        """
+        with self._lock:
+            old = self._slots.get(key)
+            slot = self._beside(key, old, size)
+            if self.stamp(key) != stamp or self._too_large(slot) or (self._source and slot.held <= self._clock()):
+                return False
+            slot.serve(value, copy, min(deadline, slot.held) if self._source else deadline)
+            gone = self._place(slot, old)
+        self._report(gone)
+        return True
+
+    def changed(self, key: str) -> None:
+        """Stop serving a value that this process changed in the engine, and refuse every fill that began before."""
+        with self._lock:
+            self._bump(key)
+            slot = self._slots.get(key)
+            if slot is not None and slot.raw is not None:
+                slot.deadline = NEVER
+            elif slot is not None:
+                self._drop(slot)
+
+    # The records of the in-process engine
+
+    def put(self, key: str, raw: bytes, held: float) -> None:
+        """Store a record until the time `held`; what was served for the key is served no more."""
+        with self._lock:
+            gone = self._put(key, raw, held)
+        self._report(gone)
+
+    def raw(self, key: str) -> bytes | None:
+        """Return a live record, or None."""
+        slot = self._slots.get(key)
+        if slot is None or slot.raw is None:
+            return None
+        if slot.held <= self._clock():
+            self._expire(slot)
+            return None
+        if slot.freq < MAX_FREQ:
+            slot.freq += 1
+        return slot.raw
+
+    def held(self, key: str) -> float | None:
+        """Return the time until which the record is held, or None if there is no live one."""
+        slot = self._slots.get(key)
+        return None if slot is None or slot.held <= self._clock() else slot.held
+
+    def discard(self, key: str) -> bool:
+        """Remove a record and what is served for it; tell whether there was a live one."""
+        with self._lock:
+            self._bump(key)
+            slot = self._slots.get(key)
+            if slot is None:
+                return False
+            self._drop(slot)
+            return slot.held > self._clock()
+
+    def mutate(self, key: str, change: Change) -> None:
+        """Replace a record by what `change` makes of it, atomically; if it raises or returns None nothing changes.
+
+        `change` runs under the store's lock: it must be quick and must not wait for anything.
+        """
+        gone: list[Slot] = []
+        with self._lock:
+            slot = self._slots.get(key)
+            live = slot is not None and slot.held > self._clock()
+            after = change(slot.raw, slot.held) if slot is not None and live else change(None, NEVER)
+            if after is not None:
+                gone = self._put(key, *after)
+        self._report(gone)
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """List the keys of live records that start with `prefix`; O(entries)."""
+        with self._lock:
+            slots, now = list(self._slots.values()), self._clock()
+        return [slot.key for slot in slots if slot.held > now and slot.key.startswith(prefix)]
+
+    # The whole store
+
+    def clear(self) -> None:
+        """Drop everything, and refuse every fill that began before."""
+        with self._lock:
+            dropped = list(self._slots.values())
+            self._stripes = [generation + 1 for generation in self._stripes]
+            self._slots.clear()
+            self._policy.clear()
+            self._bytes = 0
+        del dropped  # finalizers of the values run here, outside the lock
+
+    def suspend(self) -> None:
+        """Make `lookup` miss until as many `resume` calls follow; nothing is dropped."""
+        with self._lock:
+            self._suspensions += 1
+            self._now = _suspended_clock
+
+    def resume(self) -> None:
+        """End one `suspend`."""
+        with self._lock:
+            self._suspensions -= 1
+            if self._suspensions == 0:
+                self._now = self._clock
+
+    def after_fork(self) -> None:
+        """Make the store usable in a forked child; to be called there before anything else.
+
+        If another thread of the parent was changing it at that moment it may be half changed, and starts empty.
+        """
+        whole = self._lock.acquire(blocking=False)
+        self._lock = threading.RLock()
+        if not whole:
+            self.clear()
+            self._bytes = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes held: keys, values, records and bookkeeping, expired entries included until they leave."""
+        return self._bytes
+
+    @property
+    def entries(self) -> int:
+        """Entries held, expired ones included until they leave."""
+        return len(self._slots)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def tallies(self) -> Mapping[str, Tally]:
+        """Return the near hits of each entity; beyond 100 entities the others are counted as "other"."""
+        with self._lock:
+            return dict(self._tallies)
+
+    # Under the lock
+
+    def _bump(self, key: str) -> None:
+        self._stripes[hash(key) % STRIPES] += 1
+
+    def _beside(self, key: str, old: Slot | None, size: int) -> Slot:
+        """Make a slot that takes over the record of an old one."""
+        raw = old.raw if old is not None else None
+        slot = Slot(key, _footprint(key, size + len(raw or b"")), self._tally(key))
+        if old is not None and raw is not None:
+            slot.hold(raw, old.held)
+        return slot
+
+    def _put(self, key: str, raw: bytes, held: float) -> list[Slot]:
+        self._bump(key)
+        old = self._slots.get(key)
+        slot = Slot(key, _footprint(key, len(raw)), self._tally(key))
+        slot.hold(raw, held)
+        if not self._too_large(slot):
+            return self._place(slot, old)
+        if old is not None:
+            self._drop(old)
+        self.evictions += 1
+        return [slot]
+
+    def _too_large(self, slot: Slot) -> bool:
+        return self.limit.bytes is not None and slot.size > self.limit.bytes
+
+    def _place(self, slot: Slot, old: Slot | None) -> list[Slot]:
+        """Make room for a slot, put it where its key can be found, and return the live ones that had to leave."""
+        gone: list[Slot] = []
+        now = self._clock()
+        while self._full(slot, old) and (victim := self._policy.victim(now)) is not None:
+            self._forget(victim)
+            if victim is old:
+                old = None
+            else:
+                self._count_out(victim, now, gone)
+        self._settle(slot, old)
+        return gone
+
+    def _full(self, slot: Slot, old: Slot | None) -> bool:
+        entries, size = self.limit.entries, self.limit.bytes
+        if entries is not None and old is None and len(self._slots) >= entries:
+            return True
+        return size is not None and self._bytes + slot.size - (old.size if old is not None else 0) > size
+
+    def _settle(self, slot: Slot, old: Slot | None) -> None:
+        if old is None:
+            self._policy.insert(slot)
+        else:
+            self._policy.replace(old, slot)
+            self._bytes -= old.size
+        self._slots[slot.key] = slot
+        self._bytes += slot.size
+
+    def _count_out(self, slot: Slot, now: float, gone: list[Slot]) -> None:
+        if slot.expired(now):
+            self.expirations += 1
+        else:
+            self.evictions += 1
+            gone.append(slot)
+
+    def _drop(self, slot: Slot) -> None:
+        self._policy.remove(slot)
+        self._forget(slot)
+
+    def _forget(self, slot: Slot) -> None:
+        if self._slots.pop(slot.key, None) is not None:
+            self._bytes -= slot.size
+
+    def _expire(self, slot: Slot) -> None:
+        with self._lock:
+            if self._slots.get(slot.key) is slot:
+                self._drop(slot)
+                self.expirations += 1
+
+    def _tally(self, key: str) -> Tally:
+        entity = key.partition(":")[0]
+        if entity not in self._tallies and len(self._tallies) >= MAX_ENTITIES - 1:
+            entity = OTHER_ENTITIES
+        return self._tallies.setdefault(entity, Tally())
+
+    # Outside the lock
+
+    def _report(self, gone: list[Slot]) -> None:
+        if self._on_evict is not None:
+            for slot in gone:
+                self._on_evict(slot.key.partition(":")[0])
+
+
+def _footprint(key: str, size: int) -> int:
+    return ENTRY_OVERHEAD + len(key) + size
+
+
+def _default_policy(limit: Limit) -> Policy:
+    if limit.bytes is not None:
+        return S3Fifo(limit.bytes, by_size=True)
+    return S3Fifo(math.inf if limit.entries is None else limit.entries)

@@ -1,0 +1,1 @@
+"""Listeners: metrics, statistics and logging. The core only emits events."""
