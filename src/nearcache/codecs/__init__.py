@@ -1,0 +1,1 @@
+"""Values to bytes and back: the envelope, self-describing values, declared types."""

@@ -1,0 +1,147 @@
+"""The envelope: a header of fixed layout in front of every payload that is stored in an engine.
+
+Big-endian, so that a server-side script can read and patch it by offset:
+
+    offset  bytes  field
+    0       1      layout version (0xC1: never the first byte of UTF-8 text, msgpack, JSON or a pickle)
+    1       1      flags
+    2       8      fill id: random, another one with every store
+    10      8      epoch: the namespace's stamp when the load began
+    18      6      born: milliseconds of the engine's clock, rounded down
+    24      4      soft age in seconds (f32): fresh until then
+    28      4      hard age in seconds (f32): kept until then
+    32      4      cost of the load in seconds (f32)
+    36      1      codec id
+    37      8      fingerprint of the declared type, zeros for self-describing values
+    45      2      length of the tags
+    47      n      tags: a msgpack array of str; nothing if there are none
+    47+n           payload
+
+Everything else is refused: what another release wrote in another layout is a miss, never a guess.
+"""
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from nearcache.errors import CodecError
+
+VERSION: Final = 0xC1
+COMPRESSED: Final = 0x01
+"""Flag: the payload is compressed with Zstandard."""
+KNOWN_FLAGS: Final = COMPRESSED
+
+FILL_ID: Final = slice(2, 10)
+AGES: Final = slice(24, 32)
+NO_SCHEMA: Final = bytes(8)
+SIZE: Final = 47
+"""Bytes of a header without tags."""
+
+_LAYOUT: Final = struct.Struct(">BB8sQHIfffB8sH")
+_AGES: Final = struct.Struct(">ff")
+_F32: Final = struct.Struct(">f")
+_F32_BITS: Final = struct.Struct(">I")
+_MAX_TAGS: Final = 0xFFFF
+_tags_out = msgspec.msgpack.Encoder()
+_tags_in = msgspec.msgpack.Decoder(tuple[str, ...])
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What is known about a stored value besides the value: all times in seconds, `born` on the engine's clock."""
+
+    flags: int
+    fill_id: bytes
+    epoch: int
+    born: float
+    soft: float
+    hard: float
+    cost: float
+    codec: int
+    schema: bytes
+    tags: tuple[str, ...] = ()
+
+
+def pack(header: Header) -> bytes:
+    """Return the header's bytes, to be followed by the payload; raises `CodecError` for what does not fit the layout."""
+    try:
+        tags = _tags_out.encode(header.tags) if header.tags else b""
+        if len(tags) > _MAX_TAGS:
+            raise ValueError(f"the tags take {len(tags)} bytes, at most {_MAX_TAGS} fit; use fewer or shorter tags")
+        return _fixed(header, len(tags)) + tags
+    except (struct.error, OverflowError, ValueError) as error:
+        raise CodecError(f"the header does not fit its layout: {error}") from error
+
+
+def _fixed(header: Header, tags: int) -> bytes:
+    _check_ids(header)
+    born = int(header.born * 1000)
+    soft, hard, cost = toward_zero(header.soft), toward_zero(header.hard), toward_zero(header.cost)
+    return _LAYOUT.pack(
+        VERSION, header.flags, header.fill_id, header.epoch, born >> 32, born & 0xFFFFFFFF,
+        soft, hard, cost, header.codec, header.schema, tags,
+    )  # fmt: skip
+
+
+def _check_ids(header: Header) -> None:
+    # struct would pad or cut them silently
+    if len(header.fill_id) != 8 or len(header.schema) != 8:
+        raise ValueError("fill id and schema fingerprint take 8 bytes each")
+
+
+def unpack(raw: bytes) -> tuple[Header, memoryview]:
+    """Return the header and the payload; raises `CodecError` for bytes that are not in this layout."""
+    try:
+        version, flags, fill_id, epoch, high, low, soft, hard, cost, codec, schema, size = _LAYOUT.unpack_from(raw)
+    except struct.error:
+        raise CodecError(f"{len(raw)} bytes are too short for a header") from None
+    _check(version, flags, soft, hard, cost)
+    tags, payload = _split(memoryview(raw), size)
+    born = (high << 32 | low) / 1000
+    return Header(flags, fill_id, epoch, born, soft, hard, cost, codec, schema, tags), payload
+
+
+def _check(version: int, flags: int, soft: float, hard: float, cost: float) -> None:
+    if version != VERSION:
+        raise CodecError(f"layout version {version:#04x} is unknown to this release, or these bytes are not the library's")
+    if flags & ~KNOWN_FLAGS:
+        raise CodecError(f"flags {flags:#04x} are unknown to this release")
+    # false for nan too
+    if not (0 <= soft < math.inf and 0 <= hard < math.inf and 0 <= cost < math.inf):
+        raise CodecError("the ages in the header are not finite")
+
+
+def _split(raw: memoryview, size: int) -> tuple[tuple[str, ...], memoryview]:
+    if not size:
+        return (), raw[SIZE:]
+    if len(raw) < SIZE + size:
+        raise CodecError("the header ends within the tags")
+    try:
+        return _tags_in.decode(raw[SIZE : SIZE + size]), raw[SIZE + size :]
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        raise CodecError("the tags in the header are not a list of texts") from None
+
+
+def pack_ages(soft: float, hard: float) -> bytes:
+    """Return the 8 bytes at offset 24: soft and hard age in seconds."""
+    return _AGES.pack(toward_zero(soft), toward_zero(hard))
+
+
+def fill_id_of(raw: bytes) -> bytes:
+    """Return the fill id of a stored record, without looking at the rest."""
+    return raw[FILL_ID]
+
+
+def toward_zero(seconds: float) -> float:
+    """Return the largest f32 that is not above `seconds`: a time to live is a promise of "at most"."""
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"an age must be finite and not negative, not {seconds}")
+    packed = _F32.pack(seconds)
+    (nearest,) = _F32.unpack(packed)
+    if nearest <= seconds:
+        return float(nearest)
+    below: float = _F32.unpack(_F32_BITS.pack(_F32_BITS.unpack(packed)[0] - 1))[0]
+    return below
