@@ -1,0 +1,79 @@
+"""Check the types for every platform and Python the library claims: `python -m tools.types`.
+
+mypy and pyright read the package for each pair of platform and version, mypy reads tests and tools as well, and pyright
+says whether every public name has a complete type.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from tools.source import ROOT
+
+# As mypy and as pyright call it.
+PLATFORMS = {"linux": "Linux", "darwin": "Darwin", "win32": "Windows"}
+VERSIONS = ("3.11", "3.14")
+CHECKED = ("src", "tests/typing")
+
+Command = list[str]
+
+
+def commands() -> Iterator[Command]:
+    """Return every run of a checker."""
+    yield [*mypy("native")]
+    yield [*pyright()]
+    for version in VERSIONS:
+        for platform, name in PLATFORMS.items():
+            target = ["--platform", platform, "--python-version", version]
+            yield [*mypy(f"{platform}-{version}"), *target, *CHECKED]
+            yield [*pyright(), "--pythonplatform", name, "--pythonversion", version, *CHECKED]
+
+
+def mypy(cache: str) -> Command:
+    """Return the call of mypy with a cache of its own."""
+    return [sys.executable, "-m", "mypy", "--no-error-summary", "--cache-dir", f".mypy_cache/{cache}"]
+
+
+def pyright() -> Command:
+    """Return the call of pyright, in this environment."""
+    return [sys.executable, "-m", "pyright", "--pythonpath", sys.executable]
+
+
+def run(command: Command, known: set[str]) -> bool:
+    """Run a checker; print what it found, and is not known yet from an earlier run."""
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    print("ok  " if done.returncode == 0 else "FAIL", *command[2:], flush=True)
+    if done.returncode:
+        lines = dict.fromkeys((done.stdout + done.stderr).splitlines())
+        print(*(line for line in lines if line not in known), sep="\n")
+        known.update(lines)
+    return done.returncode == 0
+
+
+def complete() -> bool:
+    """Say whether every public name has a complete type, and which have not."""
+    command = [*pyright(), "--verifytypes", "nearcache", "--ignoreexternal", "--outputjson"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    report = json.loads(done.stdout)["typeCompleteness"]
+    for line in incomplete(report):
+        print(line)
+    print(f"complete types: {report['completenessScore']:.1%} of {len(report['symbols'])} names")
+    return bool(report["completenessScore"] == 1)
+
+
+def incomplete(report: dict[str, list[dict[str, object]]]) -> list[str]:
+    """Return the names of pyright's report whose types are not complete."""
+    public = [symbol for symbol in report["symbols"] if symbol["isExported"]]
+    return [f"{symbol['name']}: type is incomplete" for symbol in public if not symbol["isTypeKnown"]]
+
+
+def main() -> int:
+    """Run everything; return 1 if anything was found."""
+    known: set[str] = set()
+    passed = [run(command, known) for command in commands()]
+    return 0 if all([*passed, complete()]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
