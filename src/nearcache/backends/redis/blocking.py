@@ -1,0 +1,349 @@
+"""Blocking connections: each call has one to itself, from a pool that survives forks and interrupts."""
+
+import os
+import socket
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+import hiredis
+
+from nearcache.backends.redis import probe
+from nearcache.backends.redis.connect import Command, Endpoint, Route, dial, time_left
+from nearcache.backends.redis.wire import INCOMPLETE, LostConnection, pack, reader, repeatable, subject
+from nearcache.backends.registry import BackendSpec
+from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
+
+CHUNK: Final = 65_536
+RECHECK: Final = 0.05
+"""How many seconds a waiter sleeps at most before it looks for itself: a lost wake-up costs no more."""
+
+
+class Wire:
+    """One exclusive connection: a socket and the parser of what arrives on it.
+
+    It belongs to whoever took it from the pool. Dropped anywhere, also by an exception between two lines, it is closed
+    and its place in the pool becomes free.
+    """
+
+    __slots__ = ("__weakref__", "_answered", "_reader", "_sock", "_stale", "generation", "used")
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.used = False
+        self._sock: socket.socket | None = None
+        self._stale: Callable[[], bool] = lambda: False
+        self._reader = reader()
+        self._answered = False
+
+    def __del__(self) -> None:
+        self.close()
+
+    @property
+    def connected(self) -> bool:
+        """Whether this connection was opened."""
+        return self._sock is not None
+
+    def connect(self, endpoint: Endpoint, deadline: float) -> None:
+        """Open the connection and exchange the first commands."""
+        self._sock = dial(endpoint, deadline)
+        self._stale = probe.of(self._sock)
+        greeting = endpoint.greeting()
+        endpoint.check_greeting(self.call(pack(greeting), len(greeting), deadline))
+
+    def fit(self) -> bool:
+        """Return whether nothing has happened to the connection since its last use; one cheap system call."""
+        return not self._stale()
+
+    def call(self, request: bytes, expected: int, deadline: float) -> list[Any]:
+        """Send the request and return its replies; after an exception the wire is of no use."""
+        self._answered = False
+        self._send(request, deadline)
+        return [self._reply(deadline) for _ in range(expected)]
+
+    def lost_before_answer(self) -> bool:
+        """Return whether the last call ran on a connection from an earlier one and no byte came back."""
+        return self.used and not self._answered
+
+    def close(self) -> None:
+        """Close the socket, if any."""
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            sock.close()
+
+    def abandon(self) -> None:
+        """Close the descriptor only: in a forked child nothing may be said on a connection of the parent."""
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            os.close(sock.detach())
+
+    def _send(self, request: bytes, deadline: float) -> None:
+        sock = self._open_socket()
+        _allow(sock, deadline)
+        sock.sendall(request)
+
+    def _reply(self, deadline: float) -> Any:
+        while True:
+            reply = self._reader.gets()
+            if reply is INCOMPLETE:
+                self._receive(deadline)
+            elif not isinstance(reply, hiredis.PushNotification):
+                return reply
+
+    def _receive(self, deadline: float) -> None:
+        sock = self._open_socket()
+        _allow(sock, deadline)
+        chunk = sock.recv(CHUNK)
+        if not chunk:
+            raise ConnectionResetError("the engine closed the connection")
+        self._answered = True
+        self._reader.feed(chunk)
+
+    def _open_socket(self) -> socket.socket:
+        if self._sock is None:
+            raise ConnectionResetError("the connection is closed")
+        return self._sock
+
+
+def _allow(sock: socket.socket, deadline: float) -> None:
+    """Let the next operation last until `deadline`; where the old limit is near enough a system call is saved."""
+    left = time_left(deadline)
+    limit = sock.gettimeout()
+    if limit is None or abs(limit - left) > 0.001:
+        sock.settimeout(left)
+
+
+class _Waiter:
+    """Somebody who waits for a connection: released when `wire` was filled in."""
+
+    __slots__ = ("_bell", "wire")
+
+    def __init__(self) -> None:
+        self.wire: Wire | None = None
+        self._bell = threading.Lock()
+        self._bell.acquire()
+
+    def wait(self, seconds: float) -> None:
+        self._bell.acquire(timeout=seconds)
+
+    def hand(self, wire: Wire) -> None:
+        self.wire = wire
+        self._bell.release()
+
+
+class Pool:
+    """At most `size` wires, the most recently used first; waiters are served in order.
+
+    The count of wires is the count of living objects, so that a wire lost to an interrupt cannot be counted for ever.
+    """
+
+    def __init__(self, size: int, timeout: float) -> None:
+        self._size = size
+        self._timeout = timeout
+        self._generation = 0
+        self._reset()
+        _pools.add(self)
+
+    def __len__(self) -> int:
+        """The number of wires, idle or in use."""
+        return len(self._alive)
+
+    def take(self) -> Wire:
+        """Return a wire for one call, connected or not; wait for one if all are in use.
+
+        Raises `BackendTimeoutError` when none became free in time.
+        """
+        if self._pid != os.getpid():
+            self.after_fork()
+        while True:
+            wire = self._claim()
+            if wire.fit():
+                return wire
+            self.drop(wire)
+
+    def give_back(self, wire: Wire) -> None:
+        """Take a wire back whose replies were all read."""
+        wire.used = True
+        with self._lock:
+            current = wire.generation == self._generation
+            if current:
+                self._pass_on(wire)
+        if not current:
+            self.drop(wire)
+
+    def drop(self, wire: Wire) -> None:
+        """Close a wire and let somebody else open one."""
+        wire.close()
+        with self._lock:
+            self._alive.discard(wire)
+            if self._waiters and self._has_room():
+                self._waiters.popleft().hand(self._admit())
+
+    def reserve(self, count: int) -> Wire | None:
+        """Return a wire to be connected and given back, None if there are `count` already."""
+        with self._lock:
+            return self._admit() if len(self._alive) < count and self._has_room() else None
+
+    def close(self) -> None:
+        """Close idle wires now, and those in use when they come back."""
+        with self._lock:
+            self._generation += 1
+            idle = self._idle.copy()
+            self._idle.clear()
+        for wire in idle:
+            self.drop(wire)
+
+    def after_fork(self) -> None:
+        """Start empty in a forked child, and close its copies of the parent's descriptors."""
+        inherited = list(self._alive)
+        self._generation += 1
+        self._reset()
+        for wire in inherited:
+            wire.abandon()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._idle: list[Wire] = []
+        self._alive: weakref.WeakSet[Wire] = weakref.WeakSet()
+        self._waiters: deque[_Waiter] = deque()
+
+    def _claim(self) -> Wire:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+            if self._has_room():
+                return self._admit()
+            waiter = _Waiter()
+            self._waiters.append(waiter)
+        return self._wait(waiter, time.monotonic() + self._timeout)
+
+    def _wait(self, waiter: _Waiter, deadline: float) -> Wire:
+        while (left := deadline - time.monotonic()) > 0:
+            waiter.wait(min(left, RECHECK))
+            wire = self._look(waiter)
+            if wire is not None:
+                return wire
+        return self._leave(waiter)
+
+    def _look(self, waiter: _Waiter) -> Wire | None:
+        with self._lock:
+            if waiter.wire is None and self._has_room():
+                self._waiters.remove(waiter)
+                waiter.wire = self._admit()
+            return waiter.wire
+
+    def _leave(self, waiter: _Waiter) -> Wire:
+        with self._lock:
+            if waiter.wire is not None:
+                return waiter.wire
+            self._waiters.remove(waiter)
+        raise BackendTimeoutError(
+            f"all {self._size} connections stayed in use for {self._timeout:g} s; "
+            "raise CACHE_POOL_MAX_SIZE (connections) or CACHE_POOL_TIMEOUT (milliseconds)"
+        ).unsent()
+
+    def _pass_on(self, wire: Wire) -> None:
+        if self._waiters:
+            self._waiters.popleft().hand(wire)
+        else:
+            self._idle.append(wire)
+
+    def _has_room(self) -> bool:
+        return len(self._alive) < self._size
+
+    def _admit(self) -> Wire:
+        wire = Wire(self._generation)
+        self._alive.add(wire)
+        return wire
+
+
+class BlockingLink:
+    """A way to the engine that blocks: its methods are coroutines that never suspend.
+
+    A call waits at most `spec.pool_timeout` seconds for a connection, then at most `spec.timeout` seconds for all the
+    rest together.
+    """
+
+    def __init__(self, route: Route, spec: BackendSpec) -> None:
+        self._route = route
+        self._minimum = spec.pool_min
+        self._timeout = spec.timeout
+        self._pool = Pool(spec.pool_max, spec.pool_timeout)
+
+    async def open(self) -> None:
+        """Open connections until the pool holds its minimum."""
+        while (wire := self._pool.reserve(self._minimum)) is not None:
+            try:
+                self._connect(wire, time.monotonic() + self._timeout)
+            except BaseException:
+                self._pool.drop(wire)
+                raise
+            self._pool.give_back(wire)
+
+    async def execute(self, *commands: Command) -> list[Any]:
+        """Send commands together and return their replies in order; error answers are among them, as exceptions."""
+        try:
+            return self._exchange(commands)
+        except LostConnection:
+            if not repeatable(commands):
+                raise
+        self._pool.close()
+        return self._exchange(commands)
+
+    async def close(self) -> None:
+        """Close all connections; a later call opens new ones."""
+        self._pool.close()
+
+    def _exchange(self, commands: tuple[Command, ...]) -> list[Any]:
+        request = pack(commands)
+        wire = self._pool.take()
+        try:
+            replies = self._call(wire, request, commands)
+        except BaseException:
+            # Replies may be outstanding: nobody else may ever read from this connection.
+            self._pool.drop(wire)
+            raise
+        self._pool.give_back(wire)
+        return replies
+
+    def _call(self, wire: Wire, request: bytes, commands: tuple[Command, ...]) -> list[Any]:
+        deadline = time.monotonic() + self._timeout
+        if not wire.connected:
+            self._connect(wire, deadline)
+        try:
+            return wire.call(request, len(commands), deadline)
+        except TimeoutError as error:
+            raise BackendTimeoutError(f"{subject(commands)}: no answer within {self._timeout:g} s") from error
+        except (OSError, hiredis.ProtocolError) as error:
+            raise self._broken(wire, commands, error) from error
+
+    def _connect(self, wire: Wire, deadline: float) -> None:
+        endpoint = self._route.endpoint()
+        try:
+            wire.connect(endpoint, deadline)
+        except BackendError:
+            raise
+        except TimeoutError as error:
+            raise BackendTimeoutError(f"the engine at {endpoint.where} did not greet in time").unsent() from error
+        except (OSError, hiredis.ProtocolError) as error:
+            raise BackendUnavailableError(f"{endpoint.where} does not speak as a Redis engine does").unsent() from error
+
+    def _broken(self, wire: Wire, commands: tuple[Command, ...], error: Exception) -> BackendUnavailableError:
+        kind = LostConnection if wire.lost_before_answer() else BackendUnavailableError
+        return kind(f"{subject(commands)}: the connection broke ({type(error).__name__})")
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for pool in list(_pools):
+        pool.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

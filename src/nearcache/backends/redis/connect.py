@@ -1,0 +1,225 @@
+"""Where the engine is and how to greet it: a URL in redis-py's syntax, sockets to it, and the first commands on them.
+
+redis-py reads the URL, its TLS and login options; the sockets are opened here (or by asyncio), so that one deadline
+covers all addresses, TLS and the greeting, and nothing of redis-py's private state is touched. A connection object of
+redis-py is built to hold the options and is never connected.
+"""
+
+import os
+import socket
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, cast
+
+from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.exceptions import RedisError
+
+from nearcache.backends.redis.errors import refused, unreachable
+from nearcache.errors import BackendTimeoutError, ConfigError
+
+Command = tuple[str | bytes | int, ...]
+"""A command and its arguments."""
+
+CLIENT_NAME: Final = "nearcache"
+
+NOT_IN_URL: Final[dict[str, str]] = {
+    "timeout": "the option timeout",
+    "socket_timeout": "the option timeout",
+    "socket_connect_timeout": "the option timeout",
+    "max_connections": "CACHE_POOL_MAX_SIZE",
+    "retry_on_timeout": "nothing: only commands that are safe to repeat are repeated",
+    "retry_on_error": "nothing: only commands that are safe to repeat are repeated",
+    "health_check_interval": "nothing: idle connections are checked before use",
+    "decode_responses": "nothing: values are decoded by the codec",
+    "encoding": "nothing: values are decoded by the codec",
+    "socket_read_size": "nothing",
+}
+"""Options that redis-py takes from a URL and this library decides itself, and what to use instead."""
+
+
+class Endpoint:
+    """One engine address with everything needed to connect to it; no credentials in its text."""
+
+    __slots__ = ("_settings", "where")
+
+    def __init__(self, url: str) -> None:
+        self._settings = _settings(url)
+        self.where = _where(self._settings)
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.where})"
+
+    @property
+    def host(self) -> str:
+        """The host to verify in a TLS certificate; "" for a unix socket."""
+        return self._settings.host if isinstance(self._settings, Connection) else ""
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return the TLS settings, None for a plain connection; reads the certificate files on first use."""
+        if not isinstance(self._settings, SSLConnection):
+            return None
+        try:
+            return cast(ssl.SSLContext, self._settings.ssl_context.get())  # pyright: ignore[reportUnknownMemberType]
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"CACHE_URL: the TLS files or options for {self.where} cannot be used: {error}"
+            ) from error
+
+    def addresses(self) -> Sequence[tuple[int, object]]:
+        """Look the host name up (may block) and return socket families with addresses to try in order."""
+        if isinstance(self._settings, UnixDomainSocketConnection):
+            return [(_unix_family(), self._settings.path)]
+        found = socket.getaddrinfo(self._settings.host, self._settings.port, type=socket.SOCK_STREAM)
+        return [(family, address) for family, _, _, _, address in found]
+
+    def socket(self, family: int) -> socket.socket:
+        """Make an unconnected socket with the options of this endpoint."""
+        made = socket.socket(family, socket.SOCK_STREAM)
+        if isinstance(self._settings, Connection):
+            _tune(made, self._settings)
+        return made
+
+    def greeting(self) -> list[Command]:
+        """Return the first commands of a connection: protocol, login, name, database."""
+        settings = self._settings
+        return [*_hello(settings), *([("SELECT", settings.db)] if settings.db else [])]
+
+    def check_greeting(self, replies: Sequence[object]) -> None:
+        """Raise `BackendError` if the engine refused one of the first commands."""
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise refused(reply, f"the connection to {self.where}").unsent() from reply
+
+
+class Route:
+    """The way to the engine's present address, asked for before each new connection.
+
+    `address` returns the URL; it is called in a thread that may block, and may start the engine.
+    """
+
+    __slots__ = ("_address", "_known")
+
+    def __init__(self, address: Callable[[], str]) -> None:
+        self._address = address
+        self._known: tuple[str, Endpoint] | None = None
+
+    def endpoint(self) -> Endpoint:
+        """Return where to connect to now."""
+        url = self._address()
+        known = self._known
+        if known is None or known[0] != url:
+            known = self._known = (url, Endpoint(url))
+        return known[1]
+
+
+def dial(endpoint: Endpoint, deadline: float) -> socket.socket:
+    """Open a blocking socket to the endpoint, TLS included, before `deadline` (on the monotonic clock)."""
+    try:
+        return _secure(endpoint, _reach(endpoint, deadline), deadline)
+    except TimeoutError as error:
+        raise BackendTimeoutError(f"connecting to {endpoint.where} took too long").unsent() from error
+    except OSError as error:
+        raise unreachable(endpoint.where, error).unsent() from error
+
+
+def time_left(deadline: float) -> float:
+    """Return the seconds until `deadline` on the monotonic clock; raise `TimeoutError` if it has passed."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _reach(endpoint: Endpoint, deadline: float) -> socket.socket:
+    problem: OSError | None = None
+    for family, address in endpoint.addresses():
+        try:
+            return _connected(endpoint.socket(family), address, deadline)
+        except OSError as error:
+            problem = error
+    raise problem or OSError("the host name has no address")
+
+
+def _connected(made: socket.socket, address: object, deadline: float) -> socket.socket:
+    try:
+        made.settimeout(time_left(deadline))
+        made.connect(address)  # type: ignore[arg-type]  # a path or a (host, port, ...) tuple, as its family needs
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _secure(endpoint: Endpoint, plain: socket.socket, deadline: float) -> socket.socket:
+    context = endpoint.tls()
+    if context is None:
+        return plain
+    try:
+        plain.settimeout(time_left(deadline))
+        return context.wrap_socket(plain, server_hostname=endpoint.host)
+    except BaseException:
+        plain.close()
+        raise
+
+
+def _settings(url: str) -> Connection | UnixDomainSocketConnection:
+    try:
+        options = dict(parse_url(url))
+        made = options.pop("connection_class", Connection)
+        _check_options(options)
+        return made(**options)  # type: ignore[operator, no-any-return]  # a class, by redis-py's contract
+    except ConfigError:
+        raise
+    except (TypeError, ValueError, RedisError) as error:
+        raise ConfigError(f"CACHE_URL: not a redis URL this library can use ({_option_in(error)})") from None
+
+
+def _check_options(options: dict[str, object]) -> None:
+    for name in options.keys() & NOT_IN_URL.keys():
+        raise ConfigError(f"CACHE_URL: {name}= cannot be set in the URL; use {NOT_IN_URL[name]}")
+    options.setdefault("client_name", CLIENT_NAME)
+    options.setdefault("protocol", 3)
+
+
+def _option_in(error: Exception) -> str:
+    """Say which option is wrong, in words that cannot hold a password."""
+    text = str(error)
+    return text if "argument" in text or "Invalid value for" in text else type(error).__name__
+
+
+def _where(settings: Connection | UnixDomainSocketConnection) -> str:
+    if isinstance(settings, UnixDomainSocketConnection):
+        return settings.path
+    return f"{settings.host}:{settings.port}"
+
+
+def _unix_family() -> int:
+    family = getattr(socket, "AF_UNIX", None)
+    if family is None:
+        raise ConfigError(f"CACHE_URL: this platform ({os.name}) has no unix sockets; use redis://")
+    return int(family)
+
+
+def _tune(made: socket.socket, settings: Connection) -> None:
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if not settings.socket_keepalive:
+        return
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options = cast(dict[int, int] | None, settings.socket_keepalive_options)  # pyright: ignore[reportUnknownMemberType]
+    for option, value in (options or {}).items():
+        made.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _hello(settings: Connection | UnixDomainSocketConnection) -> list[Command]:
+    login = _login(settings)
+    name = ("CLIENT", "SETNAME", settings.client_name or CLIENT_NAME)
+    if int(settings.protocol) == 3:
+        return [("HELLO", 3, *(("AUTH", *login) if login else ())), name]
+    return [*([("AUTH", *login)] if login else []), name]
+
+
+def _login(settings: Connection | UnixDomainSocketConnection) -> tuple[str, ...]:
+    if not (settings.username or settings.password):
+        return ()
+    return (settings.username or "default", settings.password or "")

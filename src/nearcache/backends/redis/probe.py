@@ -1,0 +1,40 @@
+"""Finding out without waiting whether a kept connection is still good."""
+
+import select
+import socket
+import ssl
+import sys
+from collections.abc import Callable
+
+
+def of(sock: socket.socket) -> Callable[[], bool]:
+    """Return a function that says whether the idle socket was closed or sent something unasked; it takes no time."""
+    readable = _readable(sock)
+    return lambda: readable() and _spoken(sock)
+
+
+if sys.platform == "win32":
+
+    def _readable(sock: socket.socket) -> Callable[[], bool]:
+        return lambda: bool(select.select([sock], [], [], 0)[0])
+
+else:
+
+    def _readable(sock: socket.socket) -> Callable[[], bool]:
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        return lambda: bool(poll.poll(0))
+
+
+def _spoken(sock: socket.socket) -> bool:
+    """Read without blocking: TLS may have something to say that is no data; anything else is unexpected."""
+    limit = sock.gettimeout()
+    sock.settimeout(0)
+    try:
+        sock.recv(1)
+    except (BlockingIOError, ssl.SSLWantReadError):
+        sock.settimeout(limit)
+        return False
+    except OSError:
+        return True
+    return True

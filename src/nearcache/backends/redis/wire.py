@@ -1,0 +1,66 @@
+"""What both kinds of connection share: commands to bytes, bytes to replies, and which commands may be repeated."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol, cast
+
+import hiredis
+
+from nearcache.backends.redis.connect import Command
+from nearcache.errors import BackendUnavailableError
+
+INCOMPLETE: Final = object()
+"""What a reader returns when the next reply has not arrived completely."""
+
+REPEATABLE: Final = frozenset({"GET", "MGET", "PTTL", "TIME", "PING", "SCAN", "INFO", "DEL"})
+"""Commands that may be sent again when the first try was lost: they leave the engine as one try would."""
+
+SCRIPTS: Final = frozenset({"EVALSHA", "EVAL"})
+
+
+# The stub of hiredis says that a command is one word.
+_pack = cast(Callable[[Command], bytes], hiredis.pack_command)  # pyright: ignore[reportUnknownMemberType]
+
+
+class Link(Protocol):
+    """A way to an engine; errors that it answers to single commands are among the replies, as exceptions."""
+
+    async def open(self) -> None:
+        """Connect ahead of the first use."""
+        ...
+
+    async def execute(self, *commands: Command) -> list[Any]:
+        """Send commands together and return their replies in order; raise `BackendError` if that did not work."""
+        ...
+
+    async def close(self) -> None:
+        """Give up every connection; a later call connects again."""
+        ...
+
+
+class LostConnection(BackendUnavailableError):
+    """A kept connection turned out dead before any reply byte came: a repeatable command may go again."""
+
+
+def reader() -> hiredis.Reader:
+    """Make a parser for the replies of one connection."""
+    return hiredis.Reader(notEnoughData=INCOMPLETE)
+
+
+def pack(commands: Sequence[Command]) -> bytes:
+    """Turn commands into the bytes to send."""
+    if len(commands) == 1:
+        return _pack(commands[0])
+    return b"".join(map(_pack, commands))
+
+
+def repeatable(commands: Sequence[Command]) -> bool:
+    """Return whether sending all of these twice does what sending them once does."""
+    return all(command[0] in REPEATABLE for command in commands)
+
+
+def subject(commands: Sequence[Command]) -> str:
+    """Name the first command and its key, for messages."""
+    first = commands[0]
+    place = 3 if first[0] in SCRIPTS else 1
+    name = "a script on" if first[0] in SCRIPTS else str(first[0])
+    return f"{name} {first[place]!s}" if len(first) > place else name

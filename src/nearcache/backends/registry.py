@@ -1,0 +1,87 @@
+"""From a URL to an engine: which module builds the backend of which scheme, imported on first use."""
+
+import importlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Literal, cast
+from urllib.parse import urlsplit
+
+from nearcache._core.clock import Clock
+from nearcache.backends.base import Backend
+from nearcache.errors import ConfigError, UnsupportedError
+from nearcache.near.store import Store
+
+Flavour = Literal["sync", "async"]
+"""Whether a backend's methods block (and never suspend) or await."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSpec:
+    """What a backend is built from; building opens nothing.
+
+    `pool_timeout` is how many seconds a call may wait for a free connection, `timeout` how many it then has to connect,
+    send and receive. `enveloped` says whether records start with the header of `codecs.envelope`.
+    """
+
+    url: str = field(repr=False)
+    namespace: str
+    pool_min: int = 5
+    pool_max: int = 20
+    pool_timeout: float = 5.0
+    timeout: float = 1.0
+    clock: Clock = time.monotonic
+    enveloped: bool = True
+    store: Store | None = None
+    """The cache's own store, where it is the engine too (memory://)."""
+
+
+Builder = Callable[[BackendSpec, Flavour], Backend]
+
+SCHEMES: Final[dict[str, str]] = {
+    "memory": "nearcache.backends.memory:build",
+    "embedded": "nearcache.backends.embedded:build",
+    "redis": "nearcache.backends.redis:build",
+    "rediss": "nearcache.backends.redis:build",
+    "unix": "nearcache.backends.redis:build",
+}
+"""The builder of each scheme, as `module:function`."""
+
+LATER: Final = frozenset({"redis+sentinel", "redis+cluster", "memcached", "hazelcast"})
+"""Schemes that are reserved for engines of later releases."""
+
+EXTRAS: Final[dict[str, str]] = {"embedded": "embedded", "redis": "redis", "rediss": "redis", "unix": "redis"}
+"""The extra of the package that brings the client library of a scheme."""
+
+
+def build(spec: BackendSpec, flavour: Flavour) -> Backend:
+    """Build the backend that the URL names, without opening anything.
+
+    Raises `ConfigError` for an unknown scheme or a missing client library, `UnsupportedError` for an engine that this
+    release does not have.
+    """
+    scheme = urlsplit(spec.url).scheme
+    return _builder(scheme)(spec, flavour)
+
+
+def _builder(scheme: str) -> Builder:
+    if scheme in LATER:
+        raise UnsupportedError(f"{scheme}:// is not in this release; it has: {_known()}")
+    if scheme not in SCHEMES:
+        raise ConfigError(f"CACHE_URL: unknown scheme {scheme!r}; it may be one of: {_known()}")
+    module, _, function = SCHEMES[scheme].partition(":")
+    return cast(Builder, getattr(_import(module, scheme), function))
+
+
+def _import(module: str, scheme: str) -> object:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "nearcache":
+            raise
+        extra = EXTRAS.get(scheme, "all")
+        raise ConfigError(f'{scheme}:// needs the package {error.name}: pip install "nearcache[{extra}]"') from error
+
+
+def _known() -> str:
+    return ", ".join(f"{scheme}://" for scheme in SCHEMES)
