@@ -6,7 +6,7 @@ PYTEST_ARGS ?=
 ONCE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow soak lint format types release bench docs servers lock clean
+.PHONY: help demo test test-slow test-lowest soak lint format release bench docs servers lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 12
@@ -26,6 +26,7 @@ ifdef CI
 	$(PY) -m coverage run -m pytest -m "not slow and not soak" $(PYTEST_ARGS)
 	$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
+	$(MAKE) test-lowest
 else
 	$(PY) -m pytest -m "not slow and not soak" $(PYTEST_ARGS)
 endif
@@ -43,12 +44,16 @@ lint: .venv/.dev ## Check style, types, imports and the rules of the house
 	.venv/bin/lint-imports --cache-dir .cache/import-linter
 	$(PY) -m tools.lint
 	$(PY) -m tools.types
+	$(PY) -m tools.release
 
 format: .venv/.dev ## Format the code and sort imports
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-release: .venv/.dev ## Build sdist and wheel, and try them in empty environments
+test-lowest: .venv/.dev servers ## Run the tests with the lowest allowed version of every direct dependency
+	$(PY) -m tools.release lowest -m "not slow and not soak" tests/unit tests/wire tests/conformance $(PYTEST_ARGS)
+
+release: .venv/.dev ## Build sdist and wheel, and try them in an empty environment
 	$(PY) -m tools.release
 
 bench: .venv/.dev servers ## Measure
