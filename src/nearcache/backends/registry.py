@@ -21,7 +21,8 @@ class BackendSpec:
     """What a backend is built from; building opens nothing.
 
     `pool_timeout` is how many seconds a call may wait for a free connection, `timeout` how many it then has to connect,
-    send and receive. `enveloped` says whether records start with the header of `codecs.envelope`.
+    send and receive. `enveloped` says whether records start with the header of
+    `codecs.envelope`.
     """
 
     url: str = field(repr=False)
@@ -32,7 +33,7 @@ class BackendSpec:
     timeout: float = 1.0
     clock: Clock = time.monotonic
     enveloped: bool = True
-    store: Store | None = None
+    store: Store | None = field(default=None, repr=False)
     """The cache's own store, where it is the engine too (memory://)."""
 
 

@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.exceptions import RedisError
@@ -59,12 +59,13 @@ class Endpoint:
         """Return the TLS settings, None for a plain connection; reads the certificate files on first use."""
         if not isinstance(self._settings, SSLConnection):
             return None
+        # redis-py imports ssl only if it is there, so a type checker may not know what this holds.
+        options: Any = self._settings.ssl_context
         try:
-            return cast(ssl.SSLContext, self._settings.ssl_context.get())  # pyright: ignore[reportUnknownMemberType]
+            context: ssl.SSLContext = options.get()
         except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"CACHE_URL: the TLS files or options for {self.where} cannot be used: {error}"
-            ) from error
+            raise ConfigError(f"CACHE_URL: the TLS options for {self.where} cannot be used: {error}") from error
+        return context
 
     def addresses(self) -> Sequence[tuple[int, object]]:
         """Look the host name up (may block) and return socket families with addresses to try in order."""
@@ -206,7 +207,7 @@ def _tune(made: socket.socket, settings: Connection) -> None:
     if not settings.socket_keepalive:
         return
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    options = cast(dict[int, int] | None, settings.socket_keepalive_options)  # pyright: ignore[reportUnknownMemberType]
+    options = cast(dict[int, int] | None, settings.socket_keepalive_options)
     for option, value in (options or {}).items():
         made.setsockopt(socket.IPPROTO_TCP, option, value)
 
