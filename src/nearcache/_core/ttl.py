@@ -34,9 +34,9 @@ def parse_duration(value: object, what: str = "ttl") -> float:
     """
     seconds = _to_seconds(value)
     if seconds is None:
-        raise ConfigError(f"{what} is {_described(value)}; it must be {_EXAMPLES}")
+        raise ConfigError(f"{what} is {described(value)}; it must be {_EXAMPLES}")
     if not 0.0 < seconds < math.inf:
-        raise ConfigError(f"{what} is {_described(value)}; it must be more than zero and finite")
+        raise ConfigError(f"{what} is {described(value)}; it must be more than zero and finite")
     return seconds
 
 
@@ -65,7 +65,8 @@ def _text_to_seconds(text: str) -> float | None:
     return math.fsum(float(amount) * unit for amount, unit in amounts)
 
 
-def _described(value: object) -> str:
+def described(value: object) -> str:
+    """Return how a message speaks of a wrong value: its text if that is short and harmless, else its type."""
     if isinstance(value, (str, int, float, timedelta)) or value is None:
         return _shortened(value)
     return f"of type {type(value).__name__}"
@@ -87,12 +88,13 @@ class TtlRules:
     maximum: float = LONGEST_TTL
     jitter: float = 0.1
 
-    def seconds(self, ttl: TTL) -> float:
+    def seconds(self, ttl: TTL, what: str = "ttl") -> float:
         """Return a ttl in seconds; `ConfigError` if it is neither duration nor known class, or above the maximum."""
-        name = self.class_of(ttl)
-        seconds = parse_duration(ttl) if name is None else self.classes[name]
+        name = self.class_of(ttl, what)
+        seconds = parse_duration(ttl, what) if name is None else self.classes[name]
         if seconds > self.maximum:
-            raise ConfigError(f"ttl is {_described(ttl)}; at most {self.maximum:g} seconds are allowed (CACHE_TTL_MAX)")
+            limit = f"at most {self.maximum:.12g} seconds are allowed (CACHE_TTL_MAX)"
+            raise ConfigError(f"{what} is {described(ttl)}; {limit}")
         return seconds
 
     def jittered(self, ttl: TTL, draw: float) -> float:
@@ -100,15 +102,15 @@ class TtlRules:
         seconds = self.seconds(ttl)
         return seconds if ttl in NEVER_JITTERED else seconds * (1.0 - self.jitter * draw)
 
-    def class_of(self, ttl: TTL) -> str | None:
+    def class_of(self, ttl: TTL, what: str = "ttl") -> str | None:
         """Return the class a ttl names, None if it is a duration; `ConfigError` if no such class is known."""
         if not isinstance(ttl, str) or ttl[:1].isdigit():
             return None
         if ttl not in self.classes:
-            raise ConfigError(self._unknown(ttl))
+            raise ConfigError(self._unknown(ttl, what))
         return ttl
 
-    def _unknown(self, name: str) -> str:
+    def _unknown(self, name: str, what: str) -> str:
         known = ", ".join(sorted(self.classes))
         advice = f"; set CACHE_TTL_{name.upper()} to define it" if CLASS_NAME.fullmatch(name) else ""
-        return f"ttl is {_shortened(name)}; it must be {_EXAMPLES}, or one of the classes {known}{advice}"
+        return f"{what} is {_shortened(name)}; it must be {_EXAMPLES}, or one of the classes {known}{advice}"
