@@ -1,0 +1,159 @@
+"""What happened, as records for whoever listens: metrics, statistics, logs.
+
+The core only emits. Hits and evictions of the near tier are not emitted one by one: they are counted in the near store,
+where that costs nothing, and listeners that were given a `NearTier` read them there.
+
+Fields: `entity` is the first part of a key ("" where there is none), `seconds` is measured on the monotonic clock,
+`error` is the name of an error's type or, where an engine was lost, its message, which never has a value or a password.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+Tier: TypeAlias = Literal["near", "engine", "stale", "flight"]
+"""Who answered a read: the near store, the engine, a value past its soft age, or a load that another reader began."""
+
+Reason: TypeAlias = Literal["cold", "expired", "evicted", "undecodable", "schema", "error", "disabled"]
+"""Why a read found nothing."""
+
+FailureKind: TypeAlias = Literal["engine", "codec", "load", "observer"]
+"""Who failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """`count` reads were answered by a tier."""
+
+    entity: str
+    tier: Tier
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """`count` reads found nothing that could be served."""
+
+    entity: str
+    reason: Reason
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One round trip to the engine ended."""
+
+    operation: str
+    seconds: float
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One call of a loader ended; `error` names the type of its error, or is None. No `Failure` comes beside it."""
+
+    entity: str
+    seconds: float
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """`count` live entries left the engine for want of room, as far as this process can tell."""
+
+    tier: Literal["engine"]
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSize:
+    """What the engine said about itself: bytes used, and allowed; None where it does not say or there is no limit."""
+
+    used_bytes: int | None
+    limit_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Something failed; `error` names the type of the error."""
+
+    kind: FailureKind
+    entity: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLost:
+    """The engine stopped answering; emitted once until it is back."""
+
+    engine: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineBack:
+    """The engine answers again."""
+
+    engine: str
+
+
+Event: TypeAlias = Hit | Miss | Command | Load | Evicted | EngineSize | Failure | EngineLost | EngineBack
+
+
+class Observer(Protocol):
+    """Somebody who listens. `on` is called by the thread or task at work: it must be quick and thread-safe."""
+
+    def on(self, event: Event) -> None:
+        """Take note of an event."""
+        ...
+
+
+class Counted(Protocol):
+    """A number of near hits that only grows."""
+
+    @property
+    def hits(self) -> int:
+        """How many there were."""
+        ...
+
+
+class Bounds(Protocol):
+    """How much a near tier may hold; None is no limit."""
+
+    @property
+    def entries(self) -> int | None:
+        """The largest number of entries."""
+        ...
+
+    @property
+    def bytes(self) -> int | None:
+        """The largest number of bytes."""
+        ...
+
+
+class NearTier(Protocol):
+    """What a near store lets listeners see. Reading it takes no lock."""
+
+    @property
+    def limit(self) -> Bounds:
+        """How much it may hold."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes it holds."""
+        ...
+
+    @property
+    def entries(self) -> int:
+        """How many entries it holds."""
+        ...
+
+    @property
+    def evictions(self) -> int:
+        """How many live entries had to leave for room."""
+        ...
+
+    def tallies(self) -> Mapping[str, Counted]:
+        """Hits by entity."""
+        ...

@@ -1,0 +1,171 @@
+"""The metrics in one Prometheus registry, shared by every cache of the process.
+
+They are one collector, so that they are registered together or not at all, and so that a scrape tells them the latest
+numbers first. The shared object hangs on the registry itself: a reloaded module finds it there again.
+
+In Prometheus' multiprocess mode nobody asks this collector: each process writes its numbers to files of its own, so
+they are also brought up to date at each call to the engine and at exit. Gauges there carry a `pid`: sum those of
+`tier="near"`, take any of `tier="engine"`.
+"""
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections import Counter as Sums
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+
+from nearcache.errors import ConfigError
+from nearcache.observe.labels import EntityLabels
+from nearcache.observe.meter import Meter
+
+SHARED: Final = "_nearcache_families"
+GAUGE_SECONDS: Final = 1.0
+BUCKETS: Final = (
+    *(0.00005, 0.0001, 0.00025, 0.0005),
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
+"""Seconds. A call over a unix socket takes some 50 microseconds, a slow load some seconds."""
+
+
+class Families:
+    """All metrics of the library in one registry."""
+
+    def __init__(self) -> None:
+        entity, tier = ["namespace", "entity"], ["namespace", "tier"]
+        self.hits = _counter("cache_hits", "Reads that were answered, by who answered.", [*entity, "tier"])
+        self.misses = _counter("cache_misses", "Reads that found nothing to serve, by reason.", [*entity, "reason"])
+        self.errors = _counter("cache_errors", "Failures, by who failed.", [*entity, "reason"])
+        self.evictions = _counter("cache_evictions", "Live entries that left for want of room.", tier)
+        self.size = _gauge("cache_size_bytes", "Bytes held.", tier)
+        self.limit = _gauge("cache_limit_bytes", "Bytes that may be held.", tier)
+        self.latency = Histogram(
+            "cache_latency_seconds",
+            "Duration of calls to the engine, and of loads.",
+            ["namespace", "operation"],
+            buckets=BUCKETS,
+            registry=None,
+        )
+        self._labels: dict[str, EntityLabels] = {}
+        self._meters: weakref.WeakSet[Meter] = weakref.WeakSet()
+        self.orphans: deque[Meter] = deque()
+        self._lock = threading.RLock()
+        self._gauges_due = 0.0
+        self._measured: set[str] = set()
+
+    # For the registry
+
+    def describe(self) -> Iterable[Metric]:
+        """Name every metric, for the registry to notice duplicates."""
+        return [metric for family in self._all() for metric in family.describe()]
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield every metric with the latest numbers."""
+        self.flush()
+        for family in self._all():
+            yield from family.collect()
+
+    # For the caches
+
+    def label(self, namespace: str, entity: str) -> str:
+        """Return the label of an entity; there are at most 101 in a namespace."""
+        labels = self._labels.get(namespace)
+        if labels is None:
+            labels = self._labels.setdefault(namespace, EntityLabels())
+        return labels.label(entity)
+
+    def attach(self, meter: Meter) -> None:
+        """Tell of this near tier as long as the meter lives."""
+        with self._lock:
+            self._meters.add(meter)
+
+    def called(self, meter: Meter) -> None:
+        """Bring up to date what costs little, after a call to the engine; at most once a second the sizes too."""
+        self._tell(meter)
+        if time.monotonic() >= self._gauges_due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Bring everything up to date."""
+        self._gauges_due = time.monotonic() + GAUGE_SECONDS
+        with self._lock:
+            meters = list(self._meters)
+        while self.orphans:
+            self._tell(self.orphans.popleft())
+        for meter in meters:
+            self._tell(meter)
+        self._measure(meters)
+
+    def after_fork(self) -> None:
+        """Leave to the parent what the parent has not told yet."""
+        self._lock = threading.RLock()
+        for meter in list(self._meters):
+            meter.forget()
+
+    def _tell(self, meter: Meter) -> None:
+        with self._lock:
+            for entity, new in meter.new_hits():
+                self.hits.labels(meter.namespace, self.label(meter.namespace, entity), "near").inc(new)
+            if new := meter.new_evictions():
+                self.evictions.labels(meter.namespace, "near").inc(new)
+
+    def _measure(self, meters: Iterable[Meter]) -> None:
+        sizes, limits = Sums(dict.fromkeys(self._measured, 0)), Sums[str]()
+        for meter in meters:
+            sizes[meter.namespace] += meter.near.size_bytes
+            limits[meter.namespace] += meter.near.limit.bytes or 0
+        for namespace, size in sizes.items():
+            self._measured.add(namespace)
+            self.size.labels(namespace, "near").set(size)
+            if limits[namespace]:
+                self.limit.labels(namespace, "near").set(limits[namespace])
+
+    def _all(self) -> "tuple[Counter | Gauge | Histogram, ...]":
+        return self.hits, self.misses, self.errors, self.evictions, self.size, self.limit, self.latency
+
+
+def families_in(registry: CollectorRegistry) -> Families:
+    """Return the metrics of this registry, made at the first call.
+
+    Raises `ConfigError` if other code has registered one of the names.
+    """
+    with _making:
+        shared: Families | None = getattr(registry, SHARED, None)
+        return shared if shared is not None else _make(registry)
+
+
+_making = threading.Lock()
+
+
+def _make(registry: CollectorRegistry) -> Families:
+    families = Families()
+    try:
+        registry.register(families)
+    except ValueError as error:
+        raise ConfigError(
+            f"other code has registered Prometheus metrics that nearcache needs ({error}): "
+            "rename those, or turn nearcache's off with Cache(observers=())"
+        ) from error
+    setattr(registry, SHARED, families)
+    atexit.register(families.flush)
+    _in_forked_child(families.after_fork)
+    return families
+
+
+def _in_forked_child(call: Callable[[], None]) -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=call)
+
+
+def _counter(name: str, text: str, labels: list[str]) -> Counter:
+    return Counter(name, text, labels, registry=None)
+
+
+def _gauge(name: str, text: str, labels: list[str]) -> Gauge:
+    return Gauge(name, text, labels, registry=None, multiprocess_mode="liveall")

@@ -1,0 +1,76 @@
+"""Logging, on by default: one WARNING per change of state, everything else at DEBUG.
+
+The logger is `nearcache`. It gets a `NullHandler`, so that a program without logging stays silent; handlers and
+levels are the program's business. No message contains a cached value or a password.
+"""
+
+import logging
+import math
+import time
+from typing import Final
+
+from nearcache._core.clock import Clock
+from nearcache._core.events import EngineBack, EngineLost, Event, Load
+from nearcache.observe.labels import EntityLabels
+
+logger: Final = logging.getLogger("nearcache")
+logger.addHandler(logging.NullHandler())
+
+REPEAT_AFTER: Final = 60.0
+"""Seconds between two warnings about failed loads of one entity."""
+
+
+class _Failures:
+    """Failed loads of one entity: when the last warning was, and how many it did not tell of."""
+
+    __slots__ = ("untold", "warned")
+
+    def __init__(self) -> None:
+        self.warned = -math.inf
+        self.untold = 0
+
+
+class Logging:
+    """Listens to one cache and writes to the logger `nearcache`."""
+
+    def __init__(self, namespace: str, clock: Clock = time.monotonic) -> None:
+        self._namespace = namespace
+        self._clock = clock
+        self._labels = EntityLabels()
+        self._failures: dict[str, _Failures] = {}
+        self._lost: set[str] = set()
+
+    def on(self, event: Event) -> None:
+        """Write what is worth it."""
+        match event:
+            case EngineLost(engine, error):
+                self._engine_lost(engine, error)
+            case EngineBack(engine):
+                self._engine_back(engine)
+            case Load(entity, _, str(error)):
+                self._load_failed(entity, error)
+            case _:
+                if logger.isEnabledFor(logging.DEBUG):
+                    logger.debug("%s: %r", self._namespace, event)
+
+    def _engine_lost(self, engine: str, error: str) -> None:
+        if engine not in self._lost:
+            self._lost.add(engine)
+            logger.warning("%s: the %s engine does not answer: %s", self._namespace, engine, error)
+
+    def _engine_back(self, engine: str) -> None:
+        if engine in self._lost:
+            self._lost.discard(engine)
+            logger.warning("%s: the %s engine answers again", self._namespace, engine)
+
+    def _load_failed(self, entity: str, error: str) -> None:
+        failures = self._failures.setdefault(self._labels.label(entity), _Failures())
+        now = self._clock()
+        if now - failures.warned >= REPEAT_AFTER:
+            failures.warned = now  # nothing is called between the test and this, so no other thread passes the test too
+            untold, failures.untold = failures.untold, 0
+            more = f" ({untold} more failed since the last warning)" if untold else ""
+            logger.warning("%s: a load of %s failed: %s%s", self._namespace, entity, error, more)
+        else:
+            failures.untold += 1
+            logger.debug("%s: a load of %s failed: %s", self._namespace, entity, error)

@@ -1,0 +1,37 @@
+"""The bridge from a near store's numbers, which only grow, to counters that are told what is new."""
+
+from collections.abc import Iterator
+
+from nearcache._core.events import NearTier
+
+
+class Meter:
+    """What the near tier of one cache counted, and how much of that Prometheus was told already."""
+
+    __slots__ = ("__weakref__", "_evictions", "_hits", "namespace", "near")
+
+    def __init__(self, namespace: str, near: NearTier) -> None:
+        self.namespace = namespace
+        self.near = near
+        self._hits: dict[str, int] = {}
+        self._evictions = 0
+
+    def new_hits(self) -> Iterator[tuple[str, int]]:
+        """Yield the hits of each entity since the last time, and note that they were told."""
+        for entity, tally in self.near.tallies().items():
+            new = tally.hits - self._hits.get(entity, 0)
+            if new:
+                self._hits[entity] = self._hits.get(entity, 0) + new
+                yield entity, new
+
+    def new_evictions(self) -> int:
+        """Return the evictions since the last time, and note that they were told."""
+        new = self.near.evictions - self._evictions
+        self._evictions += new
+        return new
+
+    def forget(self) -> None:
+        """Take everything up to now as told."""
+        self.new_evictions()
+        for _ in self.new_hits():
+            pass

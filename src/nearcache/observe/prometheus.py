@@ -1,0 +1,99 @@
+"""Metrics for Prometheus, on by default: counters are told as things happen, near hits in bulk.
+
+A near hit only counts up an integer. That number reaches Prometheus at each call to the engine, at each scrape and at
+exit, so a near hit costs nothing extra. In multiprocess mode, where a scrape asks another process, near hits therefore
+show once this process calls its engine again or ends.
+
+    cache_hits_total{namespace, entity, tier}          tier: near, engine, stale, flight
+    cache_misses_total{namespace, entity, reason}      cold, expired, evicted, undecodable, schema, error, disabled
+    cache_errors_total{namespace, entity, reason}      engine, codec, load, observer
+    cache_evictions_total{namespace, tier}             near, engine
+    cache_size_bytes{namespace, tier}                  near, engine
+    cache_limit_bytes{namespace, tier}                 where there is a limit in bytes
+    cache_latency_seconds{namespace, operation}        calls to the engine by operation, and operation="load"
+
+An `entity` beyond the first 100 of a namespace is "other". `tier="engine"` evictions are those this process has heard
+of: each process that asks the engine counts them, so take the largest, not the sum.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+from nearcache._core.events import Command, EngineSize, Event, Evicted, Failure, Hit, Load, Miss, NearTier
+from nearcache.observe.meter import Meter
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from nearcache.observe.families import Families
+
+
+class Prometheus:
+    """Listens to one cache and tells Prometheus, in the default registry unless another is given.
+
+    Nothing is imported or registered before the first event, or `start`.
+    """
+
+    def __init__(self, namespace: str, near: NearTier, registry: CollectorRegistry | None = None) -> None:
+        self._namespace = namespace
+        self._meter = Meter(namespace, near)
+        self._registry = registry
+        self._families: Families | None = None
+
+    def start(self) -> Families:
+        """Register the metrics, or join those of the process; may be called again.
+
+        Raises `ConfigError` if other code has registered one of the names.
+        """
+        if self._families is None:
+            # Here, not above: programs that turn metrics off need not pay for the import, and the multiprocess mode is
+            # chosen by an environment variable at the moment of the import.
+            from prometheus_client import REGISTRY
+
+            from nearcache.observe.families import families_in
+
+            families = families_in(REGISTRY if self._registry is None else self._registry)
+            families.attach(self._meter)
+            weakref.finalize(self, families.orphans.append, self._meter).atexit = False
+            self._families = families
+        return self._families
+
+    def on(self, event: Event) -> None:
+        """Tell Prometheus of an event."""
+        families = self._families or self.start()
+        namespace = self._namespace
+        match event:
+            case Command(operation, seconds):
+                families.latency.labels(namespace, operation).observe(seconds)
+                families.called(self._meter)
+            case Hit(entity, tier, count):
+                families.hits.labels(namespace, families.label(namespace, entity), tier).inc(count)
+            case Miss(entity, reason, count):
+                families.misses.labels(namespace, families.label(namespace, entity), reason).inc(count)
+            case Load(entity, seconds, error):
+                families.latency.labels(namespace, "load").observe(seconds)
+                if error is not None:
+                    self._failed(families, entity, "load")
+            case Failure(kind, entity):
+                self._failed(families, entity, kind)
+            case Evicted(tier, count):
+                families.evictions.labels(namespace, tier).inc(count)
+            case EngineSize():
+                self._engine_size(families, event)
+            case _:
+                pass
+
+    def flush(self) -> None:
+        """Tell Prometheus the near hits and sizes of this moment."""
+        self.start().flush()
+
+    def _failed(self, families: Families, entity: str, reason: str) -> None:
+        families.errors.labels(self._namespace, families.label(self._namespace, entity), reason).inc()
+
+    def _engine_size(self, families: Families, event: EngineSize) -> None:
+        if event.used_bytes is not None:
+            families.size.labels(self._namespace, "engine").set(event.used_bytes)
+        if event.limit_bytes is not None:
+            families.limit.labels(self._namespace, "engine").set(event.limit_bytes)
