@@ -1,7 +1,8 @@
 """The rule of the faces: `X` and `AsyncX` of one file offer the same, in bodies of at most three statements.
 
 Equal are the names, the parameters (names, kinds, defaults, annotations) and the first sentence of every docstring. A
-sync annotation and its async counterpart count as equal: `Iterator` and `AsyncIterator`, `R` and `Awaitable[R]`.
+sync annotation and its async counterpart count as equal: `Iterator` and `AsyncIterator`, `R` and `Awaitable[R]`. What both
+inherit from a base in the same file is written once, so it only has to be there.
 """
 
 import ast
@@ -32,7 +33,7 @@ PLAIN = frozenset(
 
 @dataclass(frozen=True)
 class Face:
-    """One class: its methods by their sync name; overloads make several of one name."""
+    """One class: its methods by their sync name (overloads make several of one name), those of its bases included."""
 
     node: ast.ClassDef
     methods: dict[str, list[Function]]
@@ -82,7 +83,8 @@ def _public(name: str) -> bool:
 
 
 def _too_long(face: Face) -> Iterator[tuple[ast.AST, str]]:
-    for function in (function for group in face.methods.values() for function in group):
+    own = [member for member in face.node.body if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef)]
+    for function in own:
         count = sum(isinstance(node, ast.stmt) for line in body_of(function) for node in ast.walk(line))
         if count > STATEMENTS:
             yield function, f"{face.node.name}.{function.name} has {count} statements; at most {STATEMENTS}"

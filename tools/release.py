@@ -109,7 +109,7 @@ def check_lowest(arguments: list[str]) -> None:
         print("lowest direct dependencies:", *pins, flush=True)
         locked = (ROOT / "requirements-dev.lock").read_text().splitlines()
         tools = [line for line in locked if line.partition("==")[0] in TEST_TOOLS]
-        python = environment(Path(name) / "lowest", *pins, *tools)
+        python = environment(Path(name) / "lowest", *pins, *tools, "--editable", ROOT)
         run(python, "-m", "pytest", *arguments)
 
 

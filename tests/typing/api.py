@@ -97,7 +97,7 @@ def a_decorated_function_keeps_its_types() -> None:
     assert_type(save_user(User(1, "Ada")), User)
     get_user.set(User(1, "Ada"), 1)
     get_user.invalidate(1)
-    get_user.peek(1)
+    assert_type(get_user.peek(1), User | None)
 
 
 def a_wrong_argument_of_a_decorated_function_is_an_error() -> None:

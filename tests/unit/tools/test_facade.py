@@ -83,6 +83,7 @@ def test_methods_of_a_shared_base_count_for_both() -> None:
         class Base:
             def key(self) -> str:
                 '''Return the key.'''
+                a = 1; b = 2; c = 3; return a + b + c
 
         class Cache(Base): ...
         class AsyncCache(Base): ...

@@ -1,0 +1,56 @@
+"""What works where the platform has no `os.fork`, no `fcntl` and no unix sockets, as on Windows."""
+
+import subprocess
+import sys
+
+# Taken away before anything of the library is imported, in a process of its own.
+PLATFORM = """
+import os, socket, sys
+for module, names in ((os, ("fork", "forkpty", "register_at_fork", "getuid", "geteuid")), (socket, ("AF_UNIX",))):
+    for name in names:
+        delattr(module, name)
+sys.modules["fcntl"] = None
+sys.modules["pwd"] = None
+sys.platform = "win32"
+"""
+
+
+def run(program: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PLATFORM + program],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_memory_works_without_fork_fcntl_and_unix_sockets() -> None:
+    run("""
+from nearcache import Cache
+with Cache("memory://") as cache:
+    cache.set("users:1", "Ada")
+    assert cache.get("users:1") == "Ada"
+""")
+
+
+def test_redis_works_without_fork_fcntl_and_unix_sockets(redis_server) -> None:
+    run(f"""
+from nearcache import Cache
+with Cache("{redis_server.url}", namespace="platforms", near=None) as cache:
+    cache.set("users:1", "Ada")
+    assert cache.get("users:1") == "Ada"
+""")
+
+
+def test_embedded_says_that_this_platform_cannot() -> None:
+    run("""
+from nearcache import Cache, UnsupportedError
+try:
+    Cache("embedded://").open()
+except UnsupportedError as error:
+    assert "win32" in str(error) or "Windows" in str(error), error
+else:
+    raise AssertionError("embedded:// worked without unix sockets")
+""")
