@@ -1,8 +1,8 @@
 """The rule of the faces: `X` and `AsyncX` of one file offer the same, in bodies of at most three statements.
 
 Equal are the names, the parameters (names, kinds, defaults, annotations) and the first sentence of every docstring. A
-sync annotation and its async counterpart count as equal: `Iterator` and `AsyncIterator`, `R` and `Awaitable[R]`. What both
-inherit from a base in the same file is written once, so it only has to be there.
+sync annotation and its async counterpart count as equal: `Iterator` and `AsyncIterator`, `R` and `Awaitable[R]`.
+What both inherit from a base in the same file is written once, so it only has to be there.
 """
 
 import ast
