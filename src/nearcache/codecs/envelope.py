@@ -66,7 +66,7 @@ class Header:
 
 
 def pack(header: Header) -> bytes:
-    """Return the header's bytes, to be followed by the payload; raises `CodecError` for what does not fit the layout."""
+    """Return the header's bytes, to be followed by the payload; raises `CodecError` for what does not fit."""
     try:
         tags = _tags_out.encode(header.tags) if header.tags else b""
         if len(tags) > _MAX_TAGS:
@@ -106,7 +106,7 @@ def unpack(raw: bytes) -> tuple[Header, memoryview]:
 
 def _check(version: int, flags: int, soft: float, hard: float, cost: float) -> None:
     if version != VERSION:
-        raise CodecError(f"layout version {version:#04x} is unknown to this release, or these bytes are not the library's")
+        raise CodecError(f"layout version {version:#04x} is unknown to this release (or is foreign)")
     if flags & ~KNOWN_FLAGS:
         raise CodecError(f"flags {flags:#04x} are unknown to this release")
     # false for nan too
