@@ -4,8 +4,6 @@ import collections.abc as abc
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from functools import reduce
-from operator import or_
 from types import NoneType, UnionType
 from typing import (
     Annotated,
@@ -70,7 +68,7 @@ def without_none(annotation: Any) -> Any:
     members = [member for member in members_of(annotation) if strip(member) is not NoneType]
     if not members or len(members) == len(members_of(annotation)):
         return annotation
-    return reduce(or_, members) if all(isinstance(m, type) for m in members) else Union[tuple(members)]  # noqa: UP007 -- `|` fails on text
+    return Union[tuple(members)]  # noqa: UP007 -- `|` cannot be applied to a list of members
 
 
 def plain_enums(annotation: Any) -> frozenset[type[Enum]] | None:
@@ -139,16 +137,18 @@ def _contains(value: object, origin: Any, arguments: tuple[Any, ...]) -> bool:
     items = cast("abc.Collection[object]", value)
     if origin is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis):
         return len(items) == len(arguments) and all(map(conforms, items, arguments))
-    if isinstance(items, abc.Mapping) and len(arguments) == 2:
-        return all(conforms(k, arguments[0]) and conforms(v, arguments[1]) for k, v in items.items())
+    if len(arguments) == 2 and origin is not tuple:
+        pairs = cast("abc.Mapping[object, object]", value).items()
+        return all(conforms(k, arguments[0]) and conforms(v, arguments[1]) for k, v in pairs)
     return all(conforms(item, arguments[0]) for item in items)
 
 
 def _has_fields(value: object, kind: type) -> bool:
     if type(value) is not dict:
         return False
+    items = cast("dict[str, object]", value)
     fields = {field.name: field for field in fields_of(kind)}
     required = {name for name, field in fields.items() if field.required}
-    return required <= value.keys() <= fields.keys() and all(
-        conforms(item, fields[name].annotation) for name, item in value.items()
+    return required <= items.keys() <= fields.keys() and all(
+        conforms(item, fields[name].annotation) for name, item in items.items()
     )

@@ -46,9 +46,10 @@ class Record:
 class Codec:
     """Turns values into stored bytes and back; safe to use from several threads.
 
-    `types` are classes whose instances may be stored without a declaration at the call, `secret` signs pickles, payloads
-    of more than `compress_above` bytes are compressed. Raises `ConfigError` for an unknown name, for pickle without a
-    secret of 16 bytes or more, and for compression without its library; `CodecError` for a class that cannot be stored.
+    `types` are classes whose instances may be stored without a declaration at the call, `secret` signs pickles, and
+    payloads of more than `compress_above` bytes are compressed. Raises `ConfigError` for an unknown name, for pickle
+    without a secret of 16 bytes or more, and for compression without its library; `CodecError` for a class that cannot
+    be stored.
 
     >>> codec = Codec()
     >>> encoded = codec.encode({"seen": (1, 2)})

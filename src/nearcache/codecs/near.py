@@ -5,7 +5,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from types import NoneType
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 import msgspec
@@ -18,6 +18,8 @@ _IMMUTABLE: Final = frozenset(
     {NoneType, bool, int, float, str, bytes, datetime, date, time, timedelta, Decimal, UUID},
 )
 _ITEMS: Final = frozenset({tuple, frozenset})
+_copy_dict: Final[Copier] = dict[Any, Any].copy
+_FLAT: Final[dict[type, Copier]] = {list: list[Any].copy, set: set[Any].copy, dict: _copy_dict}
 
 
 def is_immutable(value: object) -> bool:
@@ -37,20 +39,17 @@ def all_immutable(values: Iterable[object]) -> bool:
 
 def flat_copier(value: Any) -> Copier | None:
     """Return how to copy a list, dict or set of immutable values: much faster than decoding; None for anything else."""
-    kind = type(value)
-    if kind is list or kind is set:
-        copier: Copier = kind.copy
-        return copier if all_immutable(value) else None
-    if kind is dict and all_immutable(value.keys()) and all_immutable(value.values()):
-        return dict.copy
-    return None
+    copier = _FLAT.get(type(cast("object", value)))
+    if copier is None or not all_immutable(value):
+        return None
+    return copier if copier is not _copy_dict or all_immutable(value.values()) else None
 
 
 def _is_frozen(kind: Any) -> bool:
     if issubclass(kind, msgspec.Struct):
-        return kind.__struct_config__.frozen
+        return bool(kind.__struct_config__.frozen)
     # A subclass inherits __dataclass_params__ without being frozen itself.
-    parameters = vars(kind).get("__dataclass_params__")
+    parameters: Any = kind.__dict__.get("__dataclass_params__")
     return bool(parameters and parameters.frozen) and not is_pydantic(kind)
 
 

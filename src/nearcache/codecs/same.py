@@ -1,20 +1,22 @@
 """Whether a value that came back is the one that went in: same types, same content, at every depth."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime, time
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any, Final, cast
 from zoneinfo import ZoneInfo
 
 from nearcache.codecs.names import name_of
-from nearcache.codecs.structure import field_names, is_named_tuple, is_pydantic, is_structured
+from nearcache.codecs.structure import field_names, is_pydantic, is_structured
+
+_SIMPLE: Final = frozenset({type(None), bool, int, str, bytes})
 
 
 def difference(before: object, after: object, path: str = "") -> str | None:
     """Return where and how the two differ (types and places, never content), or None if they are the same."""
-    kind = type(before)
+    kind: Any = type(before)
     if type(after) is not kind:
         return f"{path or 'the value'}: {name_of(kind)} would come back as {name_of(type(after))}"
     if kind in _SIMPLE:
@@ -22,22 +24,16 @@ def difference(before: object, after: object, path: str = "") -> str | None:
     return _by_kind(kind, before, after, path)
 
 
-_SIMPLE = frozenset({type(None), bool, int, str, bytes})
-
-
 def _changed(path: str, kind: type) -> str:
     return f"{path or 'the value'}: a {name_of(kind)} would come back changed"
 
 
-def _by_kind(kind: type, before: Any, after: Any, path: str) -> str | None:
-    if issubclass(kind, (list, tuple)) and not is_named_tuple(kind):
-        return _sequences(before, after, path)
-    if issubclass(kind, dict):
-        return _mappings(before, after, path)
-    if issubclass(kind, (set, frozenset)):
-        return _sets(before, after, path)
+def _by_kind(kind: Any, before: Any, after: Any, path: str) -> str | None:
     if is_structured(kind):
         return _structures(kind, before, after, path)
+    compare = next((compare for base, compare in _CONTAINERS.items() if issubclass(kind, base)), None)
+    if compare is not None:
+        return compare(before, after, path)
     return None if _equal_leaves(before, after) else _changed(path, kind)
 
 
@@ -60,6 +56,15 @@ def _sets(before: AbstractSet[object], after: AbstractSet[object], path: str) ->
         return _changed(path, type(before))
     partners = {item: item for item in after}
     return _first(difference(item, partners[item], f"{path}{{}}") for item in before & after)
+
+
+_CONTAINERS: Final[Mapping[type, Callable[[Any, Any, str], str | None]]] = {
+    list: _sequences,
+    tuple: _sequences,
+    dict: _mappings,
+    set: _sets,
+    frozenset: _sets,
+}
 
 
 def _structures(kind: Any, before: Any, after: Any, path: str) -> str | None:

@@ -92,7 +92,7 @@ class SelfDescribing:
         """Return the value that `encode` wrote. Bytes that it did not write raise anything."""
 
     def encode(self, value: object) -> bytes:
-        """Return the value as bytes; raises `CodecError` naming a type that would not come back, or what msgspec raises."""
+        """Return the value as bytes; raises `CodecError` naming a type that would not come back, or as msgspec does."""
         if is_native(value):
             try:
                 return _encode(value)
@@ -132,8 +132,8 @@ class SelfDescribing:
         return unwrap(data)
 
     def _list(self, data: memoryview) -> list[Any]:
-        items = self.decode(data)
-        if type(items) is not list:
+        items: list[Any] = self.decode(data)
+        if not isinstance(items, list):  # pyright: ignore[reportUnnecessaryIsInstance] -- hostile bytes
             raise CodecError("a collection holds no array")
         return items
 

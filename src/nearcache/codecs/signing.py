@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import pickle
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from nearcache.codecs.mismatch import SchemaMismatch
 from nearcache.codecs.names import name_of
@@ -37,7 +37,7 @@ class SignedPickle:
         """Return the signed pickle; raises `CodecError` if it would not load again as the same type."""
         try:
             payload = pickle.dumps(value, _PROTOCOL)
-            back = type(load(payload))
+            back = type(cast("object", load(payload)))
         except Exception as error:
             # __reduce__ and __setstate__ are user code
             raise CodecError(f"a {name_of(type(value))} cannot be pickled ({type(error).__name__})") from error

@@ -22,21 +22,21 @@ class Field:
     required: bool
 
 
-def is_pydantic(kind: type) -> bool:
+def is_pydantic(kind: Any) -> bool:
     """Whether the class is a pydantic model or a pydantic dataclass."""
     return "pydantic" in sys.modules and hasattr(kind, "__pydantic_validator__")
 
 
-def is_named_tuple(kind: type) -> bool:
+def is_named_tuple(kind: Any) -> bool:
     """Whether the class was made by NamedTuple or namedtuple."""
-    return issubclass(kind, tuple) and hasattr(kind, "_fields")
+    return tuple in kind.__mro__ and hasattr(kind, "_fields")
 
 
-def is_structured(kind: type) -> bool:
+def is_structured(kind: Any) -> bool:
     """Whether the class has declared fields."""
     return (
         dataclasses.is_dataclass(kind)
-        or issubclass(kind, msgspec.Struct)
+        or hasattr(kind, "__struct_fields__")
         or is_named_tuple(kind)
         or is_typeddict(kind)
         or is_pydantic(kind)
@@ -48,7 +48,7 @@ def field_names(kind: Any) -> tuple[str, ...]:
     """Return the names under which an instance of a structured class (no mapping) keeps its declared values."""
     if dataclasses.is_dataclass(kind):
         return tuple(field.name for field in dataclasses.fields(kind))
-    if issubclass(kind, msgspec.Struct):
+    if hasattr(kind, "__struct_fields__"):
         return tuple(kind.__struct_fields__)
     if hasattr(kind, "__attrs_attrs__"):
         return tuple(field.name for field in kind.__attrs_attrs__)
@@ -69,8 +69,9 @@ def _fields(kind: Any) -> list[Field]:
             Field(name, field.alias or name, field.annotation, field.is_required())
             for name, field in kind.model_fields.items()
         ]
-    if issubclass(kind, msgspec.Struct):
-        return [Field(f.name, f.encode_name, f.type, f.required) for f in msgspec.structs.fields(kind)]
+    if hasattr(kind, "__struct_fields__"):
+        struct: Any = kind
+        return [Field(f.name, f.encode_name, f.type, f.required) for f in msgspec.structs.fields(struct)]
     hints = get_type_hints(kind, include_extras=True)
     return [Field(name, name, hints.get(name, Any), required) for name, required in _required(kind, hints).items()]
 

@@ -6,8 +6,6 @@ from enum import Enum
 from types import UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
-import msgspec
-
 from nearcache.codecs.annotations import ANYTHING, CONTAINERS, SCALARS, strip
 from nearcache.codecs.names import name_of
 from nearcache.codecs.structure import Field, fields_of, is_pydantic, is_structured
@@ -21,13 +19,13 @@ _STABLE: Final = (bool, int, float, str, bytes, type(None))
 class Survey:
     """What a walk over a declared type found."""
 
-    unknown: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list[str])
     """Names of types that are neither built in nor have declared fields."""
     pydantic: bool = False
     """Whether a pydantic model is among them."""
-    enums: set[type[Enum]] = field(default_factory=set)
+    enums: set[type[Enum]] = field(default_factory=set[type[Enum]])
     """The Enum classes among them."""
-    _seen: set[type] = field(default_factory=set)
+    _seen: set[type] = field(default_factory=set[type])
 
     def describe(self, annotation: Any) -> str:
         """Return a text that is the same in every process and changes when the type or anything in it changes."""
@@ -48,13 +46,13 @@ class Survey:
         name = name_of(kind)
         if kind in ANYTHING or kind in SCALARS or kind in CONTAINERS or kind in _AS_FIELDS:
             return name
-        if not isinstance(kind, type):
-            self.unknown.append(name)
-            return name
-        self.pydantic = self.pydantic or is_pydantic(kind)
-        return self._describe_parts(kind, name)
+        if isinstance(kind, type):
+            self.pydantic = self.pydantic or is_pydantic(kind)
+            return self._describe_parts(kind, name)
+        self.unknown.append(name)
+        return name
 
-    def _describe_parts(self, kind: type, name: str) -> str:
+    def _describe_parts(self, kind: Any, name: str) -> str:
         if issubclass(kind, Enum):
             self.enums.add(kind)
             return f"{name}<{','.join(_describe_member(*pair) for pair in kind.__members__.items())}>"
@@ -76,8 +74,8 @@ def fingerprint(description: str) -> bytes:
     return hashlib.blake2b(description.encode(), digest_size=8).digest()
 
 
-def _describe_config(kind: type) -> str:
-    if not issubclass(kind, msgspec.Struct):
+def _describe_config(kind: Any) -> str:
+    if not hasattr(kind, "__struct_config__"):
         return ""
     config = kind.__struct_config__
     return f"<{config.tag_field},{config.tag},{config.array_like}>"

@@ -3,7 +3,7 @@
 import json
 import re
 from types import NoneType
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, TypeGuard, cast
 
 from nearcache.codecs.names import name_of
 from nearcache.errors import CodecError
@@ -38,7 +38,7 @@ def read_json(payload: bytes | memoryview) -> Any:
 
 
 def _check_json(value: Any) -> None:
-    kind = type(value)
+    kind = type(cast("object", value))
     if kind is list:
         _check_all(value)
     elif kind is dict:
