@@ -5,7 +5,7 @@ from collections.abc import Callable
 from nearcache.backends.redis.aio import AwaitingLink
 from nearcache.backends.redis.backend import RedisBackend
 from nearcache.backends.redis.blocking import BlockingLink
-from nearcache.backends.redis.connect import Endpoint, Route
+from nearcache.backends.redis.connect import Route
 from nearcache.backends.redis.wire import Link
 from nearcache.backends.registry import BackendSpec, Flavour
 
@@ -14,14 +14,13 @@ __all__ = ["RedisBackend", "build", "link"]
 
 def build(spec: BackendSpec, flavour: Flavour) -> RedisBackend:
     """Build the backend for a URL, without opening anything; raises `ConfigError` for a wrong URL."""
-    Endpoint(spec.url)
-    return RedisBackend(link(spec, flavour, lambda: spec.url), spec)
+    return RedisBackend(link(spec, flavour, spec.url), spec)
 
 
-def link(spec: BackendSpec, flavour: Flavour, address: Callable[[], str]) -> Link:
+def link(spec: BackendSpec, flavour: Flavour, address: str | Callable[[], str]) -> Link:
     """Make the way to a backend's engine, without opening anything.
 
-    `address` is asked for the URL before each new connection, in a thread that may block.
+    `address` is its URL, or a function that is asked for it before each new connection, in a thread that may block.
     """
     kind = BlockingLink if flavour == "sync" else AwaitingLink
     return kind(Route(address), spec)

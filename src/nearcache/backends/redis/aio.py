@@ -1,25 +1,256 @@
-"""Awaiting connections (being built)."""
+"""Awaiting connections: each event loop has its own, shared by all its tasks."""
 
-from typing import Any
+import asyncio
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Final
 
-from nearcache.backends.redis.connect import Command, Route
+from nearcache.backends.redis.connect import Command, Endpoint, Route
+from nearcache.backends.redis.errors import unreachable
+from nearcache.backends.redis.stream import Stream
+from nearcache.backends.redis.wire import LostConnection, repeatable
 from nearcache.backends.registry import BackendSpec
+from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
+
+CROWDED: Final = 256
+"""How many calls may wait on every connection before another one is opened."""
+
+
+class _Home:
+    """The connections of one event loop, touched in that loop's thread only."""
+
+    def __init__(self, link: "AwaitingLink", route: Route, spec: BackendSpec) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._route = route
+        self._spec = spec
+        self._streams: list[Stream] = []
+        self._current: Stream | None = None
+        self._opening: asyncio.Task[Stream] | None = None
+        self._ended = False
+        self._guard = _until_the_loop_ends(link, self)
+
+    @property
+    def size(self) -> int:
+        """The number of open connections."""
+        return len(self._streams)
+
+    async def fill(self, count: int) -> None:
+        """Open connections until there are `count`."""
+        while len(self._streams) < count:
+            await self._another()
+
+    async def call(self, commands: tuple[Command, ...]) -> list[Any]:
+        """Send commands on the connection of this turn of the loop and return the replies."""
+        started = self.loop.time()
+        stream = self._current if self._current and self._current.filling else self._best()
+        if stream is None:
+            stream = await self._another()
+        return await stream.submit(commands, max(started, stream.begun) + self._spec.timeout)
+
+    def watch_the_loop(self) -> None:
+        """Have `end` called when the loop is shut down."""
+        # Starting an asynchronous generator registers it with the loop; it does not suspend before its `yield`.
+        with contextlib.suppress(StopIteration):
+            self._guard.__anext__().send(None)
+
+    def end(self) -> None:
+        """Close all connections."""
+        self._ended = True
+        for stream in self._streams.copy():
+            stream.end()
+
+    async def aclose(self) -> None:
+        """Close all connections and let go of the loop."""
+        await self._guard.aclose()
+
+    def abandon(self) -> None:
+        """In a forked child: let go of what belongs to the parent."""
+        for stream in self._streams:
+            stream.abandon()
+
+    def _best(self) -> Stream | None:
+        if not self._streams:
+            return None
+        self._current = best = min(self._streams, key=_load)
+        if best.load >= CROWDED and len(self._streams) < self._spec.pool_max:
+            _ = self._ensure_opening()  # for later calls; this one does not wait for it
+        return best
+
+    async def _another(self) -> Stream:
+        """Wait for the connection that is being opened: for all, so a cancelled caller does not stop it."""
+        try:
+            return await asyncio.shield(self._ensure_opening())
+        except BackendError as error:
+            raise _copied(error) from error.__cause__
+
+    def _ensure_opening(self) -> asyncio.Future[Stream]:
+        if self._opening is None or self._opening.done():
+            self._opening = self.loop.create_task(self._open())
+            self._opening.add_done_callback(_note)
+        return self._opening
+
+    async def _open(self) -> Stream:
+        endpoint = await _present_endpoint(self._route)
+        try:
+            async with asyncio.timeout(self._spec.timeout):
+                stream = await self._greeted(endpoint)
+        except BackendError:
+            raise
+        except TimeoutError as error:
+            raise BackendTimeoutError(f"connecting to {endpoint.where} took too long").unsent() from error
+        except OSError as error:
+            raise unreachable(endpoint.where, error).unsent() from error
+        self._add(stream)
+        return stream
+
+    async def _greeted(self, endpoint: Endpoint) -> Stream:
+        stream = await _connected(endpoint, self._spec.timeout, self._remove)
+        try:
+            await stream.greet(endpoint)
+        except BaseException:
+            stream.end()
+            raise
+        return stream
+
+    def _add(self, stream: Stream) -> None:
+        if self._ended or stream.ended:
+            stream.end()
+            raise BackendUnavailableError("the connection was closed while it was being opened").unsent()
+        self._streams.append(stream)
+
+    def _remove(self, stream: Stream) -> None:
+        if stream in self._streams:
+            self._streams.remove(stream)
+        if self._current is stream:
+            self._current = None
 
 
 class AwaitingLink:
-    """A way to the engine that awaits."""
+    """A way to the engine that awaits; connections belong to the loop that runs.
+
+    Connecting takes at most `spec.timeout` seconds, and so does a call from its start to its last reply.
+    """
 
     def __init__(self, route: Route, spec: BackendSpec) -> None:
         self._route = route
+        self._spec = spec
+        self._reset()
+        _links.add(self)
 
     async def open(self) -> None:
-        """Connect ahead of the first use."""
-        raise NotImplementedError
+        """Open connections for this loop until it has the minimum."""
+        await self._home().fill(self._spec.pool_min)
 
     async def execute(self, *commands: Command) -> list[Any]:
-        """Send commands together."""
-        raise NotImplementedError
+        """Send commands together and return their replies in order; error answers are among them, as exceptions."""
+        try:
+            return await self._home().call(commands)
+        except LostConnection:
+            if not repeatable(commands):
+                raise
+        return await self._home().call(commands)
 
     async def close(self) -> None:
-        """Give up every connection."""
-        raise NotImplementedError
+        """Close the connections of all loops; a later call opens new ones."""
+        with self._lock:
+            homes = list(self._homes.values())
+            self._homes.clear()
+        for home in homes:
+            await _close(home)
+
+    def after_fork(self) -> None:
+        """Start empty in a forked child."""
+        # Kept: their transports must neither be finalised nor close anything in the parent's selector.
+        _abandoned.extend(self._homes.values())
+        for home in self._homes.values():
+            home.abandon()
+        self._reset()
+
+    def forget(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Drop the connections of a loop that ended."""
+        with self._lock:
+            self._homes.pop(loop, None)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._homes: dict[asyncio.AbstractEventLoop, _Home] = {}
+
+    def _home(self) -> _Home:
+        loop = asyncio.get_running_loop()
+        return self._homes.get(loop) or self._new_home(loop)
+
+    def _new_home(self, loop: asyncio.AbstractEventLoop) -> _Home:
+        home = _Home(self, self._route, self._spec)
+        with self._lock:
+            for closed in [other for other in self._homes if other.is_closed()]:
+                del self._homes[closed]
+            self._homes[loop] = home
+        home.watch_the_loop()
+        return home
+
+
+async def _until_the_loop_ends(link: AwaitingLink, home: _Home) -> AsyncGenerator[None]:
+    """Wait in the list of generators that a loop closes when it is shut down, and close the connections then."""
+    try:
+        yield
+    finally:
+        link.forget(home.loop)
+        home.end()
+        await asyncio.sleep(0)  # the turn in which the transports close their sockets
+
+
+async def _close(home: _Home) -> None:
+    if home.loop is asyncio.get_running_loop():
+        await home.aclose()
+    else:
+        with contextlib.suppress(RuntimeError):  # that loop may have ended a moment ago
+            home.loop.call_soon_threadsafe(home.end)
+
+
+async def _present_endpoint(route: Route) -> Endpoint:
+    return route.endpoint() if route.fixed else await asyncio.to_thread(route.endpoint)
+
+
+async def _connected(endpoint: Endpoint, seconds: float, gone: Callable[[Stream], None]) -> Stream:
+    loop = asyncio.get_running_loop()
+    if endpoint.path:
+        _, stream = await loop.create_unix_connection(lambda: Stream(seconds, gone), endpoint.path)
+        return stream
+    transport, stream = await loop.create_connection(
+        lambda: Stream(seconds, gone), endpoint.host, endpoint.port, ssl=endpoint.tls()
+    )
+    endpoint.tune(transport.get_extra_info("socket"))
+    return stream
+
+
+def _load(stream: Stream) -> int:
+    return stream.load
+
+
+def _copied(error: BackendError) -> BackendError:
+    """Return an equal error: each of several waiters raises its own, with its own traceback."""
+    copy = type(error)(*error.args)
+    copy.sent = error.sent
+    return copy
+
+
+def _note(task: asyncio.Task[Stream]) -> None:
+    """Look at the result, so that asyncio does not complain where every waiter was cancelled."""
+    if not task.cancelled():
+        task.exception()
+
+
+_links: weakref.WeakSet[AwaitingLink] = weakref.WeakSet()
+_abandoned: list[_Home] = []
+
+
+def _after_fork() -> None:
+    for link in list(_links):
+        link.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -278,7 +278,8 @@ class BlockingLink:
         """Open connections until the pool holds its minimum."""
         while (wire := self._pool.reserve(self._minimum)) is not None:
             try:
-                self._connect(wire, time.monotonic() + self._timeout)
+                endpoint = self._route.endpoint()
+                _connect(wire, endpoint, time.monotonic() + self._timeout)
             except BaseException:
                 self._pool.drop(wire)
                 raise
@@ -311,9 +312,10 @@ class BlockingLink:
         return replies
 
     def _call(self, wire: Wire, request: bytes, commands: tuple[Command, ...]) -> list[Any]:
+        endpoint = None if wire.connected else self._route.endpoint()
         deadline = time.monotonic() + self._timeout
-        if not wire.connected:
-            self._connect(wire, deadline)
+        if endpoint is not None:
+            _connect(wire, endpoint, deadline)
         try:
             return wire.call(request, len(commands), deadline)
         except TimeoutError as error:
@@ -321,20 +323,20 @@ class BlockingLink:
         except (OSError, hiredis.ProtocolError) as error:
             raise self._broken(wire, commands, error) from error
 
-    def _connect(self, wire: Wire, deadline: float) -> None:
-        endpoint = self._route.endpoint()
-        try:
-            wire.connect(endpoint, deadline)
-        except BackendError:
-            raise
-        except TimeoutError as error:
-            raise BackendTimeoutError(f"the engine at {endpoint.where} did not greet in time").unsent() from error
-        except (OSError, hiredis.ProtocolError) as error:
-            raise BackendUnavailableError(f"{endpoint.where} does not speak as a Redis engine does").unsent() from error
-
     def _broken(self, wire: Wire, commands: tuple[Command, ...], error: Exception) -> BackendUnavailableError:
         kind = LostConnection if wire.lost_before_answer() else BackendUnavailableError
         return kind(f"{subject(commands)}: the connection broke ({type(error).__name__})")
+
+
+def _connect(wire: Wire, endpoint: Endpoint, deadline: float) -> None:
+    try:
+        wire.connect(endpoint, deadline)
+    except BackendError:
+        raise
+    except TimeoutError as error:
+        raise BackendTimeoutError(f"the engine at {endpoint.where} did not greet in time").unsent() from error
+    except (OSError, hiredis.ProtocolError) as error:
+        raise BackendUnavailableError(f"{endpoint.where} does not speak as a Redis engine does").unsent() from error
 
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()

@@ -39,21 +39,23 @@ NOT_IN_URL: Final[dict[str, str]] = {
 
 
 class Endpoint:
-    """One engine address with everything needed to connect to it; no credentials in its text."""
+    """One engine address with everything needed to connect to it; no credentials in its text.
 
-    __slots__ = ("_settings", "where")
+    `path` is the path of a unix socket, "" for TCP; `where` is the address for messages.
+    """
+
+    __slots__ = ("_settings", "host", "path", "port", "where")
 
     def __init__(self, url: str) -> None:
-        self._settings = _settings(url)
-        self.where = _where(self._settings)
+        self._settings = settings = _settings(url)
+        if isinstance(settings, UnixDomainSocketConnection):
+            self.host, self.port, self.path = "", 0, settings.path
+        else:
+            self.host, self.port, self.path = settings.host, settings.port, ""
+        self.where = self.path or f"{self.host}:{self.port}"
 
     def __repr__(self) -> str:
         return f"Endpoint({self.where})"
-
-    @property
-    def host(self) -> str:
-        """The host to verify in a TLS certificate; "" for a unix socket."""
-        return self._settings.host if isinstance(self._settings, Connection) else ""
 
     def tls(self) -> ssl.SSLContext | None:
         """Return the TLS settings, None for a plain connection; reads the certificate files on first use."""
@@ -67,19 +69,24 @@ class Endpoint:
             raise ConfigError(f"CACHE_URL: the TLS options for {self.where} cannot be used: {error}") from error
         return context
 
-    def addresses(self) -> Sequence[tuple[int, object]]:
+    def addresses(self) -> Sequence[tuple[int, str | tuple[Any, ...]]]:
         """Look the host name up (may block) and return socket families with addresses to try in order."""
-        if isinstance(self._settings, UnixDomainSocketConnection):
-            return [(_unix_family(), self._settings.path)]
-        found = socket.getaddrinfo(self._settings.host, self._settings.port, type=socket.SOCK_STREAM)
+        if self.path:
+            return [(_unix_family(), self.path)]
+        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         return [(family, address) for family, _, _, _, address in found]
 
-    def socket(self, family: int) -> socket.socket:
-        """Make an unconnected socket with the options of this endpoint."""
-        made = socket.socket(family, socket.SOCK_STREAM)
-        if isinstance(self._settings, Connection):
-            _tune(made, self._settings)
-        return made
+    def tune(self, made: socket.socket) -> None:
+        """Set a TCP socket's options."""
+        settings = self._settings
+        if isinstance(settings, UnixDomainSocketConnection):
+            return
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        options = cast(dict[int, int] | None, settings.socket_keepalive_options) or {}
+        if settings.socket_keepalive:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in options.items():
+                made.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def greeting(self) -> list[Command]:
         """Return the first commands of a connection: protocol, login, name, database."""
@@ -94,20 +101,25 @@ class Endpoint:
 
 
 class Route:
-    """The way to the engine's present address, asked for before each new connection.
+    """The way to the engine's present address: a URL, or a function that is asked for it before each new connection.
 
-    `address` returns the URL; it is called in a thread that may block, and may start the engine.
+    The function is called in a thread that may block, and may start the engine.
     """
 
     __slots__ = ("_address", "_known")
 
-    def __init__(self, address: Callable[[], str]) -> None:
+    def __init__(self, address: str | Callable[[], str]) -> None:
         self._address = address
-        self._known: tuple[str, Endpoint] | None = None
+        self._known = (address, Endpoint(address)) if isinstance(address, str) else None
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the address never changes, so that asking for it does not block."""
+        return isinstance(self._address, str)
 
     def endpoint(self) -> Endpoint:
         """Return where to connect to now."""
-        url = self._address()
+        url = self._address if isinstance(self._address, str) else self._address()
         known = self._known
         if known is None or known[0] != url:
             known = self._known = (url, Endpoint(url))
@@ -136,16 +148,19 @@ def _reach(endpoint: Endpoint, deadline: float) -> socket.socket:
     problem: OSError | None = None
     for family, address in endpoint.addresses():
         try:
-            return _connected(endpoint.socket(family), address, deadline)
+            return _connected(endpoint, socket.socket(family, socket.SOCK_STREAM), address, deadline)
         except OSError as error:
             problem = error
     raise problem or OSError("the host name has no address")
 
 
-def _connected(made: socket.socket, address: object, deadline: float) -> socket.socket:
+def _connected(
+    endpoint: Endpoint, made: socket.socket, address: str | tuple[Any, ...], deadline: float
+) -> socket.socket:
     try:
+        endpoint.tune(made)
         made.settimeout(time_left(deadline))
-        made.connect(address)  # type: ignore[arg-type]  # a path or a (host, port, ...) tuple, as its family needs
+        made.connect(address)
     except BaseException:
         made.close()
         raise
@@ -189,27 +204,11 @@ def _option_in(error: Exception) -> str:
     return text if "argument" in text or "Invalid value for" in text else type(error).__name__
 
 
-def _where(settings: Connection | UnixDomainSocketConnection) -> str:
-    if isinstance(settings, UnixDomainSocketConnection):
-        return settings.path
-    return f"{settings.host}:{settings.port}"
-
-
 def _unix_family() -> int:
     family = getattr(socket, "AF_UNIX", None)
     if family is None:
         raise ConfigError(f"CACHE_URL: this platform ({os.name}) has no unix sockets; use redis://")
     return int(family)
-
-
-def _tune(made: socket.socket, settings: Connection) -> None:
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if not settings.socket_keepalive:
-        return
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    options = cast(dict[int, int] | None, settings.socket_keepalive_options)
-    for option, value in (options or {}).items():
-        made.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _hello(settings: Connection | UnixDomainSocketConnection) -> list[Command]:

@@ -1,0 +1,172 @@
+"""One shared connection of an event loop: many calls travel on it together, and replies find their callers by order."""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import Any, cast
+
+import hiredis
+
+from nearcache.backends.redis.connect import Command, Endpoint
+from nearcache.backends.redis.wire import INCOMPLETE, LostConnection, pack, reader, subject
+from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
+
+
+class _Call:
+    """One caller's commands under way: complete when there are as many replies as commands."""
+
+    __slots__ = ("commands", "deadline", "future", "replies")
+
+    def __init__(self, commands: tuple[Command, ...], deadline: float, future: asyncio.Future[list[Any]]) -> None:
+        self.commands = commands
+        self.deadline = deadline
+        self.future = future
+        self.replies: list[Any] = []
+
+    def fail(self, error: BackendError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+            self.future.exception()  # a caller that is gone is no reason for asyncio to complain
+
+
+class Stream(asyncio.Protocol):
+    """A connection whose calls are written once per turn of the loop, in the order of submission.
+
+    A caller that was cancelled keeps its place in the line, so that its reply is read and dropped. When a reply is
+    overdue, or something arrives that nobody asked for, all calls fail and the connection is closed. `gone` is told
+    when it ended.
+    """
+
+    def __init__(self, timeout: float, gone: Callable[["Stream"], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timeout = timeout
+        self._gone = gone
+        self._transport: asyncio.Transport | None = None
+        self._reader = reader()
+        self._calls: deque[_Call] = deque()
+        self._outgoing: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._heard = False
+        self._moved = False
+        self.used = False
+        self.ended = False
+        self.begun = self._loop.time()
+
+    @property
+    def load(self) -> int:
+        """How many calls wait for replies."""
+        return len(self._calls)
+
+    @property
+    def filling(self) -> bool:
+        """Whether commands were submitted in this turn of the loop and are still to be written."""
+        return bool(self._outgoing)
+
+    async def greet(self, endpoint: Endpoint) -> None:
+        """Exchange the first commands; raises `BackendError`, after which the stream is of no use."""
+        replies = await self.submit(tuple(endpoint.greeting()), self._loop.time() + self._timeout)
+        endpoint.check_greeting(replies)
+
+    def submit(self, commands: tuple[Command, ...], deadline: float) -> asyncio.Future[list[Any]]:
+        """Put commands in line and return the future of their replies; `deadline` is on the loop's clock."""
+        request = pack(commands)
+        call = _Call(commands, deadline, self._loop.create_future())
+        if self.ended:
+            call.fail(LostConnection(f"{subject(commands)}: the connection is closed").unsent())
+            return call.future
+        self._heard = self._heard and bool(self._calls)
+        self._calls.append(call)
+        self._write_soon(request)
+        self._watch(deadline)
+        return call.future
+
+    def end(self) -> None:
+        """Close the connection; calls under way fail."""
+        self._fail(lambda call: BackendUnavailableError(f"{subject(call.commands)}: the connection was closed"))
+
+    def abandon(self) -> None:
+        """In a forked child: put something harmless in the place of the descriptor, which is the parent's."""
+        if self._transport is None:
+            return
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, self._transport.get_extra_info("socket").fileno(), inheritable=False)
+        os.close(nothing)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note the transport; asyncio calls this."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail what is under way; asyncio calls this."""
+        kind = LostConnection if self.used and not self._heard else BackendUnavailableError
+        self._fail(lambda call: kind(f"{subject(call.commands)}: the connection broke"))
+
+    def data_received(self, data: bytes) -> None:
+        """Hand replies to their callers; asyncio calls this."""
+        self._heard = self._moved = True
+        self._reader.feed(data)
+        try:
+            while (reply := self._reader.gets()) is not INCOMPLETE:
+                self._deliver(reply)
+        except (hiredis.ProtocolError, IndexError):
+            self._fail(lambda call: BackendUnavailableError(f"{subject(call.commands)}: the engine talks nonsense"))
+
+    def _deliver(self, reply: Any) -> None:
+        if isinstance(reply, hiredis.PushNotification):
+            return
+        call = self._calls[0]
+        call.replies.append(reply)
+        if len(call.replies) == len(call.commands):
+            self._calls.popleft()
+            self.used = True
+            if not call.future.done():
+                call.future.set_result(call.replies)
+
+    def _write_soon(self, request: bytes) -> None:
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(request)
+
+    def _flush(self) -> None:
+        if self._transport is not None and not self.ended:
+            self._transport.write(b"".join(self._outgoing))
+        self._outgoing.clear()
+
+    def _watch(self, deadline: float) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_at(deadline, self._sweep)
+        elif deadline < self._timer.when():
+            self._timer.cancel()
+            self._timer = self._loop.call_at(deadline, self._sweep)
+
+    def _sweep(self) -> None:
+        """Look for an overdue call; while replies keep arriving after a pause of the whole loop they are read first."""
+        self._timer = None
+        if not self._calls:
+            return
+        earliest = min(call.deadline for call in self._calls)
+        late = earliest <= self._loop.time()
+        if late and not self._moved:
+            self._fail(self._overdue)
+            return
+        self._moved = self._moved and not late
+        # As a timer, not by call_soon: timers run after what has arrived was read.
+        self._watch(self._loop.time() if late else earliest)
+
+    def _overdue(self, call: _Call) -> BackendError:
+        return BackendTimeoutError(f"{subject(call.commands)}: no answer within {self._timeout:g} s")
+
+    def _fail(self, error: Callable[[_Call], BackendError]) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        self._gone(self)
+        calls = list(self._calls)
+        self._calls.clear()
+        for call in calls:
+            call.fail(error(call))
