@@ -1,0 +1,144 @@
+"""The rules of keys and the namespace."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nearcache._core.keys import MAX_BYTES, Namespace, check_key, check_name, entity_of
+from nearcache.errors import ConfigError, InvalidKeyError
+
+APP = Namespace("app")
+
+GOOD = [
+    "flags",
+    "users:1",
+    "a:b:c:d:e:f:g",
+    "users:zoë",
+    "users:%20",
+    "users:!None",
+    "users:a-b_c.d@e/f",
+    "~x:1",
+    "users:Ω",
+]
+
+BAD = [
+    ("", "empty part"),
+    (":", "empty part"),
+    ("users:", "empty part"),
+    (":users", "empty part"),
+    ("users::1", "empty part"),
+    ("a:b:c:d:e:f:g:h", "8 parts; at most 7"),
+    ("users:a b", "white space"),
+    ("users:a\n", "white space"),
+    ("users:\t", "white space"),
+    ("users:\x00", "control character"),
+    ("users:\x7f", "control character"),
+    ("users:\u00a0", "white space"),
+    ("users:\u2028", "white space"),
+    ("users:\u200b", "cannot be printed"),
+    ("users:\ud800", "cannot be printed"),
+    ("{users}:1", "brace"),
+    ("users:}", "brace"),
+    ("users:" + "x" * 200, "has 206 bytes; at most"),
+]
+
+
+@pytest.mark.parametrize("check", [APP.check, APP.check_name, check_key, check_name])
+@pytest.mark.parametrize("key", GOOD)
+def test_a_good_key_is_returned_as_it_is(check, key):
+    assert check(key) == key
+    assert type(check(key)) is str
+
+
+@pytest.mark.parametrize("check", [APP.check, APP.check_name, check_key, check_name])
+@pytest.mark.parametrize(("key", "message"), BAD)
+def test_a_bad_key_is_refused_saying_which_rule_it_breaks(check, key, message):
+    with pytest.raises(InvalidKeyError, match=message):
+        check(key)
+
+
+@pytest.mark.parametrize("key", [None, 1, b"users:1", ("users", 1), ["users:1"]], ids=repr)
+def test_a_key_is_a_str(key):
+    with pytest.raises(InvalidKeyError, match="a key is a str such as 'users:1', not a "):
+        APP.check(key)
+
+
+def test_a_refusal_names_the_key_and_the_way_to_put_any_text_into_one():
+    with pytest.raises(InvalidKeyError, match=r"^key 'users:a b' holds white space.*cache\.key\("):
+        APP.check("users:a b")
+
+
+def test_a_str_of_a_subclass_becomes_a_plain_one():
+    class Text(str):
+        def __str__(self) -> str:
+            return "something else"
+
+    key = APP.check(Text("users:1"))
+    assert key == "users:1"
+    assert type(key) is str
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "\U0001f600"])
+def test_200_bytes_are_allowed_namespace_included_and_no_more(letter):
+    size = len(letter.encode())
+    room = MAX_BYTES - len("app:users:")
+    fits = "users:" + letter * (room // size)
+    assert len(APP.engine_key(APP.check(fits)).encode()) <= MAX_BYTES == 200
+    with pytest.raises(InvalidKeyError, match=r"bytes; at most 196 .*\{name:hash\}"):
+        APP.check(fits + letter)
+
+
+def test_a_long_key_is_cut_in_the_message():
+    with pytest.raises(InvalidKeyError) as error:
+        APP.check("users:" + "x" * 100_000)
+    assert len(str(error.value)) < 400
+
+
+@given(st.text("ab:1é {}%!~\x00\u200d\ud800", max_size=8) | st.text(max_size=8))
+def test_the_quick_check_and_the_thorough_one_agree(key):
+    try:
+        expected = check_key(key)
+    except InvalidKeyError:
+        with pytest.raises(InvalidKeyError):
+            APP.check(key)
+        assert APP.cache_key(f"app:{key}") is None
+    else:
+        assert APP.check(key) == expected == key
+        assert APP.cache_key(APP.engine_key(key)) == key
+
+
+@pytest.mark.parametrize("name", ["app", "A.b-c_9", "x" * 100])
+def test_a_namespace_is_the_first_part_of_the_engines_key(name):
+    namespace = Namespace(name)
+    assert namespace.name == name
+    assert namespace.engine_key("users:1") == f"{name}:users:1"
+    assert namespace.cache_key(f"{name}:users:1") == "users:1"
+    assert repr(namespace) == f"Namespace({name!r})"
+
+
+@pytest.mark.parametrize("name", ["", "a:b", "a b", "é", "a\n", "{a}", "a~", "x" * 101, None, 5, b"app"], ids=repr)
+def test_a_namespace_has_only_letters_digits_underscores_dots_and_hyphens(name):
+    with pytest.raises(ConfigError, match=r"^namespace is .*; it must be 1 to 100 characters"):
+        Namespace(name)
+
+
+@pytest.mark.parametrize(
+    "engine_key", ["other:users:1", "app2:users:1", "app", "{app:users:1}~l", "{app}~m", "app~s", ""]
+)
+def test_foreign_keys_and_internal_records_are_no_cache_keys(engine_key):
+    assert APP.cache_key(engine_key) is None
+
+
+@given(st.text("ab:~{}1", max_size=6))
+def test_no_key_can_take_the_name_of_an_internal_record(text):
+    try:
+        engine_key = APP.engine_key(APP.check(text))
+    except InvalidKeyError:
+        return
+    assert engine_key.startswith("app:")
+    assert not engine_key.startswith(("{app", "app~"))
+
+
+def test_the_entity_is_the_first_part():
+    assert entity_of("users:1:profile") == "users"
+    assert entity_of("flags") == "flags"
