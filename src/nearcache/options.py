@@ -220,7 +220,7 @@ def _checked_url(option: str, url: object) -> str:
 def _agreeing(url: str, kind: str | None, settings: Settings) -> str:
     kinds = {kind, "redis"} if kind == "valkey" else {kind}
     if kind is not None and KINDS[str(scheme_of(url))] not in kinds:
-        raise settings.wrong("CACHE_TYPE", f"of the kind of CACHE_URL, {redacted(url)}, or unset")
+        raise settings.wrong("CACHE_TYPE", f"{KINDS[str(scheme_of(url))]!r} like CACHE_URL ({redacted(url)}), or unset")
     return url
 
 
@@ -267,7 +267,9 @@ def _secret(secret: object) -> str | bytes | None:
 
 
 def _types(types: object) -> tuple[type, ...]:
-    found = tuple(cast(Iterable[object], types)) if isinstance(types, Iterable) else (types,)
+    if isinstance(types, type) or not isinstance(types, Iterable):
+        raise _wrong("types", types, "a list of classes")
+    found = tuple(cast(Iterable[object], types))
     for each in found:
         if not isinstance(each, type):
             raise _wrong("types", each, "a list of classes")
