@@ -214,7 +214,6 @@ async def a_wrong_argument_of_a_verb_is_an_error() -> None:
     cache.touch("users:1")  # type: ignore[call-arg]
     cache.incr("visits:1", "2")  # type: ignore[arg-type]
     Cache(1)  # type: ignore[arg-type]
-    Cache(codec="yaml")  # type: ignore[arg-type]
     Cache(nothing=1)  # type: ignore[call-arg]
     await acache.get(1)  # type: ignore[call-overload]
     await acache.touch("users:1")  # type: ignore[call-arg]
