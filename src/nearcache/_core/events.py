@@ -9,7 +9,7 @@ Fields: `entity` is the first part of a key ("" where there is none), `seconds` 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 Tier: TypeAlias = Literal["near", "engine", "stale", "flight"]
 """Who answered a read: the near store, the engine, a value past its soft age, or a load that another reader began."""
@@ -105,6 +105,15 @@ class Observer(Protocol):
 
     def on(self, event: Event) -> None:
         """Take note of an event."""
+        ...
+
+
+@runtime_checkable
+class Startable(Protocol):
+    """An observer that has to be started before its first event."""
+
+    def start(self) -> object:
+        """Get ready; raises `ConfigError` if that cannot be."""
         ...
 
 

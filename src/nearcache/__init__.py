@@ -1,0 +1,61 @@
+"""nearcache: a distributed cache with a coherent in-process tier, for threads and asyncio."""
+
+from nearcache._core.entry import Entry
+from nearcache._core.events import Observer
+from nearcache._core.missing import MISS
+from nearcache.cache import AsyncCache, Cache
+from nearcache.decorate import AsyncCachedFunction, CachedFunction
+from nearcache.errors import (
+    BackendError,
+    BackendTimeoutError,
+    BackendUnavailableError,
+    BatchError,
+    CacheError,
+    CodecError,
+    ConfigError,
+    InvalidKeyError,
+    LimitExceededError,
+    LoaderTimeoutError,
+    LoadFailedError,
+    LockLostError,
+    LockNotAcquiredError,
+    UnsupportedError,
+)
+from nearcache.observe.stats import StatsView
+
+__all__ = [
+    # caches
+    "AsyncCache",
+    "Cache",
+    # what they return
+    "MISS",
+    "AsyncCachedFunction",
+    "CachedFunction",
+    "Entry",
+    "StatsView",
+    # errors
+    "BackendError",
+    "BackendTimeoutError",
+    "BackendUnavailableError",
+    "BatchError",
+    "CacheError",
+    "CodecError",
+    "ConfigError",
+    "InvalidKeyError",
+    "LimitExceededError",
+    "LoadFailedError",
+    "LoaderTimeoutError",
+    "LockLostError",
+    "LockNotAcquiredError",
+    "UnsupportedError",
+    # for extensions
+    "Observer",
+]
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("nearcache")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,44 @@
+"""What came of a piece of work: a value, or the error it ended with.
+
+Errors of user code travel through the engine as values. An exception thrown into a coroutine would be changed on its way
+(`StopIteration` becomes `RuntimeError`); a value is not.
+"""
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Outcome(Generic[T]):
+    """A value or an error; `get` returns the one or raises the other."""
+
+    __slots__ = ("_copier", "_state", "_value", "error")
+
+    def __init__(self, value: T | None = None, error: BaseException | None = None) -> None:
+        self._value = value
+        self.error = error
+        self._state: Any = None
+        self._copier: Callable[[Any], Any] | None = None
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the work was stopped from outside (cancelled, interrupted), which says nothing about its result."""
+        return self.error is not None and not isinstance(self.error, Exception)
+
+    def shared_as(self, state: object, copier: Callable[[Any], Any] | None) -> "Outcome[T]":
+        """Let `copy` hand out independent values made from `state`; return self."""
+        self._state, self._copier = state, copier
+        return self
+
+    def get(self) -> T:
+        """Return the value, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return self._value  # type: ignore[return-value]
+
+    def copied(self) -> "Outcome[T]":
+        """Return an outcome whose value is one's own (the same value where it cannot be changed)."""
+        if self.error is not None or self._copier is None:
+            return self
+        return Outcome(self._copier(self._state))

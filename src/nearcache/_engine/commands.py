@@ -1,0 +1,71 @@
+"""Every command to the engine passes here: debts are paid first, time is taken, losing and finding the engine is noticed.
+
+A *debt* is a key whose record in the engine may be wrong because a write to it failed half-way: it must be deleted before
+anybody reads it again. Debts are paid as soon as the engine answers; until then their keys are misses for this process.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from time import perf_counter
+from typing import ParamSpec, TypeVar
+
+from nearcache._core.events import Command, EngineBack, EngineLost, EngineSize, Failure
+from nearcache._engine.core import Core
+from nearcache.backends.base import Admin, Backend
+from nearcache.errors import BackendError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+FACTS_EVERY = 15.0
+"""Seconds between two questions about the engine's size."""
+
+
+class Commands:
+    """Sends commands to one backend."""
+
+    def __init__(self, core: Core, backend: Backend) -> None:
+        self._core = core
+        self._backend = backend
+
+    async def run(self, operation: str, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Send one command; raises what the backend raises."""
+        started = perf_counter()
+        try:
+            if self._core.debts:
+                await self._pay()
+            reply = await call(*args, **kwargs)
+        except BackendError as error:
+            self._failed(operation, started, error)
+            raise
+        self._core.emit(Command(operation, perf_counter() - started, failed=False))
+        if self._core.engine_lost:
+            self._core.engine_lost = False
+            self._core.emit(EngineBack(self._backend.name))
+        if self._backend.admin is not None and started >= self._core.facts_due:
+            await self._take_size(self._backend.admin, started)
+        return reply
+
+    async def _take_size(self, admin: Admin, now: float) -> None:
+        """Ask the engine how full it is, now and then; not worth an error."""
+        self._core.facts_due = now + FACTS_EVERY
+        with suppress(BackendError):
+            facts = await admin.facts()
+            self._core.emit(EngineSize(facts.used_bytes, facts.limit_bytes))
+            self._core.count_engine_evictions(facts.evictions)
+
+    async def _pay(self) -> None:
+        owed = list(self._core.debts.items())
+        try:
+            await self._backend.delete([key for key, _ in owed])
+        except BackendError as error:
+            raise error.unsent()
+        self._core.paid(owed)
+
+    def _failed(self, operation: str, started: float, error: BackendError) -> None:
+        core = self._core
+        core.emit(Command(operation, perf_counter() - started, failed=True))
+        core.emit(Failure("engine", "", type(error).__name__))
+        if not core.engine_lost:
+            core.engine_lost = True
+            core.emit(EngineLost(self._backend.name, str(error)))

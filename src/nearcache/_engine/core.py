@@ -1,0 +1,140 @@
+"""What both flavours of one cache share: its settings, its near tier, its flights, its debts, and who is told of events."""
+
+import math
+import os
+import random
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from nearcache._core.clock import Clock
+from nearcache._core.events import Event, Evicted, Failure, Observer, Startable
+from nearcache._core.keys import Namespace
+from nearcache._core.ttl import TTL
+from nearcache._engine.modes import Mode, Modes
+from nearcache.codecs.codec import Codec, Encoded, Record
+from nearcache.codecs.schema import Schema
+from nearcache.near.flights import Flights
+from nearcache.near.slot import Copier
+from nearcache.near.store import Limit, Store
+from nearcache.options import Options
+
+NO_NEAR = Limit(entries=0)
+
+
+class Core:
+    """One cache, before it is sync or async."""
+
+    def __init__(self, options: Options, clock: Clock, near_is_store: bool) -> None:
+        self.options = options
+        self.clock = clock
+        self.namespace = Namespace(options.namespace)
+        self.codec = Codec(options.codec, types=options.types, secret=options.secret)
+        self.modes = Modes(options.enabled)
+        limit = NO_NEAR if options.near is None else Limit(options.near.entries, options.near.bytes)
+        self.near = Store(limit, clock, source=near_is_store, on_evict=self._evicted)
+        self.records = self.near if near_is_store else None
+        """The near tier, where it is the engine too."""
+        self.flights = Flights()
+        self._observers: tuple[Observer, ...] = ()
+        self._observing = False
+        self.engine_lost = False
+        self.facts_due = 0.0
+        self._engine_evictions: int | None = None
+        self.debts: dict[str, object] = {}
+        self.check = self.namespace.check
+
+    # Modes
+
+    def using(self, mode: Mode) -> AbstractContextManager[None]:
+        """Run a block in another mode; near hits are off for everybody meanwhile, so that a hit needs no check of the mode."""
+        return self.modes.using(mode, self.near.suspend, self.near.resume)
+
+    # Debts
+
+    def owe(self, *keys: str) -> None:
+        """Note that these records may be wrong in the engine and must be deleted before they are read again."""
+        for key in keys:
+            self.debts[key] = object()
+            self.near.changed(key)
+
+    def paid(self, debts: Iterable[tuple[str, object]]) -> None:
+        """Note that these records were deleted; a debt made again meanwhile stays."""
+        for key, mark in debts:
+            self.near.changed(key)
+            if self.debts.get(key) is mark:
+                del self.debts[key]
+
+    # Time to live
+
+    def jittered(self, ttl: TTL) -> float:
+        """Return the seconds a value lives, shortened at random so that values stored together do not expire together."""
+        return self.options.ttl_rules.jittered(self._ttl(ttl), random.random())
+
+    def exact(self, ttl: TTL) -> float:
+        """Return the seconds of a TTL, without jitter."""
+        return self.options.ttl_rules.seconds(self._ttl(ttl))
+
+    def near_deadline(self, asked: float, remaining: float, shared: bool) -> float:
+        """Return until when a value may be served near, `asked` being when it was asked for or written."""
+        staleness = self.options.staleness if shared else math.inf
+        return min(asked + staleness, self.clock() + remaining)
+
+    def _ttl(self, ttl: TTL) -> TTL:
+        return self.options.ttl if ttl == "default" else ttl
+
+    # Values
+
+    def form(self, value: Any, source: Record | Encoded, schema: Schema | None) -> tuple[Any, Copier | None]:
+        """Return the near form of a value: a state to keep, and what makes a reader's own value of it (None: share it)."""
+        return (value, None) if self.options.near_copy == "share" else self.codec.near_form(value, source, schema)
+
+    # Events
+
+    def listen(self, observers: Iterable[Observer]) -> None:
+        """Set who is told of events."""
+        self._observers = tuple(observers)
+
+    def emit(self, event: Event) -> None:
+        """Tell the observers; one that fails is counted as a failure and the cache goes on.
+
+        The first event starts those that have to be started, which may raise `ConfigError`.
+        """
+        if not self._observing:
+            self._start_observers()
+        for observer in self._observers:
+            try:
+                observer.on(event)
+            except Exception as error:  # noqa: BLE001 -- somebody else's code
+                self._observer_failed(event, error)
+
+    def _start_observers(self) -> None:
+        for observer in self._observers:
+            if isinstance(observer, Startable):
+                observer.start()
+        self._observing = True
+
+    def _observer_failed(self, event: Event, error: Exception) -> None:
+        if not isinstance(event, Failure):
+            self.emit(Failure("observer", "", type(error).__name__))
+
+    def _evicted(self, _entity: str) -> None:
+        self.emit(Evicted("near"))
+
+    def count_engine_evictions(self, total: int | None) -> None:
+        """Report what the engine evicted since it was last asked; a total that fell means that it started anew."""
+        before, self._engine_evictions = self._engine_evictions, total
+        if total is not None and before is not None and total > before:
+            self.emit(Evicted("engine", total - before))
+
+    def after_fork(self) -> None:
+        """Make a forked child independent of its parent: new locks, no flights, and nothing near that others may change."""
+        self.flights.after_fork()
+        self.near.after_fork()
+        if self.records is None:
+            self.near.clear()
+
+
+def new_fill_id() -> bytes:
+    """Return eight random bytes that name one store of one value."""
+    return os.urandom(8)

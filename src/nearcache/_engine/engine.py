@@ -1,0 +1,56 @@
+"""One cache in one flavour: the parts of the engine put together."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from nearcache._core.outcome import Outcome
+from nearcache._engine.commands import Commands
+from nearcache._engine.core import Core
+from nearcache._engine.load import Loads, Plan
+from nearcache._engine.read import Reader
+from nearcache._engine.write import Writer
+from nearcache._io.port import Io
+from nearcache.backends.base import Backend, require
+from nearcache.codecs.schema import Schema
+
+Keys = list[str]
+
+
+class Engine:
+    """What the faces of a cache call."""
+
+    def __init__(self, core: Core, io: Io, backend: Backend) -> None:
+        self.core = core
+        self.io = io
+        self.backend = backend
+        self._commands = Commands(core, backend)
+        self.reader = Reader(core, backend, self._commands)
+        self.writer = Writer(core, backend, self._commands, self.reader)
+        self.loads = Loads(core, io, self.reader, self.writer)
+
+    async def open(self) -> None:
+        """Connect ahead of the first use; raises when the engine cannot be reached."""
+        await self._commands.run("open", self.backend.open)
+
+    async def close(self) -> None:
+        """Give up every connection of this flavour."""
+        await self.backend.close()
+
+    async def page(self, cursor: str, prefix: str) -> tuple[str, Keys]:
+        """List some keys; see `Scan.page`."""
+        scan = require(self.backend.scan, self.backend, "listing of keys", "memory, embedded, redis")
+        return await self._commands.run("scan", scan.page, cursor, prefix)
+
+    async def delete_one(self, key: str) -> bool:
+        """Remove one value; tell whether there was one."""
+        return await self.writer.delete([key]) > 0
+
+    async def write_through(self, key: str, source: Callable[[], Any], value: Any, plan: Plan) -> Outcome[Any]:
+        """Write the source, then the cache; see `Writer.write_through`."""
+        return await self.writer.write_through(self.io, key, source, value, plan.ttl, plan.schema)
+
+    def near_lookup(self, schema: Schema | None) -> Callable[[str], Any]:
+        """Return what finds near values of one declared type (None: of any)."""
+        lookup = self.core.near.lookup
+        return lookup if schema is None else functools.partial(self.core.near.lookup_as, schema)

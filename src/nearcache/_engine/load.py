@@ -1,0 +1,150 @@
+"""Loading: one read of the engine and at most one load per key in this process, whoever and however many ask for it."""
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nearcache._core.events import Hit, Load, Miss
+from nearcache._core.keys import entity_of
+from nearcache._core.outcome import Outcome
+from nearcache._core.ttl import TTL
+from nearcache._engine.core import Core
+from nearcache._engine.modes import Mode
+from nearcache._engine.read import Absence, Found, Reader
+from nearcache._engine.write import Writer
+from nearcache._io.port import Io
+from nearcache.codecs.schema import Schema
+from nearcache.errors import BackendError, CacheError, LoaderTimeoutError
+from nearcache.near.flights import Flight, leading
+
+WAIT_MARGIN = 1.0
+"""Seconds that a follower waits beyond the bound of the load, so that the leader can report its own end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the results of one loader are stored: their TTL, that of None results (None: the cache's), and their type."""
+
+    ttl: TTL = "default"
+    none_ttl: TTL | None = None
+    schema: Schema | None = None
+    hard_timeout: float | None = None
+
+
+class Loads:
+    """Loads of one cache through one backend."""
+
+    def __init__(self, core: Core, io: Io, reader: Reader, writer: Writer) -> None:
+        self._core = core
+        self._io = io
+        self._reader = reader
+        self._writer = writer
+
+    async def get_or_load(self, key: str, loader: Callable[[], Any], plan: Plan) -> Outcome[Any]:
+        """Return the cached value, or what the loader returns, which is then cached."""
+        core = self._core
+        core.check(key)
+        core.exact(plan.ttl)
+        mode = core.modes.now()
+        if mode is Mode.NORMAL:
+            return await self._share(key, loader, plan)
+        core.emit(Miss(entity_of(key), Absence.DISABLED.value, 1))
+        return await (self.refresh(key, loader, plan) if mode is Mode.BYPASS else self._io.user(loader))
+
+    async def put(self, key: str, value: Any, plan: Plan) -> None:
+        """Store a value as if a load with this plan had returned it."""
+        self._core.check(key)
+        draft = self._writer.draft(key, value, self._lifetime(value, plan), plan.schema)
+        if self._core.modes.now() in (Mode.NORMAL, Mode.BYPASS):
+            await self._writer.store(draft)
+
+    async def each(self, loaders: Mapping[str, Callable[[], Any]], plan: Plan) -> dict[str, Outcome[Any]]:
+        """Return what came of every key: one batch read, then one load for each key that is missing."""
+        keys = list(map(self._core.check, loaders))
+        values, missing = await self._reader.split(keys, plan.schema)
+        loaded = await self._io.each([self.get_or_load(key, loaders[key], plan) for key in missing])
+        outcomes = dict(zip(missing, loaded, strict=True))
+        return {key: outcomes[key] if key in outcomes else Outcome(values[key]) for key in keys}
+
+    async def refresh(self, key: str, loader: Callable[[], Any], plan: Plan) -> Outcome[Any]:
+        """Load now, whatever is cached and whoever is loading, and replace it."""
+        core = self._core
+        core.check(key)
+        core.flights.detach(key)
+        flight, _ = core.flights.join(key, time.monotonic(), self._bound(plan), self._io.home())
+        await self._io.lead(flight, self._lead(flight, loader, plan, fresh=True))
+        await self._io.wait(flight, self._bound(plan))
+        return flight.outcome or self._overdue(key, plan)
+
+    async def _share(self, key: str, loader: Callable[[], Any], plan: Plan) -> Outcome[Any]:
+        flights, bound = self._core.flights, self._bound(plan)
+        deadline = time.monotonic() + bound + WAIT_MARGIN
+        while (left := deadline - (now := time.monotonic())) > 0:
+            if flights.led_here(key):
+                return Outcome(error=CacheError(f"the loader of {key!r} asked for {key!r} itself and would wait for ever"))
+            flight, leads = flights.join(key, now, bound, self._io.home())
+            if leads:
+                await self._io.lead(flight, self._lead(flight, loader, plan))
+            elif not self._io.can_wait(flight):
+                return await self._read_or_load(flights.solo(key), loader, plan)
+            if not await self._io.wait(flight, left):
+                break
+            outcome = flight.outcome
+            if outcome is not None and (leads or not outcome.abandoned):
+                return outcome if leads else self._followed(key, outcome)
+        return self._overdue(key, plan)
+
+    async def _lead(self, flight: Flight, loader: Callable[[], Any], plan: Plan, fresh: bool = False) -> None:
+        try:
+            work = self._load if fresh else self._read_or_load
+            outcome = await work(flight, loader, plan)
+        except BaseException as error:
+            outcome = Outcome(error=error)
+        self._core.flights.land(flight, outcome)
+
+    async def _read_or_load(self, flight: Flight, loader: Callable[[], Any], plan: Plan) -> Outcome[Any]:
+        found = await self._reader.fetch(flight.key, plan.schema)
+        if isinstance(found, Found):
+            self._core.emit(Hit(entity_of(flight.key), "engine", 1))
+            return Outcome(found.value).shared_as(*found.form)
+        self._core.emit(Miss(entity_of(flight.key), found.value, 1))
+        return await self._load(flight, loader, plan, store=found is not Absence.SCHEMA)
+
+    async def _load(self, flight: Flight, loader: Callable[[], Any], plan: Plan, store: bool = True) -> Outcome[Any]:
+        started = time.perf_counter()
+        with leading(flight):
+            outcome = await self._io.user(loader)
+        cost = time.perf_counter() - started
+        error = None if outcome.error is None else type(outcome.error).__name__
+        self._core.emit(Load(entity_of(flight.key), cost, error))
+        if outcome.error is not None:
+            return outcome
+        return await self._fill(flight, outcome.get(), plan, cost, store)
+
+    async def _fill(self, flight: Flight, value: Any, plan: Plan, cost: float, store: bool) -> Outcome[Any]:
+        draft = self._writer.draft(flight.key, value, self._lifetime(value, plan), plan.schema, cost)
+        if store and not flight.detached:
+            with contextlib.suppress(BackendError):
+                await self._writer.store(draft)
+        return Outcome(value).shared_as(*self._core.form(value, draft.encoded, plan.schema))
+
+    def _lifetime(self, value: Any, plan: Plan) -> float:
+        if value is not None:
+            return self._core.jittered(plan.ttl)
+        if plan.none_ttl is not None:
+            return self._core.jittered(plan.none_ttl)
+        return min(self._core.jittered(plan.ttl), self._core.jittered(self._core.options.none_ttl))
+
+    def _followed(self, key: str, outcome: Outcome[Any]) -> Outcome[Any]:
+        if outcome.error is None:
+            self._core.emit(Hit(entity_of(key), "flight", 1))
+        return outcome.copied()
+
+    def _bound(self, plan: Plan) -> float:
+        return self._core.options.hard_timeout if plan.hard_timeout is None else plan.hard_timeout
+
+    def _overdue(self, key: str, plan: Plan) -> Outcome[Any]:
+        bound = self._bound(plan)
+        return Outcome(error=LoaderTimeoutError(f"the load of {key!r} did not end within {bound:g} s (hard_timeout)"))

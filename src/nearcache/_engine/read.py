@@ -1,0 +1,217 @@
+"""Reading: from the near tier, then from the engine; whatever is read is judged before it is served or kept near."""
+
+import enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nearcache._core.entry import Entry
+from nearcache._core.events import Failure, Hit, Miss
+from nearcache._core.keys import entity_of
+from nearcache._core.missing import MISS, Missing
+from nearcache._engine.commands import Commands
+from nearcache._engine.core import Core
+from nearcache._engine.modes import Mode
+from nearcache.backends.base import Backend
+from nearcache.codecs.envelope import fill_id_of
+from nearcache.codecs.codec import Record, SchemaMismatch
+from nearcache.codecs.schema import Schema
+from nearcache.near.slot import Copier
+from nearcache.errors import BackendError, CodecError
+
+
+class Absence(enum.Enum):
+    """Why there is no value to serve."""
+
+    COLD = "cold"
+    EXPIRED = "expired"
+    UNDECODABLE = "undecodable"
+    SCHEMA = "schema"
+    ERROR = "error"
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A fresh value that the engine holds, and the record it came from."""
+
+    value: Any
+    form: tuple[Any, Copier | None]
+    """The near form of the value: a state, and what makes copies of it."""
+    age: float
+    ttl: float
+
+
+class Reader:
+    """Reads of one cache through one backend."""
+
+    def __init__(self, core: Core, backend: Backend, commands: Commands) -> None:
+        self._core = core
+        self._backend = backend
+        self._commands = commands
+
+    # Verbs
+
+    async def get(self, key: str, default: Any, schema: Schema | None) -> Any:
+        """Return the value, or the default; an engine that fails counts as a miss."""
+        core = self._core
+        core.check(key)
+        if core.modes.now() is not Mode.NORMAL:
+            return self._missed(key, Absence.DISABLED, default)
+        if (value := self._near(key, schema)) is not MISS:
+            return value
+        found = await self.fetch(key, schema)
+        if isinstance(found, Found):
+            core.emit(Hit(entity_of(key), "engine", 1))
+            return found.value
+        return self._missed(key, found, default)
+
+    async def get_entry(self, key: str) -> Entry | Missing:
+        """Return the value with what is known about it, always from the engine."""
+        self._core.check(key)
+        if self._core.modes.now() is not Mode.NORMAL:
+            return MISS
+        served_near = self._core.near.lookup(key) is not MISS
+        found = await self.fetch(key, None)
+        if not isinstance(found, Found):
+            return MISS
+        return Entry(found.value, found.age, found.ttl, "near" if served_near else "engine", stale=False)
+
+    async def get_many(self, keys: Iterable[str], schema: Schema | None = None) -> dict[str, Any]:
+        """Return what there is, by key: near values, then one round trip for the rest."""
+        wanted = list(dict.fromkeys(map(self._core.check, keys)))
+        values, absent = await self.split(wanted, schema)
+        for key, absence in absent.items():
+            self._missed(key, absence, None)
+        return {key: values[key] for key in wanted if key in values}
+
+    async def split(self, keys: Sequence[str], schema: Schema | None) -> tuple[dict[str, Any], dict[str, Absence]]:
+        """Return what there is, and why the rest is absent; misses are for the caller to count."""
+        if self._core.modes.now() is not Mode.NORMAL:
+            return {}, dict.fromkeys(keys, Absence.DISABLED)
+        values = {key: value for key in keys if (value := self._near(key, schema)) is not MISS}
+        far = await self.fetch_many([key for key in keys if key not in values], schema)
+        absent: dict[str, Absence] = {}
+        for key, found in far.items():
+            if isinstance(found, Found):
+                values[key] = found.value
+                self._core.emit(Hit(entity_of(key), "engine", 1))
+            else:
+                absent[key] = found
+        return values, absent
+
+    async def exists(self, key: str) -> bool:
+        """Tell whether there is a fresh value; raises when the engine fails."""
+        return await self.ttl(key) is not MISS
+
+    async def ttl(self, key: str) -> float | Missing:
+        """Return the seconds for which the value stays fresh; raises when the engine fails."""
+        self._core.check(key)
+        if self._core.modes.now() is not Mode.NORMAL:
+            return MISS
+        if not self._core.codec.enveloped:
+            return await self._remaining(key)
+        record = await self.record(key)
+        return self._ages(record)[1] if isinstance(record, Record) else MISS
+
+    # What the other verbs build on
+
+    async def record(self, key: str) -> Record | Absence:
+        """Read the fresh record of one key; raises when the engine fails. Not for values without an envelope."""
+        record = self._opened(key, await self._commands.run("get", self._backend.get, key))
+        if isinstance(record, Record) and self._ages(record)[1] <= 0:
+            return Absence.EXPIRED
+        return record
+
+    async def dead(self, key: str) -> bytes:
+        """Return the fill id of a record that the engine still holds although it is past its age, else b"".
+
+        The engine drops records at that age by itself; only a clock made for tests runs ahead of it.
+        """
+        if not self._backend.time.simulated or not self._core.codec.enveloped:
+            return b""
+        raw = await self._commands.run("get", self._backend.get, key)
+        record = self._opened(key, raw)
+        expired = isinstance(record, Record) and self._ages(record)[1] <= 0
+        return fill_id_of(raw) if expired and raw is not None else b""
+
+    async def fetch(self, key: str, schema: Schema | None) -> Found | Absence:
+        """Read one key from the engine and keep near what is fresh."""
+        return (await self.fetch_many((key,), schema))[key]
+
+    async def fetch_many(self, keys: Sequence[str], schema: Schema | None) -> dict[str, Found | Absence]:
+        """Read keys from the engine in one round trip and keep near what is fresh."""
+        if not keys:
+            return {}
+        core, backend = self._core, self._backend
+        stamps = [core.near.stamp(key) for key in keys]
+        asked = core.clock()
+        try:
+            raws = await self._raw(keys)
+            lives = [None] * len(keys) if core.codec.enveloped else await backend.remaining(keys)
+        except BackendError:
+            return dict.fromkeys(keys, Absence.ERROR)
+        results: dict[str, Found | Absence] = {}
+        for key, raw, life, stamp in zip(keys, raws, lives, stamps, strict=True):
+            found = results[key] = self._judge(key, raw, life, schema)
+            if isinstance(found, Found) and raw is not None:
+                deadline = core.near_deadline(asked, found.ttl, backend.shared)
+                core.near.keep(key, *found.form, deadline, len(raw), stamp, schema)
+        return results
+
+    def _near(self, key: str, schema: Schema | None) -> Any:
+        value = self._core.near.lookup(key)
+        if schema is None or value is MISS:
+            return value
+        try:
+            return schema.check(value)
+        except SchemaMismatch:
+            return MISS
+
+    async def _raw(self, keys: Sequence[str]) -> list[bytes | None]:
+        if len(keys) == 1:
+            return [await self._commands.run("get", self._backend.get, keys[0])]
+        return await self._commands.run("get_many", self._backend.get_many, keys)
+
+    async def _remaining(self, key: str) -> float | Missing:
+        remaining = (await self._commands.run("ttl", self._backend.remaining, [key]))[0]
+        return MISS if remaining is None else remaining
+
+    def _judge(self, key: str, raw: bytes | None, life: float | None, schema: Schema | None) -> Found | Absence:
+        codec = self._core.codec
+        record = self._opened(key, raw)
+        if not isinstance(record, Record):
+            return record
+        age, ttl = self._ages(record) if life is None else (0.0, life)
+        if ttl <= 0:
+            return Absence.EXPIRED
+        try:
+            value = codec.decode(record, schema)
+            return Found(value, self._core.form(value, record, schema), age, ttl)
+        except SchemaMismatch:
+            return Absence.SCHEMA
+        except CodecError as error:
+            return self._undecodable(key, error)
+
+    def _opened(self, key: str, raw: bytes | None) -> Record | Absence:
+        if raw is None:
+            return Absence.COLD
+        try:
+            return self._core.codec.open(raw)
+        except CodecError as error:
+            return self._undecodable(key, error)
+
+    def _undecodable(self, key: str, error: CodecError) -> Absence:
+        self._core.emit(Failure("codec", entity_of(key), type(error).__name__))
+        return Absence.UNDECODABLE
+
+    def _ages(self, record: Record) -> tuple[float, float]:
+        """Return the record's age and the seconds it stays fresh."""
+        if record.header is None:
+            return 0.0, 0.0
+        age = max(0.0, self._backend.time.latest() - record.header.born)
+        return age, record.header.soft - age
+
+    def _missed(self, key: str, absence: Absence, default: Any) -> Any:
+        self._core.emit(Miss(entity_of(key), absence.value, 1))
+        return default

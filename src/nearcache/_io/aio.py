@@ -1,0 +1,97 @@
+"""The asyncio flavour: the same coroutines, awaited in an event loop."""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from nearcache._core.outcome import Outcome
+from nearcache._io.port import Flavour
+from nearcache.near.flights import Flight
+
+T = TypeVar("T")
+
+
+class AsyncIo:
+    """Effects of the asyncio flavour."""
+
+    flavour: Flavour = "async"
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def user(self, function: Callable[..., Any], *args: Any) -> Outcome[Any]:
+        """Await the coroutine that the function returns."""
+        try:
+            return Outcome(await _awaitable(function, args))
+        except BaseException as error:
+            return Outcome(error=error)
+
+    async def lead(self, flight: Flight, body: Coroutine[Any, Any, None]) -> None:
+        """Run the body as a task, which outlives a caller that is cancelled as long as anybody waits for it."""
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(body)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        flight.cancel = lambda: _soon(loop, task.cancel)
+
+    async def wait(self, flight: Flight, seconds: float) -> bool:
+        """Suspend the task until the flight lands."""
+        loop = asyncio.get_running_loop()
+        landed: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            _soon(loop, _settle, landed)
+
+        if not flight.watch(wake):
+            return True
+        try:
+            async with asyncio.timeout(seconds):
+                await landed
+        except TimeoutError:
+            flight.leave(wake)
+            return False
+        except BaseException:
+            flight.leave(wake)
+            raise
+        return True
+
+    async def each(self, works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+        """Finish them side by side."""
+        return await asyncio.gather(*works)
+
+    def home(self) -> object:
+        """The leader lives in the running loop."""
+        return asyncio.get_running_loop()
+
+    def can_wait(self, flight: Flight) -> bool:
+        """A suspended task blocks nobody."""
+        return True
+
+    def refuse(self, function: Callable[..., Any]) -> str | None:
+        """Plain functions belong to `Cache`."""
+        if not inspect.iscoroutinefunction(function):
+            return "is not a coroutine function: use Cache, or cache.sync"
+        return None
+
+
+def _awaitable(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    result = function(*args)
+    if not inspect.isawaitable(result):
+        name = getattr(function, "__qualname__", repr(function))
+        raise TypeError(f"{name} did not return an awaitable to an async cache: use Cache, or cache.sync")
+    return result
+
+
+def _settle(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _soon(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *args: Any) -> None:
+    """Call in the loop's own thread; a loop that is closed has nobody left to tell."""
+    try:
+        loop.call_soon_threadsafe(function, *args)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise

@@ -1,0 +1,116 @@
+"""The blocking flavour: coroutines that never suspend, finished by `drive` in the calling thread."""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from threading import Lock
+from typing import Any, TypeVar
+
+from nearcache._core.outcome import Outcome
+from nearcache._io.port import Flavour
+from nearcache.near.flights import Flight
+
+T = TypeVar("T")
+
+
+class UserCall:
+    """A request to the driver: call this while the coroutine is suspended."""
+
+    __slots__ = ("args", "function")
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self.function = function
+        self.args = args
+
+    def __await__(self) -> Generator["UserCall", Outcome[Any], Outcome[Any]]:
+        return (yield self)
+
+
+def drive(work: Coroutine[UserCall, Outcome[Any], T]) -> T:
+    """Run a coroutine to its end in this thread.
+
+    The coroutine suspends only to have user code called, so that no frame of the engine lies under a loader: recursion depth
+    and thread-local state are the caller's own. Any other suspension is a defect of the library and raises RuntimeError.
+    """
+    try:
+        call = work.send(None)
+        while isinstance(call, UserCall):
+            try:
+                outcome = Outcome(call.function(*call.args))
+            except BaseException as error:
+                outcome = Outcome(error=error)
+            call = work.send(outcome)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    work.close()
+    raise RuntimeError(f"a blocking call suspended on {call!r}")
+
+
+class BlockingIo:
+    """Effects of the blocking flavour."""
+
+    flavour: Flavour = "sync"
+
+    async def user(self, function: Callable[..., Any], *args: Any) -> Outcome[Any]:
+        """Have the driver call the function in the caller's thread."""
+        outcome = await UserCall(function, args)
+        if inspect.isawaitable(outcome_value(outcome)):
+            return Outcome(error=_discard(outcome, function))
+        return outcome
+
+    async def lead(self, flight: Flight, body: Coroutine[Any, Any, None]) -> None:
+        """Run the body at once, in the caller's thread."""
+        await body
+
+    async def wait(self, flight: Flight, seconds: float) -> bool:
+        """Block the thread until the flight lands."""
+        gate = Lock()
+        gate.acquire()
+        if not flight.watch(gate.release):
+            return True
+        landed = False
+        try:
+            landed = gate.acquire(timeout=seconds)
+        finally:
+            if not landed:
+                flight.leave(gate.release)
+        return landed
+
+    async def each(self, works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+        """Finish one after the other."""
+        return [await work for work in works]
+
+    def home(self) -> object:
+        """A blocking leader needs nobody's turn."""
+        return None
+
+    def can_wait(self, flight: Flight) -> bool:
+        """Blocking the very event loop that the leader runs in would wait for ever."""
+        return flight.home is None or flight.home is not _running_loop()
+
+    def refuse(self, function: Callable[..., Any]) -> str | None:
+        """Coroutine functions belong to `AsyncCache`."""
+        if inspect.iscoroutinefunction(function):
+            return "is a coroutine function: use AsyncCache, or cache.aio"
+        return None
+
+
+def _running_loop() -> object:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def outcome_value(outcome: Outcome[Any]) -> Any:
+    """The value of an outcome, None if it is an error."""
+    return None if outcome.error is not None else outcome.get()
+
+
+def _discard(outcome: Outcome[Any], function: Callable[..., Any]) -> TypeError:
+    value = outcome.get()
+    if inspect.iscoroutine(value):
+        value.close()
+    name = getattr(function, "__qualname__", repr(function))
+    return TypeError(f"{name} returned an awaitable to a blocking cache: use AsyncCache, or cache.aio")

@@ -1,0 +1,48 @@
+"""The port through which the engine reaches the world: user code and waiting.
+
+The engine's coroutines are written once. What differs between the flavours is here: `blocking.py` runs them to their end
+in the calling thread, `aio.py` awaits them in an event loop. Backends bring their own `execute` for each flavour.
+"""
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Literal, Protocol, TypeVar
+
+from nearcache._core.outcome import Outcome
+from nearcache.near.flights import Flight
+
+T = TypeVar("T")
+Flavour = Literal["sync", "async"]
+
+
+class Io(Protocol):
+    """The effects that the engine needs besides its backend."""
+
+    flavour: Flavour
+
+    async def user(self, function: Callable[..., Any], *args: Any) -> Outcome[Any]:
+        """Run user code and return what came of it; no exception of its is raised here."""
+        ...
+
+    async def lead(self, flight: Flight, body: Coroutine[Any, Any, None]) -> None:
+        """Run the body that lands the flight: at once when blocking, as a task of its own in asyncio."""
+        ...
+
+    async def wait(self, flight: Flight, seconds: float) -> bool:
+        """Wait until the flight lands; False if it had not after `seconds`."""
+        ...
+
+    async def each(self, works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+        """Finish all of them, one after the other when blocking, side by side in asyncio."""
+        ...
+
+    def home(self) -> object:
+        """The event loop this code runs in, or None; a flight led from there lands only when the loop gets its turn."""
+        ...
+
+    def can_wait(self, flight: Flight) -> bool:
+        """Whether waiting here would let the flight land."""
+        ...
+
+    def refuse(self, function: Callable[..., Any]) -> str | None:
+        """Say why this function is of the wrong flavour, or None if it is right."""
+        ...

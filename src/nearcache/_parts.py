@@ -1,0 +1,92 @@
+"""The parts of one cache, put together from its options: what its two faces share, and one engine for each flavour."""
+
+import logging
+import os
+import weakref
+from collections.abc import Iterable, Mapping
+
+from nearcache._core.clock import Clock
+from nearcache._core.events import Observer
+from nearcache._engine.core import Core
+from nearcache._engine.engine import Engine
+from nearcache._io.aio import AsyncIo
+from nearcache._io.blocking import BlockingIo
+from nearcache._io.port import Flavour
+from nearcache.backends.registry import BackendSpec, build
+from nearcache.observe.logging import Logging
+from nearcache.observe.prometheus import Prometheus
+from nearcache.observe.stats import Stats
+from nearcache.options import Options
+
+logger = logging.getLogger("nearcache")
+
+_all: "weakref.WeakSet[Parts]" = weakref.WeakSet()
+
+
+class Parts:
+    """What a `Cache` and its async twin share."""
+
+    def __init__(self, options: Options, observers: Iterable[Observer] | None, clock: Clock) -> None:
+        in_memory = options.url.startswith("memory:")
+        self.core = Core(options, clock, near_is_store=in_memory and options.near is not None)
+        self.stats = Stats(self.core.near)
+        self.core.listen((self.stats, *(self._usual_observers() if observers is None else observers)))
+        self._spec = BackendSpec(
+            url=options.url,
+            namespace=options.namespace,
+            pool_min=options.pool_min,
+            pool_max=options.pool_max,
+            pool_timeout=options.pool_timeout,
+            timeout=options.timeout,
+            clock=clock,
+            enveloped=self.core.codec.enveloped,
+            store=self.core.records,
+        )
+        self._engines: dict[Flavour, Engine] = {}
+        _all.add(self)
+
+    def engine(self, flavour: Flavour) -> Engine:
+        """Return the engine of a flavour; both are over the same near tier. Opens nothing."""
+        if flavour not in self._engines:
+            io = BlockingIo() if flavour == "sync" else AsyncIo()
+            self._engines.setdefault(flavour, Engine(self.core, io, build(self._spec, flavour)))
+        return self._engines[flavour]
+
+    def _usual_observers(self) -> tuple[Observer, ...]:
+        core = self.core
+        return Prometheus(core.options.namespace, core.near), Logging(core.options.namespace)
+
+
+_warned = False
+
+
+def warn_of_workers(options: Options, environ: Mapping[str, str]) -> None:
+    """Say once what several workers will not share, if the cache is in memory only because nobody said otherwise."""
+    workers = environ.get("WEB_CONCURRENCY", "")
+    if options.defaulted and workers.isdigit() and int(workers) > 1:
+        _warn(f"WEB_CONCURRENCY is {workers}")
+
+
+def _warn(why: str) -> None:
+    global _warned  # noqa: PLW0603 -- once per process is the point
+    if not _warned:
+        _warned = True
+        logger.warning(
+            "%s, and the cache is in this process's memory because no CACHE_URL is set: each process has its own values, "
+            "and an invalidation reaches only its own. Set CACHE_URL (embedded:// needs no server), or memory:// on purpose.",
+            why,
+        )
+
+
+def _after_fork_in_child() -> None:
+    for parts in list(_all):
+        parts.core.after_fork()
+
+
+def _after_fork_in_parent() -> None:
+    if any(parts.core.options.defaulted and len(parts.core.near) for parts in list(_all)):
+        _warn("this process has forked")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child, after_in_parent=_after_fork_in_parent)

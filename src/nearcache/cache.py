@@ -1,0 +1,472 @@
+"""The faces of the library: `Cache` for threads, `AsyncCache` for asyncio."""
+
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, ParamSpec, Self, TypeVar, cast, overload
+
+from nearcache import decorate
+from nearcache._core.clock import Clock
+from nearcache._core.entry import Entry
+from nearcache._core.events import Observer
+from nearcache._core.missing import MISS, Missing
+from nearcache._core.template import template as parsed_template
+from nearcache._core.ttl import TTL
+from nearcache._engine.load import Plan
+from nearcache._engine.modes import Mode
+from nearcache._io.blocking import drive
+from nearcache._io.port import Flavour
+from nearcache._parts import Parts, warn_of_workers
+from nearcache.observe.stats import StatsView
+from nearcache.codecs.schema import Schema
+from nearcache.decorate import AsyncCachedFunction, CachedFunction
+from nearcache.options import UNSET, Duration, Unset, resolve
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+D = TypeVar("D")
+
+
+class _Face:
+    """What both flavours have in common."""
+
+    _flavour: Flavour
+    _other: "_Face | None" = None
+
+    def __init__(
+        self,
+        url: str | Unset = UNSET,
+        *,
+        namespace: str | Unset = UNSET,
+        ttl: TTL | Unset = UNSET,
+        near: str | int | Unset | None = UNSET,
+        near_copy: str | Unset = UNSET,
+        codec: str | Unset = UNSET,
+        secret: str | bytes | Unset | None = UNSET,
+        types: Iterable[type] | Unset = UNSET,
+        jitter: float | Unset = UNSET,
+        none_ttl: TTL | Unset = UNSET,
+        staleness: Duration | Unset = UNSET,
+        stale: Duration | Unset | None = UNSET,
+        fail_safe: Duration | Unset | None = UNSET,
+        soft_timeout: Duration | Unset | None = UNSET,
+        hard_timeout: Duration | Unset = UNSET,
+        timeout: Duration | Unset = UNSET,
+        pool_min: int | Unset = UNSET,
+        pool_max: int | Unset = UNSET,
+        pool_timeout: Duration | Unset = UNSET,
+        observers: Iterable[Observer] | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        """Make a cache; nothing is opened before the first use.
+
+        An argument beats its `CACHE_*` variable, which beats the default.
+
+        Args:
+            url: where the data lives: `memory://` (default), `embedded://`, `redis://`, `rediss://`, `unix://`.
+            namespace: the first part of every key in the engine; letters, digits, `_`, `.` and `-`. Default "app".
+            ttl: how long values are fresh when a call does not say; seconds, a text such as "5m", or a class of data.
+            near: the bound of the in-process tier: a size such as "64MB" (default), a number of entries, or None for none.
+            near_copy: "copy" (default) gives every reader a mutable value of its own, "share" the same object.
+            codec: "msgpack" (default), "json" (no envelope, shared with other languages) or "pickle" (signed, needs `secret`).
+            secret: the key that signs pickles.
+            types: classes whose instances may be stored without a declaration where they are read.
+            jitter: the share by which a TTL may be shortened at random, 0 to 1. Default 0.1.
+            none_ttl: how long None results of loaders are kept. Default "1m", and never longer than other results.
+            staleness: how old a near value over a shared engine may become, in seconds. Default 1.
+            stale: reserved.
+            fail_safe: reserved.
+            soft_timeout: reserved.
+            hard_timeout: how long anybody waits for a load. Default 30 seconds.
+            timeout: the time budget of one command to the engine. Default 1 second.
+            pool_min: connections opened ahead. Default 5.
+            pool_max: the most connections for commands. Default 20.
+            pool_timeout: how many seconds a call waits for a free connection. Default 5.
+            observers: who is told of events, instead of Prometheus metrics and the log.
+            clock: returns seconds and never goes back; for tests.
+
+        Raises:
+            ConfigError: an option or variable is wrong; the message names it and what it may be.
+            UnsupportedError: this release or platform has no such engine.
+
+        """
+        options = resolve(
+            url,
+            environ=os.environ,
+            namespace=namespace,
+            ttl=ttl,
+            near=near,
+            near_copy=near_copy,
+            codec=codec,
+            secret=secret,
+            types=types,
+            jitter=jitter,
+            none_ttl=none_ttl,
+            staleness=staleness,
+            stale=stale,
+            fail_safe=fail_safe,
+            soft_timeout=soft_timeout,
+            hard_timeout=hard_timeout,
+            timeout=timeout,
+            pool_min=pool_min,
+            pool_max=pool_max,
+            pool_timeout=pool_timeout,
+        )
+        warn_of_workers(options, os.environ)
+        self._attach(Parts(options, observers, clock))
+
+    def _attach(self, parts: Parts) -> None:
+        self._parts = parts
+        self._engine = parts.engine(self._flavour)
+        self._lookup = parts.core.near.lookup
+
+    def _twin(self, kind: type["_Face"]) -> "_Face":
+        if self._other is None:
+            self._other = kind.__new__(kind)
+            self._other._attach(self._parts)
+            self._other._other = self
+        return self._other
+
+    def _schema(self, annotation: Any) -> Schema | None:
+        return None if annotation is None else self._parts.core.codec.schema(annotation)
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """Make a cache from the `CACHE_*` variables alone; with none set it lives in this process's memory."""
+        return cls()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._parts.core.options!r})"
+
+    def key(self, template: str, /, **arguments: object) -> str:
+        """Return the key for a template such as "users:{email}:profile"; arguments are escaped and can add no part."""
+        return parsed_template(template).format(arguments)
+
+    def engine_key(self, key: str) -> str:
+        """Return the name under which the engine holds a key: the namespace and the key."""
+        core = self._parts.core
+        return core.namespace.engine_key(core.check(key))
+
+    def stats(self) -> StatsView:
+        """Return what this cache did in this process: hits, misses, loads, sizes."""
+        return self._parts.stats.snapshot()
+
+    def disabled(self) -> AbstractContextManager[None]:
+        """Turn caching off inside the block: nothing is read or stored, loaders run each time; invalidations still work."""
+        return self._parts.core.using(Mode.DISABLED)
+
+    def bypass(self) -> AbstractContextManager[None]:
+        """Read nothing inside the block: loaders run each time and their results replace what is cached."""
+        return self._parts.core.using(Mode.BYPASS)
+
+
+class Cache(_Face):
+    """A cache for threads: every method blocks until it is done."""
+
+    _flavour: Flavour = "sync"
+
+    @property
+    def aio(self) -> "AsyncCache":
+        """The async twin, over the same near tier."""
+        return cast(AsyncCache, self._twin(AsyncCache))
+
+    def open(self) -> None:
+        """Connect ahead of the first use; raises `BackendError` if the engine cannot be reached."""
+        drive(self._engine.open())
+
+    def close(self) -> None:
+        """Give up every connection; may be called twice, and a later call connects again."""
+        drive(self._engine.close())
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @overload
+    def get(self, key: str, default: None = None, *, type: type[T]) -> T | None: ...
+    @overload
+    def get(self, key: str, default: D, *, type: type[T]) -> T | D: ...
+    @overload
+    def get(self, key: str, default: Any = None, *, type: Any = None) -> Any: ...
+    def get(self, key: str, default: Any = None, *, type: Any = None) -> Any:
+        """Return the value of a key, or the default.
+
+        A value of another type than `type`, if one is given, counts as absent; so does every value while the engine cannot be
+        reached. Raises `InvalidKeyError` for a key that breaks the rules. One round trip, none for a near hit.
+        """
+        value = self._lookup(key) if type is None else MISS
+        return value if value is not MISS else drive(self._engine.reader.get(key, default, self._schema(type)))
+
+    def get_entry(self, key: str) -> Entry | Missing:
+        """Return the value with its age, remaining TTL and tier, or MISS, which is falsy.
+
+        Asks the engine even for what is near. One round trip.
+        """
+        return drive(self._engine.reader.get_entry(key))
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return the values that exist, by key.
+
+        Near values first, then one round trip for all the others.
+        """
+        return drive(self._engine.reader.get_many(keys))
+
+    def set(self, key: str, value: Any, ttl: TTL = "default") -> None:
+        """Store a value.
+
+        Args:
+            key: `<entity>:<id>[:<field>...]`.
+            value: anything that comes back with the same type; else `CodecError`, and nothing is stored.
+            ttl: how long it is fresh, at most: seconds, a timedelta, a text such as "5m", or a class of data.
+
+        Raises:
+            BackendError: the engine failed. If it may have stored the value all the same, the key is deleted as soon as the
+                engine answers again.
+
+        """
+        drive(self._engine.writer.set(key, value, ttl))
+
+    def set_many(self, mapping: Mapping[str, Any], ttl: TTL = "default") -> None:
+        """Store several values in one round trip.
+
+        All are encoded before anything is sent. Raises like `set`.
+        """
+        drive(self._engine.writer.set_many(mapping, ttl))
+
+    def add(self, key: str, value: Any, ttl: TTL = "default") -> bool:
+        """Store a value only if there is none, and tell whether it was stored.
+
+        Atomic on the engine. Raises like `set`.
+        """
+        return drive(self._engine.writer.add(key, value, ttl))
+
+    def delete(self, key: str) -> bool:
+        """Remove a value and tell whether there was one.
+
+        Raises `BackendError` when the engine fails; the key is then deleted as soon as it answers again.
+        """
+        return drive(self._engine.delete_one(key))
+
+    def delete_many(self, keys: Iterable[str]) -> int:
+        """Remove values in one round trip and return how many there were.
+
+        Raises like `delete`.
+        """
+        return drive(self._engine.writer.delete(keys))
+
+    def exists(self, key: str) -> bool:
+        """Tell whether there is a fresh value.
+
+        Always asks the engine; raises `BackendError` when it fails.
+        """
+        return drive(self._engine.reader.exists(key))
+
+    def touch(self, key: str, ttl: TTL) -> bool:
+        """Give a value a new TTL from now on, and tell whether there was one.
+
+        Two round trips: the value is only touched if nobody replaced it between them.
+        """
+        return drive(self._engine.writer.touch(key, ttl))
+
+    def ttl(self, key: str) -> float | Missing:
+        """Return for how many seconds the value stays fresh, or MISS.
+
+        Always asks the engine; raises `BackendError` when it fails.
+        """
+        return drive(self._engine.reader.ttl(key))
+
+    def incr(self, key: str, by: int = 1, ttl: TTL = "default") -> int:
+        """Add to an integer and return the sum.
+
+        An absent or expired value counts as 0. The TTL, without jitter, is set when the value is created and not changed by
+        later calls. Atomic on the engine. Raises `CodecError` for a value that is no integer, or a sum beyond 64 bits.
+        """
+        return drive(self._engine.writer.incr(key, by, ttl))
+
+    def scan(self, prefix: str = "") -> Iterator[str]:
+        """Iterate over the keys that start with a prefix; for tools, since the engine walks all its keys.
+
+        A key may come twice, or not at all if it is written meanwhile.
+        """
+        cursor, keys = drive(self._engine.page("", prefix))
+        yield from keys
+        while cursor:
+            cursor, keys = drive(self._engine.page(cursor, prefix))
+            yield from keys
+
+    def get_or_load(self, key: str, loader: Callable[[], T], ttl: TTL = "default") -> T:
+        """Return the cached value, or call the loader and cache what it returns.
+
+        However many threads and tasks of this process ask at once, the loader runs once; it runs in the thread of the first.
+        Its exception goes to all who wait, and nothing is stored. Raises `LoaderTimeoutError` after waiting for `hard_timeout`.
+        While the engine cannot be reached, the loader answers.
+        """
+        return cast(T, drive(self._engine.loads.get_or_load(key, loader, Plan(ttl))).get())
+
+    def write_through(self, key: str, value: T, store: Callable[[T], T | None], ttl: TTL = "default") -> T:
+        """Write a value to its source with `store(value)`, then to the cache, and return what is cached.
+
+        `store` may return another value to cache. If it raises, nothing changes in the cache. If the cache fails after that, the
+        call succeeds all the same and the key is deleted as soon as the engine answers again.
+        """
+        return cast(T, drive(self._engine.write_through(key, partial(store, value), value, Plan(ttl))).get())
+
+    def cached(
+        self,
+        template: str,
+        *,
+        ttl: TTL = "default",
+        none_ttl: TTL | None = None,
+        hard_timeout: Duration | None = None,
+        ignore: Iterable[str] = (),
+        returns: Any = None,
+    ) -> Callable[[Callable[P, R]], CachedFunction[P, R]]:
+        """Decorate a function so that its results are cached.
+
+        Args:
+            template: the key, such as "users:{user_id}". Every parameter is in it, or in `ignore`; else `ConfigError`.
+            ttl: how long results are fresh.
+            none_ttl: how long None results are; by default the cache's `none_ttl`, and never longer than `ttl`.
+            hard_timeout: how many seconds anybody waits for a load; by default the cache's.
+            ignore: parameters that do not change the result.
+            returns: the declared type of the results, where the return annotation does not say it.
+
+        """
+        plan = decorate.plan(template, ttl, none_ttl, hard_timeout)
+        return lambda function: decorate.cached(self._engine, function, template, ignore, returns, plan)
+
+    def writes(
+        self, template: str, *, ttl: TTL = "default", ignore: Iterable[str] = (), returns: Any = None
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Decorate a function that writes the source, so that its result is cached afterwards.
+
+        If the function raises, nothing changes in the cache. If it returns None, the key is invalidated.
+        """
+        plan = decorate.plan(template, ttl)
+        return lambda function: decorate.writes(self._engine, function, template, ignore, returns, plan)
+
+
+class AsyncCache(_Face):
+    """A cache for asyncio: the twin of `Cache`, with the same names, arguments and meaning."""
+
+    _flavour: Flavour = "async"
+
+    @property
+    def sync(self) -> Cache:
+        """The blocking twin, over the same near tier."""
+        return cast(Cache, self._twin(Cache))
+
+    async def open(self) -> None:
+        """Connect ahead of the first use; raises `BackendError` if the engine cannot be reached."""
+        await self._engine.open()
+
+    async def aclose(self) -> None:
+        """Give up every connection; may be called twice, and a later call connects again."""
+        await self._engine.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    @overload
+    async def get(self, key: str, default: None = None, *, type: type[T]) -> T | None: ...
+    @overload
+    async def get(self, key: str, default: D, *, type: type[T]) -> T | D: ...
+    @overload
+    async def get(self, key: str, default: Any = None, *, type: Any = None) -> Any: ...
+    async def get(self, key: str, default: Any = None, *, type: Any = None) -> Any:
+        """Return the value of a key, or the default."""
+        value = self._lookup(key) if type is None else MISS
+        return value if value is not MISS else await self._engine.reader.get(key, default, self._schema(type))
+
+    async def get_entry(self, key: str) -> Entry | Missing:
+        """Return the value with its age, remaining TTL and tier, or MISS, which is falsy."""
+        return await self._engine.reader.get_entry(key)
+
+    async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return the values that exist, by key."""
+        return await self._engine.reader.get_many(keys)
+
+    async def set(self, key: str, value: Any, ttl: TTL = "default") -> None:
+        """Store a value."""
+        await self._engine.writer.set(key, value, ttl)
+
+    async def set_many(self, mapping: Mapping[str, Any], ttl: TTL = "default") -> None:
+        """Store several values in one round trip."""
+        await self._engine.writer.set_many(mapping, ttl)
+
+    async def add(self, key: str, value: Any, ttl: TTL = "default") -> bool:
+        """Store a value only if there is none, and tell whether it was stored."""
+        return await self._engine.writer.add(key, value, ttl)
+
+    async def delete(self, key: str) -> bool:
+        """Remove a value and tell whether there was one."""
+        return await self._engine.delete_one(key)
+
+    async def delete_many(self, keys: Iterable[str]) -> int:
+        """Remove values in one round trip and return how many there were."""
+        return await self._engine.writer.delete(keys)
+
+    async def exists(self, key: str) -> bool:
+        """Tell whether there is a fresh value."""
+        return await self._engine.reader.exists(key)
+
+    async def touch(self, key: str, ttl: TTL) -> bool:
+        """Give a value a new TTL from now on, and tell whether there was one."""
+        return await self._engine.writer.touch(key, ttl)
+
+    async def ttl(self, key: str) -> float | Missing:
+        """Return for how many seconds the value stays fresh, or MISS."""
+        return await self._engine.reader.ttl(key)
+
+    async def incr(self, key: str, by: int = 1, ttl: TTL = "default") -> int:
+        """Add to an integer and return the sum."""
+        return await self._engine.writer.incr(key, by, ttl)
+
+    async def scan(self, prefix: str = "") -> AsyncIterator[str]:
+        """Iterate over the keys that start with a prefix; for tools, since the engine walks all its keys."""
+        cursor, keys = await self._engine.page("", prefix)
+        for key in keys:
+            yield key
+        while cursor:
+            cursor, keys = await self._engine.page(cursor, prefix)
+            for key in keys:
+                yield key
+
+    async def get_or_load(self, key: str, loader: Callable[[], Awaitable[T]], ttl: TTL = "default") -> T:
+        """Return the cached value, or call the loader and cache what it returns."""
+        return cast(T, (await self._engine.loads.get_or_load(key, loader, Plan(ttl))).get())
+
+    async def write_through(self, key: str, value: T, store: Callable[[T], Awaitable[T | None]], ttl: TTL = "default") -> T:
+        """Write a value to its source with `store(value)`, then to the cache, and return what is cached."""
+        return cast(T, (await self._engine.write_through(key, partial(store, value), value, Plan(ttl))).get())
+
+    def cached(
+        self,
+        template: str,
+        *,
+        ttl: TTL = "default",
+        none_ttl: TTL | None = None,
+        hard_timeout: Duration | None = None,
+        ignore: Iterable[str] = (),
+        returns: Any = None,
+    ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], AsyncCachedFunction[P, R]]:
+        """Decorate a function so that its results are cached."""
+        plan = decorate.plan(template, ttl, none_ttl, hard_timeout)
+        return lambda function: decorate.cached(self._engine, function, template, ignore, returns, plan)
+
+    def writes(
+        self, template: str, *, ttl: TTL = "default", ignore: Iterable[str] = (), returns: Any = None
+    ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
+        """Decorate a function that writes the source, so that its result is cached afterwards."""
+        plan = decorate.plan(template, ttl)
+        return lambda function: decorate.writes(self._engine, function, template, ignore, returns, plan)

@@ -1,0 +1,93 @@
+"""Every error the library raises, in one tree.
+
+    CacheError
+    ├── ConfigError (ValueError)            a setting, an argument or a declaration is wrong
+    ├── InvalidKeyError (ValueError)        a key breaks the naming rules
+    ├── CodecError (ValueError)             a value cannot be stored and come back with its type
+    ├── UnsupportedError                    this engine or platform cannot do it; the message names what can
+    ├── BackendError                        the engine failed
+    │   ├── BackendTimeoutError (TimeoutError)          it did not answer in time, or no connection was free
+    │   └── BackendUnavailableError (ConnectionError)   it cannot be reached
+    ├── LoaderTimeoutError (TimeoutError)   a load did not end within its bound
+    ├── LoadFailedError                     a load failed in another process; the message names the error's type
+    ├── LockNotAcquiredError                somebody else holds the lock
+    ├── LockLostError                       the lock's lease ended while it was held
+    ├── LimitExceededError                  a rate limit refused the call
+    └── BatchError                          some keys of a batch failed; see .values and .errors
+
+Messages name the key or setting, never a cached value, session id or password.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class CacheError(Exception):
+    """The base of every error raised by nearcache."""
+
+
+class ConfigError(CacheError, ValueError):
+    """A setting, an argument or a declaration is wrong."""
+
+
+class InvalidKeyError(CacheError, ValueError):
+    """A key breaks the naming rules."""
+
+
+class CodecError(CacheError, ValueError):
+    """A value cannot be stored so that it comes back with the same type."""
+
+
+class UnsupportedError(CacheError):
+    """This engine or platform cannot do what was asked; the message names what can."""
+
+
+class BackendError(CacheError):
+    """The engine failed.
+
+    `sent` is False when it is certain that the command never reached the engine, so that nothing can have changed there.
+    """
+
+    sent: bool = True
+
+    def unsent(self) -> "BackendError":
+        """Mark this error as raised before anything reached the engine, and return it."""
+        self.sent = False
+        return self
+
+
+class BackendTimeoutError(BackendError, TimeoutError):
+    """The engine did not answer in time, or no connection became free in time."""
+
+
+class BackendUnavailableError(BackendError, ConnectionError):
+    """The engine cannot be reached."""
+
+
+class LoaderTimeoutError(CacheError, TimeoutError):
+    """A load did not end within its bound."""
+
+
+class LoadFailedError(CacheError):
+    """A load failed in another process; the message names the type of its error."""
+
+
+class LockNotAcquiredError(CacheError):
+    """Somebody else holds the lock."""
+
+
+class LockLostError(CacheError):
+    """The lock's lease ended while it was held."""
+
+
+class LimitExceededError(CacheError):
+    """A rate limit refused the call."""
+
+
+class BatchError(CacheError):
+    """Some keys of a batch failed: `values` holds what succeeded, `errors` the error of each failed key (or item)."""
+
+    def __init__(self, message: str, values: Mapping[Any, Any], errors: Mapping[Any, BaseException]) -> None:
+        super().__init__(message)
+        self.values = dict(values)
+        self.errors = dict(errors)

@@ -1,0 +1,117 @@
+"""Flights: one piece of work per key in this process, however many threads and event loops ask for it.
+
+The first to `join` a key leads; the others follow and are woken when the leader `land`s the outcome. An invalidation
+detaches the flight: it goes on for those who already wait, but nobody joins it any more and its leader does not store.
+Safe to use from any thread; no method blocks.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import Lock
+from typing import Any
+
+from nearcache._core.outcome import Outcome
+
+Waker = Callable[[], None]
+
+
+class Flight:
+    """One load in progress: who waits for it, and how it ended."""
+
+    __slots__ = ("_lock", "_wakers", "cancel", "detached", "home", "key", "outcome", "table", "until")
+
+    def __init__(self, table: "Flights", key: str, until: float, home: object) -> None:
+        self.table = table
+        self.key = key
+        self.until = until
+        self.home = home
+        """The event loop whose turn the leader needs to go on, or None."""
+        self.detached = False
+        self.outcome: Outcome[Any] | None = None
+        self.cancel: Callable[[], None] | None = None
+        """Stops the leader, where that is possible; called when its last waiter leaves."""
+        self._lock = Lock()
+        self._wakers: list[Waker] = []
+
+    def watch(self, waker: Waker) -> bool:
+        """Have `waker` called when the flight lands; False if it already has."""
+        with self._lock:
+            if self.outcome is None:
+                self._wakers.append(waker)
+                return True
+        return False
+
+    def leave(self, waker: Waker) -> None:
+        """Stop waiting; the last one to leave cancels the work."""
+        with self._lock:
+            if waker in self._wakers:
+                self._wakers.remove(waker)
+            deserted = not self._wakers and self.outcome is None
+        if deserted and self.cancel is not None:
+            self.cancel()
+
+    def land(self, outcome: Outcome[Any]) -> None:
+        """Publish the outcome and wake everybody who waits."""
+        with self._lock:
+            self.outcome = outcome
+            wakers, self._wakers = self._wakers, []
+        for wake in wakers:
+            wake()
+
+
+_leading: ContextVar[tuple[Flight, ...]] = ContextVar("nearcache_leading", default=())
+
+
+@contextmanager
+def leading(flight: Flight) -> Iterator[None]:
+    """Mark the code that runs inside as part of this flight's load."""
+    token = _leading.set((*_leading.get(), flight))
+    try:
+        yield
+    finally:
+        _leading.reset(token)
+
+
+class Flights:
+    """The flights of one cache, by key."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._by_key: dict[str, Flight] = {}
+
+    def join(self, key: str, now: float, bound: float, home: object) -> tuple[Flight, bool]:
+        """Return the key's flight and whether the caller leads it; a flight older than its bound is replaced."""
+        with self._lock:
+            flight = self._by_key.get(key)
+            if flight is not None and now < flight.until:
+                return flight, False
+            flight = self._by_key[key] = Flight(self, key, now + bound, home)
+            return flight, True
+
+    def land(self, flight: Flight, outcome: Outcome[Any]) -> None:
+        """End a flight: later callers start a new one."""
+        with self._lock:
+            if self._by_key.get(flight.key) is flight:
+                del self._by_key[flight.key]
+        flight.land(outcome)
+
+    def detach(self, key: str) -> None:
+        """Let nobody join the key's flight any more, and keep its leader from storing."""
+        with self._lock:
+            flight = self._by_key.pop(key, None)
+            if flight is not None:
+                flight.detached = True
+
+    def solo(self, key: str) -> Flight:
+        """Return a flight that nobody can join."""
+        return Flight(self, key, 0.0, None)
+
+    def led_here(self, key: str) -> bool:
+        """Whether the calling code runs inside a load of this very key."""
+        return any(f.key == key and f.table is self and f.outcome is None for f in _leading.get())
+
+    def after_fork(self) -> None:
+        """Forget all flights: their leaders stayed in the parent process."""
+        self._lock = Lock()
+        self._by_key = {}
