@@ -5,9 +5,12 @@ says whether every public name has a complete type.
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from tools.source import ROOT
 
@@ -52,20 +55,29 @@ def run(command: Command, known: set[str]) -> bool:
 
 
 def complete() -> bool:
-    """Say whether every public name has a complete type, and which have not."""
-    command = [*pyright(), "--verifytypes", "nearcache", "--ignoreexternal", "--outputjson"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    """Say whether every public name, and every name in its types, has a complete type; print what lacks one."""
+    command = [sys.executable, "-m", "pyright", "--verifytypes", "nearcache", "--ignoreexternal", "--outputjson"]
+    # This mode of pyright finds the package through the interpreter that comes first on PATH.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     report = json.loads(done.stdout)["typeCompleteness"]
-    for line in incomplete(report):
-        print(line)
+    print(*incomplete(report), sep="\n")
     print(f"complete types: {report['completenessScore']:.1%} of {len(report['symbols'])} names")
     return bool(report["completenessScore"] == 1)
 
 
-def incomplete(report: dict[str, list[dict[str, object]]]) -> list[str]:
-    """Return the names of pyright's report whose types are not complete."""
-    public = [symbol for symbol in report["symbols"] if symbol["isExported"]]
-    return [f"{symbol['name']}: type is incomplete" for symbol in public if not symbol["isTypeKnown"]]
+def incomplete(report: dict[str, Any]) -> list[str]:
+    """Return what pyright's report complains about, without what only follows from another complaint in it."""
+    problems = [problem for symbol in report["symbols"] for problem in symbol["diagnostics"]]
+    found = {_shown(problem) for problem in problems if problem["severity"] == "error"}
+    causes = {line for line in found if "partially unknown" not in line}
+    return sorted(causes or found)
+
+
+def _shown(problem: dict[str, Any]) -> str:
+    line = problem["range"]["start"]["line"] + 1 if "range" in problem else 1
+    return f"{Path(problem['file']).relative_to(ROOT)}:{line}: {problem['message']}"
 
 
 def main() -> int:
