@@ -9,6 +9,7 @@ other.
 import json
 import secrets
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -91,11 +92,7 @@ class Place:
     def prepare(self) -> None:
         """Make the directories where they are absent; raises `ConfigError` if they are not this user's alone."""
         _own(self.runtime, OTHERS_MAY_ANYTHING)
-        if self.persistent:
-            self.home.parent.mkdir(parents=True, exist_ok=True)
-            _own(self.home, OTHERS_MAY_WRITE)
-        else:
-            _own(self.home, OTHERS_MAY_ANYTHING)
+        _own(self.home, OTHERS_MAY_WRITE if self.persistent else OTHERS_MAY_ANYTHING)
 
 
 def place_of(directory: Path | None) -> Place:
@@ -108,16 +105,20 @@ def place_of(directory: Path | None) -> Place:
 
 def _own(directory: Path, forbidden: int) -> None:
     """Make a directory that only this user may use, or check the one that is there."""
-    try:
-        directory.mkdir(mode=0o700)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise ConfigError(f"embedded:// cannot make the directory {directory}: {error.strerror}") from error
-    found = directory.lstat()
+    found = _made(directory).lstat()
     if not stat.S_ISDIR(found.st_mode):
         raise ConfigError(f"embedded:// needs {directory} to be a directory; move away what is there")
     if found.st_uid != user_id():
         raise ConfigError(f"embedded:// refuses {directory}: it belongs to another user; use a path of your own")
     if found.st_mode & forbidden:
         raise ConfigError(f"embedded:// refuses {directory}: other users may write there; run chmod 700 on it")
+
+
+def _made(directory: Path) -> Path:
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            directory.mkdir(mode=0o700)
+    except OSError as error:
+        raise ConfigError(f"embedded:// cannot make the directory {directory}: {error.strerror}") from error
+    return directory

@@ -21,7 +21,7 @@ from nearcache.backends.embedded import locks, process
 from nearcache.backends.embedded.place import Place, Record, place_of
 from nearcache.backends.embedded.posix import in_forked_children
 from nearcache.backends.embedded.settings import Settings
-from nearcache.errors import BackendTimeoutError, BackendUnavailableError
+from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
 START_WITHIN: Final = 10.0
 """Seconds that the first call of a process waits until the server answers; it may have to read its data first."""
@@ -76,8 +76,11 @@ class Share:
         """Return the socket of a server that has just answered, starting one if there is none."""
         try:
             return self._join(lease, settings, timeout)
+        except BackendError:
+            raise
         except TimeoutError as error:
-            raise BackendTimeoutError(self._complaint("other processes block its start")).unsent() from error
+            problem = f"another process starts or ends it; see {self._place.log}"
+            raise BackendTimeoutError(self._complaint(problem)).unsent() from error
         except OSError as error:
             raise BackendUnavailableError(self._complaint(error.strerror or type(error).__name__)).unsent() from error
 
@@ -153,9 +156,9 @@ class Share:
             locks.close(alive)  # without unlocking: a server that was started shares the open file
 
     def _living(self, alive: int, deadline: float) -> Record | None:
-        """Return where the living server is; None once it is gone, if it was told to end."""
+        """Return where the living server is; None once it is gone, if it is to end."""
         found = self._place.read()
-        if found is not None and not found.ending:
+        if found is not None and not (found.ending and self._stop(found)):
             return found
         locks.wait_exclusive(alive, deadline)
         return None
@@ -179,9 +182,18 @@ class Share:
         found = self._place.read()
         if found is None or found.keep or found.ending:
             return
+        self._stop(found)
+
+    def _stop(self, found: Record) -> bool:
+        """Tell the server to end, and whether it will; written down first, so that nobody joins it any more.
+
+        Should this process die in between, the next one tells it again.
+        """
         self._place.write(replace(found, ending=True))
-        if not process.stop(found.socket, STOP_WITHIN):
-            self._place.write(found)
+        ends = process.stop(found.socket, STOP_WITHIN)
+        if not ends:
+            self._place.write(replace(found, ending=False))
+        return ends
 
     def _complaint(self, problem: str) -> str:
         return f"the embedded server of {self._place.home} cannot be used: {problem}"

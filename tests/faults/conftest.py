@@ -1,0 +1,5 @@
+"""Fixtures of tests that kill real processes."""
+
+from tests.embedded_world import world
+
+__all__ = ["world"]
