@@ -77,7 +77,7 @@ def incomplete(report: dict[str, Any]) -> list[str]:
 
 def _shown(problem: dict[str, Any]) -> str:
     line = problem["range"]["start"]["line"] + 1 if "range" in problem else 1
-    return f"{Path(problem['file']).relative_to(ROOT)}:{line}: {problem['message']}"
+    return f"{problem['file'].removeprefix(f'{ROOT}/')}:{line}: {problem['message']}"
 
 
 def main() -> int:
