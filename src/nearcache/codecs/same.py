@@ -54,8 +54,9 @@ def _sets(before: AbstractSet[object], after: AbstractSet[object], path: str) ->
     # nan equals nothing, itself included
     if len(lost) != len(gained) or not all(map(_is_nan, lost + gained)):
         return _changed(path, type(before))
+    # An intersection would not say from which of the two its items are.
     partners = {item: item for item in after}
-    return _first(difference(item, partners[item], f"{path}{{}}") for item in before & after)
+    return _first(difference(item, partners[item], f"{path}{{}}") for item in before if item in partners)
 
 
 _CONTAINERS: Final[Mapping[type, Callable[[Any, Any, str], str | None]]] = {
