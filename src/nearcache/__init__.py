@@ -23,7 +23,7 @@ from nearcache.errors import (
 )
 from nearcache.observe.stats import StatsView
 
-__all__ = [
+__all__ = [  # noqa: RUF022 -- by topic
     # caches
     "AsyncCache",
     "Cache",

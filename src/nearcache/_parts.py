@@ -72,8 +72,8 @@ def _warn(why: str) -> None:
     if not _warned:
         _warned = True
         logger.warning(
-            "%s, and the cache is in this process's memory because no CACHE_URL is set: each process has its own values, "
-            "and an invalidation reaches only its own. Set CACHE_URL (embedded:// needs no server), or memory:// on purpose.",
+            "%s, and no CACHE_URL is set, so each process caches in its own memory: what one invalidates, the others "
+            "go on serving. Set CACHE_URL (embedded:// needs no server), or set it to memory:// on purpose.",
             why,
         )
 

@@ -19,9 +19,9 @@ from nearcache._engine.modes import Mode
 from nearcache._io.blocking import drive
 from nearcache._io.port import Flavour
 from nearcache._parts import Parts, warn_of_workers
-from nearcache.observe.stats import StatsView
 from nearcache.codecs.schema import Schema
 from nearcache.decorate import AsyncCachedFunction, CachedFunction
+from nearcache.observe.stats import StatsView
 from nearcache.options import UNSET, Duration, Unset, resolve
 
 P = ParamSpec("P")
@@ -69,9 +69,11 @@ class _Face:
             url: where the data lives: `memory://` (default), `embedded://`, `redis://`, `rediss://`, `unix://`.
             namespace: the first part of every key in the engine; letters, digits, `_`, `.` and `-`. Default "app".
             ttl: how long values are fresh when a call does not say; seconds, a text such as "5m", or a class of data.
-            near: the bound of the in-process tier: a size such as "64MB" (default), a number of entries, or None for none.
+            near: the bound of the in-process tier: a size such as "64MB" (default), a number of entries, or None
+            for none.
             near_copy: "copy" (default) gives every reader a mutable value of its own, "share" the same object.
-            codec: "msgpack" (default), "json" (no envelope, shared with other languages) or "pickle" (signed, needs `secret`).
+            codec: "msgpack" (default), "json" (no envelope, shared with other languages) or "pickle" (signed, needs
+            `secret`).
             secret: the key that signs pickles.
             types: classes whose instances may be stored without a declaration where they are read.
             jitter: the share by which a TTL may be shortened at random, 0 to 1. Default 0.1.
@@ -123,12 +125,13 @@ class _Face:
         self._engine = parts.engine(self._flavour)
         self._lookup = parts.core.near.lookup
 
-    def _twin(self, kind: type["_Face"]) -> "_Face":
+    def _twin(self, kind: type[T]) -> T:
+        """Return the face of the other flavour over the same parts."""
         if self._other is None:
-            self._other = kind.__new__(kind)
-            self._other._attach(self._parts)
-            self._other._other = self
-        return self._other
+            twin = cast(Any, kind.__new__(kind))
+            twin._attach(self._parts)  # noqa: SLF001 -- its own class
+            self._other, twin._other = twin, self  # noqa: SLF001 -- its own class
+        return cast(T, self._other)
 
     def _schema(self, annotation: Any) -> Schema | None:
         return None if annotation is None else self._parts.core.codec.schema(annotation)
@@ -155,7 +158,9 @@ class _Face:
         return self._parts.stats.snapshot()
 
     def disabled(self) -> AbstractContextManager[None]:
-        """Turn caching off inside the block: nothing is read or stored, loaders run each time; invalidations still work."""
+        """Turn caching off inside the block: nothing is read or stored, loaders run each time; invalidations still
+        work.
+        """
         return self._parts.core.using(Mode.DISABLED)
 
     def bypass(self) -> AbstractContextManager[None]:
@@ -171,7 +176,7 @@ class Cache(_Face):
     @property
     def aio(self) -> "AsyncCache":
         """The async twin, over the same near tier."""
-        return cast(AsyncCache, self._twin(AsyncCache))
+        return self._twin(AsyncCache)
 
     def open(self) -> None:
         """Connect ahead of the first use; raises `BackendError` if the engine cannot be reached."""
@@ -197,8 +202,9 @@ class Cache(_Face):
     def get(self, key: str, default: Any = None, *, type: Any = None) -> Any:
         """Return the value of a key, or the default.
 
-        A value of another type than `type`, if one is given, counts as absent; so does every value while the engine cannot be
-        reached. Raises `InvalidKeyError` for a key that breaks the rules. One round trip, none for a near hit.
+        A value of another type than `type`, if one is given, counts as absent; so does every value while the engine
+        cannot be reached. Raises `InvalidKeyError` for a key that breaks the rules. One round trip, none for a near
+        hit.
         """
         value = self._lookup(key) if type is None else MISS
         return value if value is not MISS else drive(self._engine.reader.get(key, default, self._schema(type)))
@@ -226,7 +232,8 @@ class Cache(_Face):
             ttl: how long it is fresh, at most: seconds, a timedelta, a text such as "5m", or a class of data.
 
         Raises:
-            BackendError: the engine failed. If it may have stored the value all the same, the key is deleted as soon as the
+            BackendError: the engine failed. If it may have stored the value all the same, the key is deleted as
+            soon as the
                 engine answers again.
 
         """
@@ -284,8 +291,9 @@ class Cache(_Face):
     def incr(self, key: str, by: int = 1, ttl: TTL = "default") -> int:
         """Add to an integer and return the sum.
 
-        An absent or expired value counts as 0. The TTL, without jitter, is set when the value is created and not changed by
-        later calls. Atomic on the engine. Raises `CodecError` for a value that is no integer, or a sum beyond 64 bits.
+        An absent or expired value counts as 0. The TTL, without jitter, is set when the value is created and not
+        changed by later calls. Atomic on the engine. Raises `CodecError` for a value that is no integer, or a sum
+        beyond 64 bits.
         """
         return drive(self._engine.writer.incr(key, by, ttl))
 
@@ -303,17 +311,17 @@ class Cache(_Face):
     def get_or_load(self, key: str, loader: Callable[[], T], ttl: TTL = "default") -> T:
         """Return the cached value, or call the loader and cache what it returns.
 
-        However many threads and tasks of this process ask at once, the loader runs once; it runs in the thread of the first.
-        Its exception goes to all who wait, and nothing is stored. Raises `LoaderTimeoutError` after waiting for `hard_timeout`.
-        While the engine cannot be reached, the loader answers.
+        However many threads and tasks of this process ask at once, the loader runs once; it runs in the thread of
+        the first. Its exception goes to all who wait, and nothing is stored. Raises `LoaderTimeoutError` after
+        waiting for `hard_timeout`. While the engine cannot be reached, the loader answers.
         """
         return cast(T, drive(self._engine.loads.get_or_load(key, loader, Plan(ttl))).get())
 
     def write_through(self, key: str, value: T, store: Callable[[T], T | None], ttl: TTL = "default") -> T:
         """Write a value to its source with `store(value)`, then to the cache, and return what is cached.
 
-        `store` may return another value to cache. If it raises, nothing changes in the cache. If the cache fails after that, the
-        call succeeds all the same and the key is deleted as soon as the engine answers again.
+        `store` may return another value to cache. If it raises, nothing changes in the cache. If the cache fails
+        after that, the call succeeds all the same and the key is deleted as soon as the engine answers again.
         """
         return cast(T, drive(self._engine.write_through(key, partial(store, value), value, Plan(ttl))).get())
 
@@ -360,7 +368,7 @@ class AsyncCache(_Face):
     @property
     def sync(self) -> Cache:
         """The blocking twin, over the same near tier."""
-        return cast(Cache, self._twin(Cache))
+        return self._twin(Cache)
 
     async def open(self) -> None:
         """Connect ahead of the first use; raises `BackendError` if the engine cannot be reached."""
@@ -446,7 +454,9 @@ class AsyncCache(_Face):
         """Return the cached value, or call the loader and cache what it returns."""
         return cast(T, (await self._engine.loads.get_or_load(key, loader, Plan(ttl))).get())
 
-    async def write_through(self, key: str, value: T, store: Callable[[T], Awaitable[T | None]], ttl: TTL = "default") -> T:
+    async def write_through(
+        self, key: str, value: T, store: Callable[[T], Awaitable[T | None]], ttl: TTL = "default"
+    ) -> T:
         """Write a value to its source with `store(value)`, then to the cache, and return what is cached."""
         return cast(T, (await self._engine.write_through(key, partial(store, value), value, Plan(ttl))).get())
 

@@ -5,7 +5,7 @@ import inspect
 import typing
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
@@ -22,6 +22,8 @@ Q = ParamSpec("Q")
 R = TypeVar("R")
 A = TypeVar("A")
 S = TypeVar("S")
+Arg = TypeVar("Arg", contravariant=True)
+Result = TypeVar("Result", covariant=True)
 
 
 class Recipe:
@@ -45,14 +47,16 @@ class Recipe:
         return self._template.render(*[bound.arguments[name] for name in self._template.fields])
 
 
-def _check_parameters(function: Callable[..., Any], names: list[str], used: Iterable[str], ignored: tuple[str, ...]) -> None:
+def _check_parameters(
+    function: Callable[..., Any], names: list[str], used: Iterable[str], ignored: tuple[str, ...]
+) -> None:
     where = function.__qualname__
     if unknown := [name for name in (*used, *ignored) if name not in names]:
         raise ConfigError(f"{where} has no parameter {unknown[0]!r}; its parameters are: {', '.join(names) or 'none'}")
     if left_out := [name for name in names if name not in used and name not in ignored]:
         raise ConfigError(
-            f"{where}: the parameter {left_out[0]!r} is not part of the key, so calls that differ in it would share a value; "
-            f"put {{{left_out[0]}}} into the template, or name it in ignore=({left_out[0]!r},)"
+            f"{where}: the parameter {left_out[0]!r} is not part of the key, so calls that differ in it would share "
+            f"a value; put {{{left_out[0]}}} into the template, or name it in ignore=({left_out[0]!r},)"
         )
 
 
@@ -76,15 +80,24 @@ def _evaluated(function: Callable[..., Any], annotation: str) -> object:
         return typing.get_type_hints(probe, plain.__globals__, dict(names))["return"]
     except NameError as error:
         raise ConfigError(
-            f"{function.__qualname__}: the return annotation {annotation!r} cannot be resolved ({error}); pass returns=..."
+            f"{function.__qualname__}: the return annotation {annotation!r} cannot be resolved ({error}); "
+            "pass returns=..."
         ) from error
 
 
+class _Takes(Protocol[Arg, Result]):
+    """Something that can be called with one argument: what `many` gives one item each."""
+
+    def __call__(self, item: Arg, /) -> Result: ...
+
+
 class _Decorated(Generic[P, R]):
-    """What decorated functions of both flavours have in common. `prefix` is the instance or class a method is bound to."""
+    """What decorated functions of both flavours have in common. `prefix` is the instance or class a method is bound
+    to.
+    """
 
     def __init__(self, recipe: Recipe, engine: Engine, call: Callable[..., Any], prefix: tuple[Any, ...] = ()) -> None:
-        functools.update_wrapper(self, recipe.function)
+        functools.update_wrapper(cast(Callable[..., Any], self), recipe.function)
         self._recipe = recipe
         self._engine = engine
         self._call = call
@@ -100,15 +113,19 @@ class _Decorated(Generic[P, R]):
     def _loader(self, *args: Any, **kwargs: Any) -> Callable[[], Any]:
         return functools.partial(self._recipe.function, *self._prefix, *args, **kwargs)
 
-    def _batch(self, items: Iterable[Any]) -> tuple[dict[Any, str], dict[str, Callable[[], Any]]]:
+    def batch(self, items: Iterable[Any]) -> tuple[dict[Any, str], Coroutine[Any, Any, dict[str, Outcome[Any]]]]:
+        """Return the key of each item, and the work that brings the outcome of each key; what `many` is made of."""
         keys = {item: self._recipe.key((*self._prefix, item), {}) for item in items}
-        return keys, {key: self._loader(item) for item, key in keys.items()}
+        loaders = {key: self._loader(item) for item, key in keys.items()}
+        return keys, self._engine.loads.each(loaders, self._recipe.plan)
 
-    def __getattr__(self, name: str) -> Any:
-        # the code object and the like of the function, so that it is known as what it is (a coroutine function, say)
-        if name.startswith("_recipe"):
-            raise AttributeError(name)
-        return getattr(self._recipe.function, name)
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # the code object and the like, so that a coroutine function is known as one
+            if name.startswith("_recipe"):
+                raise AttributeError(name)
+            return getattr(self._recipe.function, name)
 
     def __repr__(self) -> str:
         return f"<cached {self._recipe.function.__qualname__}>"
@@ -119,7 +136,11 @@ class _Decorated(Generic[P, R]):
 
 
 class CachedFunction(_Decorated[P, R]):
-    """A function whose results are cached; calling it reads the cache first and runs it only when there is no fresh value."""
+    """A function whose results are cached; calling it reads the cache first and runs it only when there is no fresh
+    value.
+    """
+
+    __wrapped__: Callable[P, R]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return the cached value, or load it."""
@@ -130,11 +151,16 @@ class CachedFunction(_Decorated[P, R]):
     def __get__(self, instance: None, owner: type) -> "CachedFunction[P, R]": ...
 
     @overload
-    def __get__(self: "CachedFunction[Concatenate[S, Q], R]", instance: S, owner: Any = None) -> "CachedFunction[Q, R]": ...
+    def __get__(
+        self: "CachedFunction[Concatenate[S, Q], R]", instance: S, owner: Any = None
+    ) -> "CachedFunction[Q, R]": ...
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """Bind a method to its instance or class."""
-        return self if instance is None else CachedFunction(self._recipe, self._engine, self._call, (instance,))
+        if instance is None:
+            return self
+        bound: CachedFunction[Any, Any] = CachedFunction(self._recipe, self._engine, self._call, (instance,))
+        return bound
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Remove the value of this call; tell whether there was one."""
@@ -157,17 +183,19 @@ class CachedFunction(_Decorated[P, R]):
         """Run the function; neither read the cache nor store anything."""
         return cast(R, self._loader(*args, **kwargs)())
 
-    def many(self: "CachedFunction[Concatenate[A, ...], R]", items: Iterable[A]) -> dict[A, R]:
+    def many(self: "_Takes[A, R]", items: Iterable[A]) -> dict[A, R]:
         """Return the results for many values of the first parameter; loads only what is missing.
 
         Raises `BatchError` with `.values` and `.errors` by item if some loads fail.
         """
-        keys, loaders = self._batch(items)
-        return _gathered(keys, drive(self._engine.loads.each(loaders, self._recipe.plan)))
+        keys, work = cast(_Decorated[Any, Any], self).batch(items)
+        return _gathered(keys, drive(work))
 
 
 class AsyncCachedFunction(_Decorated[P, R]):
     """A coroutine function whose results are cached; the twin of `CachedFunction`."""
+
+    __wrapped__: Callable[P, Coroutine[Any, Any, R]]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Return the cached value, or load it."""
@@ -183,7 +211,10 @@ class AsyncCachedFunction(_Decorated[P, R]):
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """Bind a method to its instance or class."""
-        return self if instance is None else AsyncCachedFunction(self._recipe, self._engine, self._call, (instance,))
+        if instance is None:
+            return self
+        bound: AsyncCachedFunction[Any, Any] = AsyncCachedFunction(self._recipe, self._engine, self._call, (instance,))
+        return bound
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Remove the value of this call; tell whether there was one."""
@@ -206,13 +237,13 @@ class AsyncCachedFunction(_Decorated[P, R]):
         """Run the function; neither read the cache nor store anything."""
         return cast(R, await self._loader(*args, **kwargs)())
 
-    async def many(self: "AsyncCachedFunction[Concatenate[A, ...], R]", items: Iterable[A]) -> dict[A, R]:
+    async def many(self: "_Takes[A, Coroutine[Any, Any, R]]", items: Iterable[A]) -> dict[A, R]:
         """Return the results for many values of the first parameter; loads only what is missing, side by side.
 
         Raises `BatchError` with `.values` and `.errors` by item if some loads fail.
         """
-        keys, loaders = self._batch(items)
-        return _gathered(keys, await self._engine.loads.each(loaders, self._recipe.plan))
+        keys, work = cast(_Decorated[Any, Any], self).batch(items)
+        return _gathered(keys, await work)
 
 
 def _gathered(keys: dict[A, str], outcomes: dict[str, Outcome[Any]]) -> dict[A, Any]:
@@ -221,7 +252,9 @@ def _gathered(keys: dict[A, str], outcomes: dict[str, Outcome[Any]]) -> dict[A, 
     if not errors:
         return values
     first = next(iter(errors))
-    what = f"{len(errors)} of {len(keys)} loads failed, the first for {keys[first]!r} with {type(errors[first]).__name__}"
+    what = (
+        f"{len(errors)} of {len(keys)} loads failed, the first for {keys[first]!r} with {type(errors[first]).__name__}"
+    )
     raise BatchError(what, values, errors) from errors[first]
 
 
@@ -230,9 +263,7 @@ def _gathered(keys: dict[A, str], outcomes: dict[str, Outcome[Any]]) -> dict[A, 
 METHODS = ("key", "invalidate", "refresh", "peek", "set", "bypass", "many")
 
 
-def plan(
-    template: object, ttl: TTL, none_ttl: TTL | None = None, hard_timeout: Duration | None = None
-) -> Plan:
+def plan(template: object, ttl: TTL, none_ttl: TTL | None = None, hard_timeout: Duration | None = None) -> Plan:
     """Return how results are stored; a decorator that was not called has a function where its template should be."""
     if not isinstance(template, str):
         raise TypeError('the decorator needs a key template: @cache.cached("users:{user_id}")')
@@ -243,11 +274,13 @@ def plan(
 def cached(engine: Engine, function: Any, template: str, ignore: Iterable[str], returns: object, plan: Plan) -> Any:
     """Return the decorated form of a function, of the engine's flavour."""
     if isinstance(function, staticmethod | classmethod):
-        return type(function)(cached(engine, function.__func__, template, ignore, returns, plan))
+        method = cast(Any, function)
+        return type(method)(cached(engine, method.__func__, template, ignore, returns, plan))
     recipe = _recipe(engine, function, template, ignore, returns, plan)
     is_async = engine.io.flavour == "async"
     call = (_async_call if is_async else _sync_call)(recipe, engine)
-    decorated = (AsyncCachedFunction if is_async else CachedFunction)[Any, Any](recipe, engine, call)
+    kind: Any = AsyncCachedFunction if is_async else CachedFunction
+    decorated = kind(recipe, engine, call)
     if _in_class_body(function):
         return decorated
     for name in METHODS:

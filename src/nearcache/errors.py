@@ -45,7 +45,8 @@ class UnsupportedError(CacheError):
 class BackendError(CacheError):
     """The engine failed.
 
-    `sent` is False when it is certain that the command never reached the engine, so that nothing can have changed there.
+    `sent` is False when it is certain that the command never reached the engine, so that nothing can have changed
+    there.
     """
 
     sent: bool = True

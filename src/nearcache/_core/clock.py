@@ -1,9 +1,10 @@
 """Time: the clock of this process, and what this process knows about the engine's clock.
 
-Inside a process only the monotonic clock is read. Ages that cross processes are measured in the engine's own time, which a
-process estimates from one exchange: it asked at `sent`, the engine answered `engine` and the answer was there at `received`
-(both on the local clock). So the engine's time now lies between `engine + (now - received)` and `engine + (now - sent)`.
-A value is stamped with the earliest and judged by the latest estimate: an error can only make it expire early.
+Inside a process only the monotonic clock is read. Ages that cross processes are measured in the engine's own time,
+which a process estimates from one exchange: it asked at `sent`, the engine answered `engine` and the answer was
+there at `received` (both on the local clock). So the engine's time now lies between `engine + (now - received)` and
+`engine + (now - sent)`. A value is stamped with the earliest and judged by the latest estimate: an error can only
+make it expire early.
 """
 
 import time

@@ -10,8 +10,8 @@ Tier = Literal["near", "engine"]
 class Entry:
     """A cached value and what is known about it.
 
-    `age` and `ttl` are seconds: since it was stored, and until it is no longer fresh. `tier` says where a `get` would have
-    found it. `stale` tells whether it is served past its freshness.
+    `age` and `ttl` are seconds: since it was stored, and until it is no longer fresh. `tier` says where a `get`
+    would have found it. `stale` tells whether it is served past its freshness.
     """
 
     value: Any

@@ -1,7 +1,7 @@
 """What came of a piece of work: a value, or the error it ended with.
 
-Errors of user code travel through the engine as values. An exception thrown into a coroutine would be changed on its way
-(`StopIteration` becomes `RuntimeError`); a value is not.
+Errors of user code travel through the engine as values. An exception thrown into a coroutine would be changed on
+its way (`StopIteration` becomes `RuntimeError`); a value is not.
 """
 
 from collections.abc import Callable

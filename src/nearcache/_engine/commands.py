@@ -1,7 +1,9 @@
-"""Every command to the engine passes here: debts are paid first, time is taken, losing and finding the engine is noticed.
+"""Every command to the engine passes here: debts are paid first, time is taken, losing and finding the engine is
+noticed.
 
-A *debt* is a key whose record in the engine may be wrong because a write to it failed half-way: it must be deleted before
-anybody reads it again. Debts are paid as soon as the engine answers; until then their keys are misses for this process.
+A *debt* is a key whose record in the engine may be wrong because a write to it failed half-way: it must be deleted
+before anybody reads it again. Debts are paid as soon as the engine answers; until then their keys are misses for
+this process.
 """
 
 from collections.abc import Awaitable, Callable
@@ -59,7 +61,7 @@ class Commands:
         try:
             await self._backend.delete([key for key, _ in owed])
         except BackendError as error:
-            raise error.unsent()
+            raise error.unsent() from None
         self._core.paid(owed)
 
     def _failed(self, operation: str, started: float, error: BackendError) -> None:

@@ -1,4 +1,6 @@
-"""What both flavours of one cache share: its settings, its near tier, its flights, its debts, and who is told of events."""
+"""What both flavours of one cache share: its settings, its near tier, its flights, its debts, and who is told of
+events.
+"""
 
 import math
 import os
@@ -32,7 +34,7 @@ class Core:
         self.codec = Codec(options.codec, types=options.types, secret=options.secret)
         self.modes = Modes(options.enabled)
         limit = NO_NEAR if options.near is None else Limit(options.near.entries, options.near.bytes)
-        self.near = Store(limit, clock, source=near_is_store, on_evict=self._evicted)
+        self.near = Store(limit, clock, source=near_is_store)
         self.records = self.near if near_is_store else None
         """The near tier, where it is the engine too."""
         self.flights = Flights()
@@ -47,7 +49,9 @@ class Core:
     # Modes
 
     def using(self, mode: Mode) -> AbstractContextManager[None]:
-        """Run a block in another mode; near hits are off for everybody meanwhile, so that a hit needs no check of the mode."""
+        """Run a block in another mode; near hits are off for everybody meanwhile, so that a hit needs no check of
+        the mode.
+        """
         return self.modes.using(mode, self.near.suspend, self.near.resume)
 
     # Debts
@@ -68,8 +72,10 @@ class Core:
     # Time to live
 
     def jittered(self, ttl: TTL) -> float:
-        """Return the seconds a value lives, shortened at random so that values stored together do not expire together."""
-        return self.options.ttl_rules.jittered(self._ttl(ttl), random.random())
+        """Return the seconds a value lives, shortened at random so that values stored together do not expire
+        together.
+        """
+        return self.options.ttl_rules.jittered(self._ttl(ttl), random.random())  # noqa: S311 -- jitter is no secret
 
     def exact(self, ttl: TTL) -> float:
         """Return the seconds of a TTL, without jitter."""
@@ -86,7 +92,9 @@ class Core:
     # Values
 
     def form(self, value: Any, source: Record | Encoded, schema: Schema | None) -> tuple[Any, Copier | None]:
-        """Return the near form of a value: a state to keep, and what makes a reader's own value of it (None: share it)."""
+        """Return the near form of a value: a state to keep, and what makes a reader's own value of it (None: share
+        it).
+        """
         return (value, None) if self.options.near_copy == "share" else self.codec.near_form(value, source, schema)
 
     # Events
@@ -118,9 +126,6 @@ class Core:
         if not isinstance(event, Failure):
             self.emit(Failure("observer", "", type(error).__name__))
 
-    def _evicted(self, _entity: str) -> None:
-        self.emit(Evicted("near"))
-
     def count_engine_evictions(self, total: int | None) -> None:
         """Report what the engine evicted since it was last asked; a total that fell means that it started anew."""
         before, self._engine_evictions = self._engine_evictions, total
@@ -128,7 +133,9 @@ class Core:
             self.emit(Evicted("engine", total - before))
 
     def after_fork(self) -> None:
-        """Make a forked child independent of its parent: new locks, no flights, and nothing near that others may change."""
+        """Make a forked child independent of its parent: new locks, no flights, and nothing near that others may
+        change.
+        """
         self.flights.after_fork()
         self.near.after_fork()
         if self.records is None:

@@ -83,7 +83,9 @@ class Loads:
         deadline = time.monotonic() + bound + WAIT_MARGIN
         while (left := deadline - (now := time.monotonic())) > 0:
             if flights.led_here(key):
-                return Outcome(error=CacheError(f"the loader of {key!r} asked for {key!r} itself and would wait for ever"))
+                return Outcome(
+                    error=CacheError(f"the loader of {key!r} asked for {key!r} itself and would wait for ever")
+                )
             flight, leads = flights.join(key, now, bound, self._io.home())
             if leads:
                 await self._io.lead(flight, self._lead(flight, loader, plan))
@@ -99,8 +101,8 @@ class Loads:
     async def _lead(self, flight: Flight, loader: Callable[[], Any], plan: Plan, fresh: bool = False) -> None:
         try:
             work = self._load if fresh else self._read_or_load
-            outcome = await work(flight, loader, plan)
-        except BaseException as error:
+            outcome: Outcome[Any] = await work(flight, loader, plan)
+        except BaseException as error:  # noqa: BLE001 -- whatever happens, those who wait must be told
             outcome = Outcome(error=error)
         self._core.flights.land(flight, outcome)
 

@@ -1,7 +1,7 @@
 """How much of the cache the running code wants: everything, no reads, or nothing. Kept per task and thread."""
 
 import enum
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -34,7 +34,7 @@ class Modes:
         return _modes.get({}).get(id(self), self._default) if self._default is Mode.NORMAL else Mode.OFF
 
     @contextmanager
-    def using(self, mode: Mode, enter: Callable[[], None], leave: Callable[[], None]) -> Iterator[None]:
+    def using(self, mode: Mode, enter: Callable[[], None], leave: Callable[[], None]) -> Generator[None]:
         """Run the code inside in another mode; an inner mode never gives back what an outer one took away."""
         inner = Mode.DISABLED if self.now() is Mode.DISABLED else mode
         token = _modes.set({**_modes.get({}), id(self): inner})

@@ -13,11 +13,11 @@ from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
 from nearcache._engine.modes import Mode
 from nearcache.backends.base import Backend
-from nearcache.codecs.envelope import fill_id_of
 from nearcache.codecs.codec import Record, SchemaMismatch
+from nearcache.codecs.envelope import fill_id_of
 from nearcache.codecs.schema import Schema
-from nearcache.near.slot import Copier
 from nearcache.errors import BackendError, CodecError
+from nearcache.near.slot import Copier
 
 
 class Absence(enum.Enum):

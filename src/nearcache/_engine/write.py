@@ -1,10 +1,10 @@
 """Writing: every write is encoded before anything is sent, and the near tier follows the engine's answer.
 
-A write that may or may not have reached the engine (a timeout, a cancellation) is never repeated: a late one could land on
-a newer value. The key becomes a debt instead, see `commands.py`.
+A write that may or may not have reached the engine (a timeout, a cancellation) is never repeated: a late one could
+land on a newer value. The key becomes a debt instead, see `commands.py`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -128,7 +128,8 @@ class Writer:
     async def write_through(
         self, io: Io, key: str, source: Callable[[], Any], value: Any, ttl: TTL, schema: Schema | None = None
     ) -> Outcome[Any]:
-        """Write the source, then the cache: what the source returned, or `value` if that is None (MISS: only invalidate).
+        """Write the source, then the cache: what the source returned, or `value` if that is None (MISS: only
+        invalidate).
 
         If the source fails nothing changes here. If the cache fails, the key becomes a debt and the write still counts.
         """
@@ -145,7 +146,7 @@ class Writer:
             await self._follow_source(key, cached, seconds, schema)
         except BackendError:
             core.owe(key)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 -- the source was written: the cache must not keep the old value
             core.owe(key)
             return Outcome(error=error)
         return Outcome(None if cached is MISS else cached)
@@ -192,7 +193,7 @@ class Writer:
         core.near.wrote(item.key, state, copier, deadline, len(item.raw), stamp, draft.schema)
 
     @contextmanager
-    def _ambiguous(self, *keys: str) -> Iterator[None]:
+    def _ambiguous(self, *keys: str) -> Generator[None]:
         """Turn the keys of a write that failed into debts, unless it is certain that it never reached the engine."""
         try:
             yield

@@ -24,7 +24,7 @@ class AsyncIo:
         """Await the coroutine that the function returns."""
         try:
             return Outcome(await _awaitable(function, args))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 -- the engine has to know even of cancellation
             return Outcome(error=error)
 
     async def lead(self, flight: Flight, body: Coroutine[Any, Any, None]) -> None:

@@ -26,18 +26,18 @@ class UserCall:
         return (yield self)
 
 
-def drive(work: Coroutine[UserCall, Outcome[Any], T]) -> T:
+def drive(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end in this thread.
 
-    The coroutine suspends only to have user code called, so that no frame of the engine lies under a loader: recursion depth
-    and thread-local state are the caller's own. Any other suspension is a defect of the library and raises RuntimeError.
+    The coroutine suspends only to have user code called, so that no frame of the engine lies under a loader: recursion
+    depth and thread-local state are the caller's own. Any other suspension is a defect of the library: RuntimeError.
     """
     try:
         call = work.send(None)
         while isinstance(call, UserCall):
             try:
-                outcome = Outcome(call.function(*call.args))
-            except BaseException as error:
+                outcome: Outcome[Any] = Outcome(call.function(*call.args))
+            except BaseException as error:  # noqa: BLE001 -- the engine has to know even of interrupts
                 outcome = Outcome(error=error)
             call = work.send(outcome)
     except StopIteration as stop:

@@ -1,7 +1,8 @@
 """The port through which the engine reaches the world: user code and waiting.
 
-The engine's coroutines are written once. What differs between the flavours is here: `blocking.py` runs them to their end
-in the calling thread, `aio.py` awaits them in an event loop. Backends bring their own `execute` for each flavour.
+The engine's coroutines are written once. What differs between the flavours is here: `blocking.py` runs them to
+their end in the calling thread, `aio.py` awaits them in an event loop. Backends bring their own `execute` for each
+flavour.
 """
 
 from collections.abc import Callable, Coroutine, Sequence

@@ -1,8 +1,9 @@
 """What an engine must do, and what it may do: a small store of bytes, and optional ports beside it.
 
 A backend is written once, as `async def`. In the sync flavour its methods never suspend; in the async flavour they may.
-It is built for one namespace and takes keys as the cache's users write them (`users:1`, already validated); how they are
-named in the engine is its business. It raises only `CacheError`s, translated from the client library's at one edge.
+It is built for one namespace and takes keys as the cache's users write them (`users:1`, already validated); how
+they are named in the engine is its business. It raises only `CacheError`s, translated from the client library's at
+one edge.
 """
 
 from abc import ABC, abstractmethod
@@ -41,9 +42,9 @@ class Counters(Protocol):
     async def incr(self, key: str, by: int, fresh: bytes, ttl: float, dead: bytes) -> int:
         """Add `by` to the record and return the sum.
 
-        An absent record, or one whose fill id is `dead`, counts as 0 and is created from the header `fresh` with `ttl` seconds
-        to live. Otherwise header and remaining life are kept, except that the fill id becomes that of `fresh`. A record that
-        holds no integer, or a sum outside 64 bits, raises `CodecError` and changes nothing.
+        An absent record, or one whose fill id is `dead`, counts as 0 and is created from the header `fresh` with
+        `ttl` seconds to live. Otherwise header and remaining life are kept, except that the fill id becomes that of
+        `fresh`. A record that holds no integer, or a sum outside 64 bits, raises `CodecError` and changes nothing.
         """
         ...
 

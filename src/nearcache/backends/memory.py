@@ -1,4 +1,6 @@
-"""memory://: the records live in this process, in the store that the near tier serves from; nothing is shared with others."""
+"""memory://: the records live in this process, in the store that the near tier serves from; nothing is shared with
+others.
+"""
 
 from collections.abc import Sequence
 from typing import ClassVar

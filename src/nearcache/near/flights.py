@@ -5,7 +5,7 @@ detaches the flight: it goes on for those who already wait, but nobody joins it 
 Safe to use from any thread; no method blocks.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
@@ -64,7 +64,7 @@ _leading: ContextVar[tuple[Flight, ...]] = ContextVar("nearcache_leading", defau
 
 
 @contextmanager
-def leading(flight: Flight) -> Iterator[None]:
+def leading(flight: Flight) -> Generator[None]:
     """Mark the code that runs inside as part of this flight's load."""
     token = _leading.set((*_leading.get(), flight))
     try:

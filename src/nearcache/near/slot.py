@@ -29,14 +29,14 @@ class Tally:
 class Slot:
     """One key's place in the store.
 
-    Readers take no lock, so `value`, `copy`, `raw`, `held` and `size` never change once a slot can be found: a new
-    value is a new slot. `deadline` may only be lowered, and `freq` is a hint.
+    Readers take no lock, so what a slot holds never changes once it can be found: a new value is a new slot. Only
+    `deadline` may be lowered, and `freq` is a hint.
 
     Times are seconds on the store's clock. `deadline`: the value is served until then. `held`: the raw record lives
     until then. `size` is in bytes and includes the key and the bookkeeping.
     """
 
-    __slots__ = ("copy", "deadline", "freq", "held", "key", "raw", "size", "tally", "value")
+    __slots__ = ("copy", "deadline", "freq", "held", "key", "raw", "schema", "size", "tally", "value")
 
     def __init__(self, key: str, size: int, tally: Tally) -> None:
         self.key = key
@@ -45,13 +45,14 @@ class Slot:
         self.freq = 0
         self.value: object = None
         self.copy: Copier | None = None
+        self.schema: object = None
         self.deadline = NEVER
         self.raw: bytes | None = None
         self.held = NEVER
 
-    def serve(self, value: object, copy: Copier | None, deadline: float) -> None:
-        """Set what readers get; only before the slot can be found."""
-        self.value, self.copy, self.deadline = value, copy, deadline
+    def serve(self, value: object, copy: Copier | None, deadline: float, schema: object) -> None:
+        """Set what readers get, and the declared type it was made for; only before the slot can be found."""
+        self.value, self.copy, self.deadline, self.schema = value, copy, deadline, schema
 
     def hold(self, raw: bytes, held: float) -> None:
         """Set the raw record; only before the slot can be found."""

@@ -102,13 +102,34 @@ class Store:
         copy = slot.copy
         return slot.value if copy is None else copy(slot.value)
 
+    def lookup_as(self, schema: object, key: str) -> object | Missing:
+        """Do as `lookup`, but MISS what was kept for another declared type."""
+        # Not by way of `lookup`: between two looks another type's slot may take the place, and a hit is one frame.
+        slot = self._slots.get(key)
+        if slot is None or slot.schema is not schema or slot.deadline <= self._now():
+            return MISS
+        if slot.freq < MAX_FREQ:
+            slot.freq += 1
+        slot.tally.hits += 1
+        copy = slot.copy
+        return slot.value if copy is None else copy(slot.value)
+
     # Keeping values
 
     def stamp(self, key: str) -> int:
         """Return the generation of this key's stripe, to be taken before the engine is read."""
         return self._stripes[hash(key) % STRIPES]
 
-    def keep(self, key: str, value: object, copy: Copier | None, deadline: float, size: int, stamp: int) -> bool:
+    def keep(
+        self,
+        key: str,
+        value: object,
+        copy: Copier | None,
+        deadline: float,
+        size: int,
+        stamp: int,
+        schema: object = None,
+    ) -> bool:
         """Serve a value until `deadline`, unless something changed since `stamp` was taken; tell whether it is kept.
 
         `value` is handed out as it is, or as `copy(value)`. `size` is the bytes it takes. With `source=True` it is kept
@@ -117,11 +138,20 @@ class Store:
         with self._lock:
             if self.stamp(key) != stamp:
                 return False
-            gone = self._keep(key, value, copy, deadline, size)
+            gone = self._keep(key, value, copy, deadline, size, schema)
         self._report(gone or ())
         return gone is not None
 
-    def wrote(self, key: str, value: object, copy: Copier | None, deadline: float, size: int, stamp: int) -> bool:
+    def wrote(
+        self,
+        key: str,
+        value: object,
+        copy: Copier | None,
+        deadline: float,
+        size: int,
+        stamp: int,
+        schema: object = None,
+    ) -> bool:
         """Serve a value that this process wrote to the engine since it took `stamp`; tell whether it is kept.
 
         Fills that began before are refused. If something else changed since `stamp`, nobody knows which write was the
@@ -130,7 +160,7 @@ class Store:
         with self._lock:
             alone = self.stamp(key) == stamp + self._source
             self._changed(key)
-            gone = self._keep(key, value, copy, deadline, size) if alone else None
+            gone = self._keep(key, value, copy, deadline, size, schema) if alone else None
         self._report(gone or ())
         return gone is not None
 
@@ -260,13 +290,15 @@ class Store:
         elif slot is not None:
             self._drop(slot)
 
-    def _keep(self, key: str, value: object, copy: Copier | None, deadline: float, size: int) -> list[Slot] | None:
+    def _keep(
+        self, key: str, value: object, copy: Copier | None, deadline: float, size: int, schema: object
+    ) -> list[Slot] | None:
         """Serve a value; return who had to leave for it, or None if it is not kept."""
         old = self._slots.get(key)
         slot = self._beside(key, old, size)
         if self._too_large(slot) or (self._source and slot.held <= self._clock()):
             return None
-        slot.serve(value, copy, min(deadline, slot.held) if self._source else deadline)
+        slot.serve(value, copy, min(deadline, slot.held) if self._source else deadline, schema)
         return self._place(slot, old)
 
     def _beside(self, key: str, old: Slot | None, size: int) -> Slot:

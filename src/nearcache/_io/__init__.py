@@ -1,0 +1,1 @@
+"""How the engine reaches the world: user code and waiting, blocking or in asyncio."""
