@@ -52,6 +52,7 @@ TEXTS: list[tuple[Any, str]] = [
     (float("nan"), "!float(nan)"),
     (-0.0, "!float(-0.0)"),
     (b"1", "!bytes(31)"),
+    (b"\x00\x01\xfe\xff", "!bytes(0001feff)"),
     (decimal.Decimal("1.50"), "!decimal(1.50)"),
     (decimal.Decimal("1E+3"), "!decimal(1E+3)"),
     (uuid.UUID(int=1), "!uuid(00000000-0000-0000-0000-000000000001)"),
