@@ -43,8 +43,11 @@ class EngineTime:
         return not self.simulated and self._clock() - self._measured > REMEASURE_AFTER
 
     def observe(self, sent: float, received: float, engine: float) -> None:
-        """Note that the engine's time was `engine` at some moment between the local times `sent` and `received`."""
-        if self.due():
+        """Note that the engine's time was `engine` at some moment between the local times `sent` and `received`.
+
+        What is known already is replaced when it is due, or when the new exchange was quicker and so says more.
+        """
+        if self.due() or (not self.simulated and received - sent < self._late - self._early):
             self._early, self._late, self._measured = engine - received, engine - sent, received
 
     def earliest(self) -> float:

@@ -1,0 +1,400 @@
+"""For tests: a clock you move, engines that fail on demand, and the suite that every backend has to pass.
+
+from nearcache import Cache
+from nearcache.testing import FakeClock
+
+clock = FakeClock()
+cache = Cache("memory://", clock=clock)
+cache.set("users:1", "Ada", ttl="1h")
+clock.advance("2h")
+assert cache.get("users:1") is None
+"""
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Final, ParamSpec, TypeVar
+
+from nearcache._core.clock import EngineTime
+from nearcache._core.ttl import parse_duration
+from nearcache._io.blocking import drive
+from nearcache._io.port import Flavour
+from nearcache.backends.base import Admin, Backend, Counters, Facts, Item, Scan
+from nearcache.cache import AsyncCache, Cache
+from nearcache.codecs.codec import COUNTER
+from nearcache.codecs.envelope import NO_SCHEMA, SIZE, Header, fill_id_of, pack, pack_ages, unpack
+from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError, CodecError
+
+__all__ = ["BackendConformance", "FakeClock", "FaultyBackend", "Faults", "faults"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class FakeClock:
+    """A clock that stands still until you advance it; give it to a cache as `clock=`."""
+
+    def __init__(self, start: float = 1_000_000.0) -> None:
+        self._now = start
+
+    def __call__(self) -> float:
+        """Return the time in seconds."""
+        return self._now
+
+    def advance(self, duration: float | str) -> None:
+        """Move on by seconds, or by a text such as "1h"."""
+        self._now += parse_duration(duration, "duration")
+
+
+# Engines that fail
+
+
+class Faults:
+    """What goes wrong with an engine: by operation, in the order in which it was asked for."""
+
+    def __init__(self) -> None:
+        self._planned: dict[str, list[tuple[BackendError, bool]]] = {}
+        self._down: BackendError | None = None
+
+    def down(self) -> None:
+        """Let every operation raise `BackendUnavailableError`, until `up`."""
+        self._down = BackendUnavailableError("the engine is down (planned)").unsent()
+
+    def up(self) -> None:
+        """Let operations work again."""
+        self._down = None
+
+    def fail(self, operation: str, times: int = 1, *, error: BackendError | None = None, done: bool = False) -> None:
+        """Let the next calls of an operation ("get", "set", "delete", ...) raise; with `done`, after doing their work.
+
+        The default error is a `BackendTimeoutError`: nobody knows whether the engine did it.
+        """
+        planned = error or BackendTimeoutError(f"no answer to {operation} (planned)")
+        self._planned.setdefault(operation, []).extend([(planned, done)] * times)
+
+    async def around(self, operation: str, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do the operation, unless it has to fail."""
+        if self._down is not None:
+            raise self._down
+        planned = self._planned.get(operation)
+        error, done = planned.pop(0) if planned else (None, True)
+        result = await call(*args, **kwargs) if done else None
+        if error is not None:
+            raise error
+        return result  # type: ignore[return-value]  # without an error it was done
+
+
+class FaultyBackend(Backend):
+    """A backend around another one whose operations fail as its `Faults` say; every port is passed on."""
+
+    name: ClassVar[str] = "faulty"
+
+    def __init__(self, inner: Backend, faults: Faults) -> None:
+        self._inner = inner
+        self._do = faults.around
+        self.time: EngineTime = inner.time
+        self.counters: Counters | None = _FaultyCounters(inner.counters, faults) if inner.counters else None
+        self.scan: Scan | None = _FaultyScan(inner.scan, faults) if inner.scan else None
+        self.admin: Admin | None = _FaultyAdmin(inner.admin, faults) if inner.admin else None
+
+    @property
+    def shared(self) -> bool:  # type: ignore[override]  # the inner one decides
+        """Whether other processes can change what is stored here."""
+        return self._inner.shared
+
+    async def open(self) -> None:
+        """Connect ahead of the first use."""
+        await self._do("open", self._inner.open)
+
+    async def get(self, key: str) -> bytes | None:
+        """Return the record, or None."""
+        return await self._do("get", self._inner.get, key)
+
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the records in the order of `keys`."""
+        return await self._do("get_many", self._inner.get_many, keys)
+
+    async def remaining(self, keys: Sequence[str]) -> list[float | None]:
+        """Return how many seconds each record will live."""
+        return await self._do("remaining", self._inner.remaining, keys)
+
+    async def set(self, item: Item) -> None:
+        """Store a record."""
+        await self._do("set", self._inner.set, item)
+
+    async def set_many(self, items: Sequence[Item]) -> None:
+        """Store records."""
+        await self._do("set_many", self._inner.set_many, items)
+
+    async def add(self, item: Item, dead: bytes) -> bool:
+        """Store a record only if there is none, or only the dead one."""
+        return await self._do("add", self._inner.add, item, dead)
+
+    async def delete(self, keys: Sequence[str]) -> int:
+        """Remove records; return how many there were."""
+        return await self._do("delete", self._inner.delete, keys)
+
+    async def touch(self, key: str, ttl: float, fill_id: bytes, ages: bytes) -> bool:
+        """Give a record a new life."""
+        return await self._do("touch", self._inner.touch, key, ttl, fill_id, ages)
+
+    async def ping(self) -> None:
+        """Ask whether the engine is there."""
+        await self._do("ping", self._inner.ping)
+
+    async def close(self) -> None:
+        """Give up every connection; this never fails."""
+        await self._inner.close()
+
+
+class _FaultyCounters:
+    def __init__(self, inner: Counters, faults: Faults) -> None:
+        self._inner, self._faults = inner, faults
+
+    async def incr(self, key: str, by: int, fresh: bytes, ttl: float, dead: bytes) -> int:
+        return await self._faults.around("incr", self._inner.incr, key, by, fresh, ttl, dead)
+
+
+class _FaultyScan:
+    def __init__(self, inner: Scan, faults: Faults) -> None:
+        self._inner, self._faults = inner, faults
+
+    async def page(self, cursor: str, prefix: str) -> tuple[str, list[str]]:
+        return await self._faults.around("scan", self._inner.page, cursor, prefix)
+
+
+class _FaultyAdmin:
+    def __init__(self, inner: Admin, faults: Faults) -> None:
+        self._inner, self._faults = inner, faults
+
+    async def facts(self) -> Facts:
+        return await self._faults.around("facts", self._inner.facts)
+
+
+@contextmanager
+def faults(cache: Cache | AsyncCache) -> Generator[Faults]:
+    """Let a cache's engine fail on demand inside the block, in the flavour of `cache`.
+
+    with faults(cache) as engine:
+        engine.down()
+        assert cache.get("users:1") is None
+    """
+    engine, planned = cache._engine, Faults()  # noqa: SLF001 -- the other half of the same library
+    real = engine.backend
+    engine.use(FaultyBackend(real, planned))
+    try:
+        yield planned
+    finally:
+        engine.use(real)
+
+
+# The conformance suite
+
+HOUR: Final = 3600.0
+
+
+def _both(check: Callable[[Any, Backend], Coroutine[Any, Any, None]]) -> Callable[[Any], None]:
+    """Make a test of a check: it runs in the sync flavour, then in the async one."""
+
+    @functools.wraps(check)
+    def test(self: "BackendConformance") -> None:
+        backend = self.build("sync")
+        try:
+            drive(self.prepared(check, backend))
+        finally:
+            drive(backend.close())
+        asyncio.run(self.in_loop(check))
+
+    del test.__dict__["__wrapped__"]  # pytest would take the check's arguments for fixtures
+    return test
+
+
+class BackendConformance:
+    """What every backend must do. Subclass it in a test module as `Test...` and say how yours is built.
+
+    Each test runs in both flavours against `build(flavour)`. Backends are built over one engine, whose records of the
+    backend's namespace are removed by the suite.
+    """
+
+    enveloped: bool = True
+    """Whether the records have a header; False for values shared with other languages."""
+
+    def build(self, flavour: Flavour) -> Backend:
+        """Return a new backend of the given flavour."""
+        raise NotImplementedError
+
+    async def prepared(self, check: Callable[[Any, Backend], Coroutine[Any, Any, None]], backend: Backend) -> None:
+        """Run one check on an empty engine."""
+        await backend.open()
+        await backend.delete([f"t:{n}" for n in range(20)])
+        await check(self, backend)
+
+    async def in_loop(self, check: Callable[[Any, Backend], Coroutine[Any, Any, None]]) -> None:
+        """Run one check in an event loop."""
+        backend = self.build("async")
+        try:
+            await self.prepared(check, backend)
+        finally:
+            await backend.close()
+
+    def record(self, payload: bytes, fill_id: bytes = b"fill--id", codec: int = COUNTER, ttl: float = HOUR) -> bytes:
+        """Return the bytes of a record."""
+        if not self.enveloped:
+            return payload
+        return pack(Header(0, fill_id, 0, 1.0, ttl, ttl, 0.0, codec, NO_SCHEMA)) + payload
+
+    def item(self, n: int, payload: bytes = b"1", ttl: float = HOUR) -> Item:
+        """Return something to store."""
+        return Item(f"t:{n}", self.record(payload), ttl)
+
+    @_both
+    async def test_a_record_comes_back_as_it_is(self, backend: Backend) -> None:
+        """Any bytes are kept, whatever they look like on a wire."""
+        for n, payload in enumerate((b"", b"\r\n$-1\r\n", bytes(range(256)), b"x" * 300_000)):
+            await backend.set(self.item(n, payload))
+            assert await backend.get(f"t:{n}") == self.record(payload)
+
+    @_both
+    async def test_an_absent_record_is_none(self, backend: Backend) -> None:
+        """None is the answer for what is not there."""
+        assert await backend.get("t:0") is None
+        assert await backend.get_many(["t:0", "t:1"]) == [None, None]
+        assert await backend.remaining(["t:0"]) == [None]
+
+    @_both
+    async def test_many_records_come_in_the_order_of_their_keys(self, backend: Backend) -> None:
+        """Absent ones leave a gap, doubled ones come twice."""
+        await backend.set_many([self.item(n, b"%d" % n) for n in (3, 1)])
+        got = await backend.get_many(["t:1", "t:2", "t:3", "t:1"])
+        assert got == [self.record(b"1"), None, self.record(b"3"), self.record(b"1")]
+        await backend.set_many([])
+        assert await backend.get_many([]) == []
+
+    @_both
+    async def test_a_set_replaces_value_and_life(self, backend: Backend) -> None:
+        """The last write wins."""
+        await backend.set(self.item(0, b"1", ttl=5.0))
+        await backend.set(self.item(0, b"2", ttl=HOUR))
+        assert await backend.get("t:0") == self.record(b"2")
+        assert _near(await backend.remaining(["t:0"]), HOUR)
+
+    @_both
+    async def test_an_add_stores_only_what_is_absent_or_dead(self, backend: Backend) -> None:
+        """A live record stays; one that its reader judged dead is replaced, by its fill id."""
+        assert await backend.add(self.item(0, b"1"), b"")
+        assert not await backend.add(self.item(0, b"2"), b"")
+        assert await backend.get("t:0") == self.record(b"1")
+        if self.enveloped:
+            assert not await backend.add(self.item(0, b"2"), b"another!")
+            assert await backend.add(self.item(0, b"2"), b"fill--id")
+            assert await backend.get("t:0") == self.record(b"2")
+
+    @_both
+    async def test_a_delete_counts_what_was_there(self, backend: Backend) -> None:
+        """Absent keys do not count."""
+        await backend.set_many([self.item(0), self.item(1)])
+        assert await backend.delete(["t:0", "t:1", "t:2"]) == 2
+        assert await backend.delete(["t:0"]) == 0
+        assert await backend.delete([]) == 0
+        assert await backend.get("t:0") is None
+
+    @_both
+    async def test_a_touch_changes_life_and_ages_of_the_record_it_was_meant_for(self, backend: Backend) -> None:
+        """Another record, or none, is left alone."""
+        fill_id, ages = (b"fill--id", pack_ages(60.0, 70.0)) if self.enveloped else (b"", b"")
+        assert not await backend.touch("t:0", 60.0, fill_id, ages)
+        assert await backend.get("t:0") is None
+        await backend.set(self.item(0, b"1", ttl=HOUR))
+        assert await backend.touch("t:0", 60.0, fill_id, ages)
+        assert _near(await backend.remaining(["t:0"]), 60.0)
+        if self.enveloped:
+            header, payload = unpack(await backend.get("t:0") or b"")
+            assert (header.soft, header.hard, bytes(payload)) == (60.0, 70.0, b"1")
+            assert not await backend.touch("t:0", 90.0, b"another!", ages)
+            assert _near(await backend.remaining(["t:0"]), 60.0)
+
+    @_both
+    async def test_a_counter_counts_exactly(self, backend: Backend) -> None:
+        """Up to 64 bits, from 0; value and life stay when the sum does not fit."""
+        if backend.counters is None:
+            return
+        fresh = self.record(b"", fill_id=b"fresh-id") if self.enveloped else b""
+        incr = backend.counters.incr
+        assert await incr("t:0", 5, fresh, 60.0, b"") == 5
+        assert await incr("t:0", -7, fresh, HOUR, b"") == -2
+        assert _near(await backend.remaining(["t:0"]), 60.0)
+        await backend.set(self.item(1, b"%d" % (2**63 - 2)))
+        assert await incr("t:1", 1, fresh, HOUR, b"") == 2**63 - 1
+        before = await backend.get("t:1")
+        await _raises(CodecError, incr("t:1", 1, fresh, HOUR, b""))
+        assert await backend.get("t:1") == before
+
+    @_both
+    async def test_a_counter_takes_the_fill_id_of_each_change(self, backend: Backend) -> None:
+        """So that a copy of the old number can be told from the new one; a dead counter begins anew."""
+        if backend.counters is None or not self.enveloped:
+            return
+        await backend.set(self.item(0, b"41"))
+        assert await backend.counters.incr("t:0", 1, self.record(b"", b"second-1"), HOUR, b"") == 42
+        raw = await backend.get("t:0") or b""
+        assert (fill_id_of(raw), raw[SIZE:]) == (b"second-1", b"42")
+        assert await backend.counters.incr("t:0", 1, self.record(b"", b"third--1"), HOUR, b"second-1") == 1
+
+    @_both
+    async def test_what_is_no_number_cannot_be_counted(self, backend: Backend) -> None:
+        """It stays as it is."""
+        if backend.counters is None:
+            return
+        raw = self.record(b"text", codec=1)
+        await backend.set(Item("t:0", raw, HOUR))
+        fresh = self.record(b"") if self.enveloped else b""
+        await _raises(CodecError, backend.counters.incr("t:0", 1, fresh, HOUR, b""))
+        assert await backend.get("t:0") == raw
+
+    @_both
+    async def test_a_scan_finds_the_keys_of_a_prefix(self, backend: Backend) -> None:
+        """Characters that are special in patterns are taken as they are."""
+        if backend.scan is None:
+            return
+        keys = ["t:1", "t:12", "t:*", "t:[1]"]
+        await backend.set_many([Item(key, self.record(b"1"), HOUR) for key in keys])
+        try:
+            assert await _listed(backend.scan, "t:1") == {"t:1", "t:12"}
+            assert await _listed(backend.scan, "t:*") == {"t:*"}
+            assert set(keys) <= await _listed(backend.scan, "")
+        finally:
+            await backend.delete(keys)
+
+    @_both
+    async def test_the_engine_can_be_asked_and_closed_and_used_again(self, backend: Backend) -> None:
+        """Closing twice is no error, and a later call connects again."""
+        await backend.ping()
+        await backend.set(self.item(0))
+        assert backend.time.known
+        assert backend.time.earliest() <= backend.time.latest()
+        await backend.close()
+        await backend.close()
+        assert await backend.get("t:0") == self.record(b"1")
+
+
+def _near(remaining: Sequence[float | None], expected: float) -> bool:
+    """Tell whether the record lives as long as expected, give or take a slow machine."""
+    return remaining[0] is not None and expected - 30.0 < remaining[0] <= expected
+
+
+async def _raises(kind: type[Exception], work: Awaitable[object]) -> None:
+    try:
+        await work
+    except kind:
+        return
+    raise AssertionError(f"{kind.__name__} was not raised")
+
+
+async def _listed(scan: Scan, prefix: str) -> set[str]:
+    cursor, keys = await scan.page("", prefix)
+    found = set(keys)
+    while cursor:
+        cursor, keys = await scan.page(cursor, prefix)
+        found.update(keys)
+    return found

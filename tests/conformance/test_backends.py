@@ -1,0 +1,86 @@
+"""Every backend passes the public suite, with and without headers in front of its records."""
+
+import time
+import uuid
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from nearcache._io.port import Flavour
+from nearcache.backends.base import Backend
+from nearcache.backends.registry import BackendSpec, build
+from nearcache.near.store import Limit, Store
+from nearcache.testing import BackendConformance, Faults, FaultyBackend
+from tests.servers import RedisServer
+
+
+class Built(BackendConformance):
+    """Builds the backend of a URL."""
+
+    url: str
+    store: Store | None = None
+
+    def build(self, flavour: Flavour) -> Backend:
+        """Build it in the namespace of this test."""
+        return build(BackendSpec(self.url, self.namespace, enveloped=self.enveloped, store=self.store), flavour)
+
+    @pytest.fixture(autouse=True)
+    def _own_namespace(self) -> None:
+        self.namespace = f"c{uuid.uuid4().hex[:12]}"
+
+
+class TestMemory(Built):
+    """memory://, over the store that the near tier serves from."""
+
+    url = "memory://"
+
+    @pytest.fixture(autouse=True)
+    def _own_store(self) -> None:
+        self.store = Store(Limit(bytes=64_000_000), time.monotonic, source=True)
+
+
+class TestMemoryWithoutHeaders(TestMemory):
+    """The same for values that other languages share."""
+
+    enveloped = False
+
+
+class TestRedis(Built):
+    """Redis and Valkey over a unix socket."""
+
+    @pytest.fixture(autouse=True)
+    def _server(self, any_server: RedisServer) -> None:
+        self.url = any_server.unix_url
+
+
+class TestRedisOverTcp(Built):
+    """Redis and Valkey over TCP."""
+
+    @pytest.fixture(autouse=True)
+    def _server(self, any_server: RedisServer) -> None:
+        self.url = any_server.url
+
+
+class TestRedisWithoutHeaders(TestRedis):
+    """The same for values that other languages share."""
+
+    enveloped = False
+
+
+class TestEmbedded(Built):
+    """The embedded engine, persistent."""
+
+    timeout: ClassVar[float] = 5.0
+
+    @pytest.fixture(autouse=True)
+    def _directory(self, tmp_path: Path) -> None:
+        self.url = f"embedded://{tmp_path / 'data'}"
+
+
+class TestFaulty(TestMemory):
+    """The wrapper for tests passes everything on, ports included, while nothing is planned."""
+
+    def build(self, flavour: Flavour) -> Backend:
+        """Wrap the backend."""
+        return FaultyBackend(super().build(flavour), Faults())
