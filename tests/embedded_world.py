@@ -7,15 +7,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hiredis
 import pytest
 
-from nearcache.backends.embedded import locks, place, share
+from nearcache.backends.embedded import locks, place, process, share
 from nearcache.backends.embedded.place import Place
 from nearcache.backends.embedded.settings import parse
 from nearcache.backends.embedded.share import Lease, Share
@@ -27,10 +27,10 @@ WITHIN = 20.0
 class Worker:
     """A process that joins and leaves an embedded server."""
 
-    def __init__(self, world: "World", url: str, dies: str = "") -> None:
-        command = [sys.executable, str(CHECKOUT / "tests" / "embedded_worker.py"), str(world.folder), url, dies]
+    def __init__(self, world: "World", url: str) -> None:
+        command = [sys.executable, str(CHECKOUT / "tests" / "embedded_worker.py"), str(world.folder), url]
         self.process = subprocess.Popen(
-            command[: 5 if dies else 4],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -45,7 +45,7 @@ class Worker:
         return self.process.stdout.readline().strip()
 
     def send(self, word: str) -> None:
-        """Send a line and go on."""
+        """Send a line and do not wait for an answer."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{word}\n")
         self.process.stdin.flush()
@@ -77,6 +77,51 @@ class Worker:
                 pipe.close()
 
 
+class Child:
+    """A forked child that does something, tells what came of it, and lives on until it is killed."""
+
+    def __init__(self, do: Callable[[], str]) -> None:
+        reading, writing = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            self._live(do, writing)
+        os.close(writing)
+        self._pipe = os.fdopen(reading)
+
+    def said(self) -> str:
+        """Wait for what came of it; "" if the child died of it."""
+        return self._pipe.readline().strip()
+
+    def end(self) -> None:
+        """Kill it."""
+        self._pipe.close()
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+
+    @staticmethod
+    def _live(do: Callable[[], str], writing: int) -> NoReturn:
+        try:
+            os.write(writing, f"{do()}\n".encode())
+            signal.pause()
+        finally:
+            os._exit(1)
+
+
+def kill_itself_at(where: str) -> None:
+    """Arrange for SIGKILL at a bad moment: before or after `<module>.<function>` of the package is run."""
+    moment, _, name = where.partition(":")
+    module, _, function = name.partition(".")
+    owner = {"process": process, "share": share, "Share": share.Share}[module]
+    real = getattr(owner, function)
+
+    def deadly(*arguments: Any) -> Any:
+        if moment == "after":
+            real(*arguments)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(owner, function, deadly)
+
+
 class World:
     """The servers and processes of one test."""
 
@@ -89,9 +134,9 @@ class World:
         """A lease of this process."""
         return Lease(parse(url), timeout)
 
-    def worker(self, url: str = "embedded://", dies: str = "") -> Worker:
+    def worker(self, url: str = "embedded://") -> Worker:
         """Another process."""
-        self.workers.append(Worker(self, url, dies))
+        self.workers.append(Worker(self, url))
         return self.workers[-1]
 
     def place(self, url: str = "embedded://") -> Place:

@@ -3,17 +3,19 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from nearcache.backends.embedded import locks, process, share
 from nearcache.errors import BackendTimeoutError, BackendUnavailableError
-from tests.embedded_world import World, kill_server, server_at, socket_of
+from tests.embedded_world import Child, World, kill_itself_at, kill_server, server_at, socket_of
 from tests.servers import ask
 
 MOMENTS = [
-    "before:Share._find_or_start",  # the lock for changes is held
+    "before:Share._find",
+    "after:Share._find",  # the lock for changes is held
     "before:process.start",  # the server's lock is held
     "before:process._launch",  # the server's address is written down
     "after:process._launch",  # the server runs and is not ready
@@ -23,45 +25,58 @@ MOMENTS = [
 ]
 
 
+def deadly(moment: str, do: Callable[[], str]) -> Callable[[], str]:
+    """Do something in a child and be killed at a moment of it."""
+
+    def doing() -> str:
+        kill_itself_at(moment)
+        return do()
+
+    return doing
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_starter_killed_on_its_way_leaves_a_working_server_or_none(world: World, moment: str) -> None:
-    unlucky = world.worker(dies=moment)
-    assert unlucky.say("join") == ""
-    assert unlucky.process.wait(20) == -signal.SIGKILL
-    first, second = world.worker(), world.worker()
-    address = first.join()
-    assert ask(address, "PING") == b"PONG"
-    assert second.join() == address
-    assert world.sockets() == [address]
-    first.leave()
-    second.leave()
+    lease = world.lease()
+    unlucky = Child(deadly(moment, lease.address))
+    assert unlucky.said() == ""
+    unlucky.end()
+    address = lease.address()
+    other = Child(lease.address)
+    assert other.said() == address
+    other.end()
+    assert world.sockets() == [socket_of(address)]
+    lease.release()
     world.wait_until_gone()
 
 
 @pytest.mark.parametrize("moment", ["before:process.stop", "after:process.stop", "after:Share._stop_if_last"])
 def test_a_process_killed_while_it_stops_the_server_leaves_a_working_one_or_none(world: World, moment: str) -> None:
-    unlucky = world.worker(dies=moment)
-    before = unlucky.join()
-    assert unlucky.say("leave") == ""
-    next_one = world.worker()
-    address = next_one.join()
-    assert address != before
-    assert world.sockets() == [address]
-    next_one.leave()
+    lease = world.lease()
+
+    def use_and_leave() -> str:
+        before = lease.address()
+        kill_itself_at(moment)
+        lease.release()
+        return before
+
+    unlucky = Child(use_and_leave)
+    assert unlucky.said() == ""
+    unlucky.end()
+    address = lease.address()
+    assert world.sockets() == [socket_of(address)]
+    lease.release()
     world.wait_until_gone()
 
 
-@pytest.mark.parametrize("milliseconds", range(0, 200, 10))
-def test_a_process_killed_at_any_time_spoils_nothing(world: World, milliseconds: int) -> None:
-    unlucky = world.worker()
-    assert unlucky.process.stdin is not None
-    unlucky.leave()  # it has started, and its imports are done
-    unlucky.send("join")
+@pytest.mark.parametrize("milliseconds", range(0, 120, 4))
+def test_a_starter_killed_at_any_time_spoils_nothing(world: World, milliseconds: int) -> None:
+    lease = world.lease()
+    unlucky = Child(lease.address)
     deadline = time.monotonic() + milliseconds / 1000
     while time.monotonic() < deadline:
         pass
-    unlucky.kill()
-    lease = world.lease()
+    unlucky.end()
     address = lease.address()
     assert world.sockets() == [socket_of(address)]
     lease.release()
@@ -181,7 +196,7 @@ def test_a_server_that_ends_at_once_is_not_started_for_ever(world: World) -> Non
     appended.mkdir(parents=True, mode=0o700)
     (world.folder / "data").chmod(0o700)
     (appended / "appendonly.aof.manifest").write_text("nonsense\n")
-    with pytest.raises(BackendUnavailableError, match=r"does not start; the end of .*server.log is: .+"):
+    with pytest.raises(BackendUnavailableError, match=r"ends as soon as it is started; the end of .*server.log is: .+"):
         world.lease(world.data()).address()
     assert not world.living(world.data())
 

@@ -4,55 +4,16 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from nearcache.backends.embedded import place
 from nearcache.errors import ConfigError
-from tests.embedded_world import World, fields, server_at, socket_of
+from tests.embedded_world import Child, World, fields, server_at, socket_of
 from tests.servers import ask
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc tells")
-
-
-def forked(do: Callable[[], str]) -> Callable[[], str]:
-    """Run a function in a forked child; the result waits for the child and returns what it returned."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.write(writing, do().encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-
-    def result() -> str:
-        with os.fdopen(reading) as pipe:
-            text = pipe.read()
-        os.waitpid(child, 0)
-        return text
-
-    return result
-
-
-class Child:
-    """A forked child that has done something and now lives on, until it is killed."""
-
-    def __init__(self, do: Callable[[], str]) -> None:
-        reading, writing = os.pipe()
-        self._pid = os.fork()
-        if self._pid == 0:
-            os.write(writing, f"{do()}\n".encode())
-            signal.pause()
-        os.close(writing)
-        with os.fdopen(reading) as pipe:
-            self.address = pipe.readline().strip()
-
-    def end(self) -> None:
-        os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
 
 
 def test_processes_share_one_server_and_the_last_one_to_close_stops_it(world: World) -> None:
@@ -106,13 +67,15 @@ def test_processes_that_start_at_once_get_one_server(world: World, attempt: int)
         return f"{server_at(lease.address())}"
 
     lease = world.lease()
-    results = [forked(join) for _ in range(5)]
+    children = [Child(join) for _ in range(5)]
     os.close(go)
-    servers = {result() for result in results}
+    servers = {child.said() for child in children}
     os.close(together)
+    for child in children:
+        child.end()
     assert len(servers) == 1
     assert len(world.sockets()) == 1
-    # The children ended without a word: the server is there for the next one.
+    # The children were killed: the server is there for the next one.
     assert f"{server_at(lease.address())}" in servers
 
 
@@ -145,7 +108,7 @@ def test_a_forked_child_has_a_share_of_its_own_once_it_uses_the_server(world: Wo
     lease = world.lease()
     address = lease.address()
     child = Child(lease.address)
-    assert child.address == address
+    assert child.said() == address
     lease.release()
     assert world.living()
     child.end()
@@ -159,6 +122,7 @@ def test_a_forked_child_that_does_not_use_the_server_holds_nothing(world: World)
     lease = world.lease()
     lease.address()
     child = Child(lambda: "unused")
+    assert child.said() == "unused"
     lease.release()
     world.wait_until_gone()
     child.end()
@@ -172,7 +136,9 @@ def test_a_forked_child_that_closes_does_not_stop_its_parents_server(world: Worl
         lease.release()
         return "closed"
 
-    assert forked(close)() == "closed"
+    child = Child(close)
+    assert child.said() == "closed"
+    child.end()
     assert lease.address() == address
     assert ask(socket_of(address), "PING") == b"PONG"
 

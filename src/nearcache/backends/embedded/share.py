@@ -103,19 +103,17 @@ class Share:
         while True:
             with self._changing(deadline):
                 self._hold(lease)
-                path, started = self._find_or_start(settings, deadline)
-            starts += started
+                found = self._find(settings, deadline)
+                starts += found is None
+                path = found or self._start(settings, starts)
             answer = process.greet(path, max(0.001, deadline - time.monotonic()))
             if answer is process.Answer.READY:
                 self._answered = True
                 return path
-            self._check_patience(answer, starts, deadline)
+            self._check_patience(answer, deadline)
             time.sleep(locks.PAUSE)
 
-    def _check_patience(self, answer: process.Answer, starts: int, deadline: float) -> None:
-        if starts > STARTS:
-            problem = f"it does not start; {process.last_words(self._place)}"
-            raise BackendUnavailableError(self._complaint(problem)).unsent()
+    def _check_patience(self, answer: process.Answer, deadline: float) -> None:
         if time.monotonic() > deadline:
             problem = f"{answer.value} in time; {process.last_words(self._place)}"
             raise BackendTimeoutError(self._complaint(problem)).unsent()
@@ -142,18 +140,27 @@ class Share:
             locks.try_shared(self._held)
         self._leases.add(lease)
 
-    def _find_or_start(self, settings: Settings, deadline: float) -> tuple[Path, bool]:
-        """Return the socket of the server, and whether it was started for that."""
+    def _find(self, settings: Settings, deadline: float) -> Path | None:
+        """Return the socket of the server that lives, None if there is none."""
         alive = locks.open_file(self._place.alive)
         try:
             found = None if locks.try_exclusive(alive) else self._living(alive, deadline)
-            if found is None:
-                return process.start(self._place, settings, alive).socket, True
-            if settings.keep is not None and settings.keep != found.keep:
-                self._place.write(replace(found, keep=settings.keep))
-            return found.socket, False
         finally:
-            locks.close(alive)  # without unlocking: a server that was started shares the open file
+            locks.release(alive)
+        if found is not None and settings.keep not in (None, found.keep):
+            self._place.write(replace(found, keep=bool(settings.keep)))
+        return None if found is None else found.socket
+
+    def _start(self, settings: Settings, attempt: int) -> Path:
+        if attempt > STARTS:
+            problem = f"it ends as soon as it is started; {process.last_words(self._place)}"
+            raise BackendUnavailableError(self._complaint(problem)).unsent()
+        alive = locks.open_file(self._place.alive)
+        try:
+            locks.try_exclusive(alive)
+            return process.start(self._place, settings, alive).socket
+        finally:
+            locks.close(alive)  # without unlocking: the server shares the open file
 
     def _living(self, alive: int, deadline: float) -> Record | None:
         """Return where the living server is; None once it is gone, if it is to end."""
