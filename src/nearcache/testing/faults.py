@@ -1,0 +1,152 @@
+"""Engines that fail on demand."""
+
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import ClassVar, ParamSpec, TypeVar
+
+from nearcache._core.clock import EngineTime
+from nearcache.backends.base import Admin, Backend, Counters, Facts, Item, Scan
+from nearcache.cache import AsyncCache, Cache
+from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Faults:
+    """What goes wrong with an engine: by operation, in the order in which it was asked for."""
+
+    def __init__(self) -> None:
+        self._planned: dict[str, list[tuple[BackendError, bool]]] = {}
+        self._down: BackendError | None = None
+
+    def down(self) -> None:
+        """Let every operation raise `BackendUnavailableError`, until `up`."""
+        self._down = BackendUnavailableError("the engine is down (planned)").unsent()
+
+    def up(self) -> None:
+        """Let operations work again."""
+        self._down = None
+
+    def fail(self, operation: str, times: int = 1, *, error: BackendError | None = None, done: bool = False) -> None:
+        """Let the next calls of an operation ("get", "set", "delete", ...) raise; with `done`, after doing their work.
+
+        The default error is a `BackendTimeoutError`: nobody knows whether the engine did it.
+        """
+        planned = error or BackendTimeoutError(f"no answer to {operation} (planned)")
+        self._planned.setdefault(operation, []).extend([(planned, done)] * times)
+
+    async def around(self, operation: str, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do the operation, unless it has to fail."""
+        if self._down is not None:
+            raise self._down
+        planned = self._planned.get(operation)
+        error, done = planned.pop(0) if planned else (None, True)
+        result = await call(*args, **kwargs) if done else None
+        if error is not None:
+            raise error
+        return result  # type: ignore[return-value]  # without an error it was done
+
+
+class FaultyBackend(Backend):
+    """A backend around another one whose operations fail as its `Faults` say; every port is passed on."""
+
+    name: ClassVar[str] = "faulty"
+
+    def __init__(self, inner: Backend, faults: Faults) -> None:
+        self._inner = inner
+        self._do = faults.around
+        self.time: EngineTime = inner.time
+        self.counters: Counters | None = _FaultyCounters(inner.counters, faults) if inner.counters else None
+        self.scan: Scan | None = _FaultyScan(inner.scan, faults) if inner.scan else None
+        self.admin: Admin | None = _FaultyAdmin(inner.admin, faults) if inner.admin else None
+
+    @property
+    def shared(self) -> bool:  # type: ignore[override]  # the inner one decides
+        """Whether other processes can change what is stored here."""
+        return self._inner.shared
+
+    async def open(self) -> None:
+        """Connect ahead of the first use."""
+        await self._do("open", self._inner.open)
+
+    async def get(self, key: str) -> bytes | None:
+        """Return the record, or None."""
+        return await self._do("get", self._inner.get, key)
+
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the records in the order of `keys`."""
+        return await self._do("get_many", self._inner.get_many, keys)
+
+    async def remaining(self, keys: Sequence[str]) -> list[float | None]:
+        """Return how many seconds each record will live."""
+        return await self._do("remaining", self._inner.remaining, keys)
+
+    async def set(self, item: Item) -> None:
+        """Store a record."""
+        await self._do("set", self._inner.set, item)
+
+    async def set_many(self, items: Sequence[Item]) -> None:
+        """Store records."""
+        await self._do("set_many", self._inner.set_many, items)
+
+    async def add(self, item: Item, dead: bytes) -> bool:
+        """Store a record only if there is none, or only the dead one."""
+        return await self._do("add", self._inner.add, item, dead)
+
+    async def delete(self, keys: Sequence[str]) -> int:
+        """Remove records; return how many there were."""
+        return await self._do("delete", self._inner.delete, keys)
+
+    async def touch(self, key: str, ttl: float, fill_id: bytes, ages: bytes) -> bool:
+        """Give a record a new life."""
+        return await self._do("touch", self._inner.touch, key, ttl, fill_id, ages)
+
+    async def ping(self) -> None:
+        """Ask whether the engine is there."""
+        await self._do("ping", self._inner.ping)
+
+    async def close(self) -> None:
+        """Give up every connection; this never fails."""
+        await self._inner.close()
+
+
+class _FaultyCounters:
+    def __init__(self, inner: Counters, faults: Faults) -> None:
+        self._inner, self._faults = inner, faults
+
+    async def incr(self, key: str, by: int, fresh: bytes, ttl: float, dead: bytes) -> int:
+        return await self._faults.around("incr", self._inner.incr, key, by, fresh, ttl, dead)
+
+
+class _FaultyScan:
+    def __init__(self, inner: Scan, faults: Faults) -> None:
+        self._inner, self._faults = inner, faults
+
+    async def page(self, cursor: str, prefix: str) -> tuple[str, list[str]]:
+        return await self._faults.around("scan", self._inner.page, cursor, prefix)
+
+
+class _FaultyAdmin:
+    def __init__(self, inner: Admin, faults: Faults) -> None:
+        self._inner, self._faults = inner, faults
+
+    async def facts(self) -> Facts:
+        return await self._faults.around("facts", self._inner.facts)
+
+
+@contextmanager
+def faults(cache: Cache | AsyncCache) -> Generator[Faults]:
+    """Let a cache's engine fail on demand inside the block, in the flavour of `cache`.
+
+    with faults(cache) as engine:
+        engine.down()
+        assert cache.get("users:1") is None
+    """
+    engine, planned = cache._engine, Faults()  # noqa: SLF001 -- the other half of the same library
+    real = engine.backend
+    engine.use(FaultyBackend(real, planned))
+    try:
+        yield planned
+    finally:
+        engine.use(real)
