@@ -1,8 +1,9 @@
 """From a value to the bytes an engine stores, and back, with the same types."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
+
+import msgspec
 
 from nearcache.codecs import compression, ids, signing, text
 from nearcache.codecs.envelope import COMPRESSED, NO_SCHEMA, Header, pack, unpack
@@ -22,8 +23,7 @@ Payload = bytes | memoryview
 _DIALECTS: Final[dict[CodecName, Dialect]] = {"msgpack": "envelope", "json": "json", "pickle": "pickle"}
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(msgspec.Struct, frozen=True):
     """A value as bytes: which codec wrote them, fingerprint of the declared type, envelope flags, payload."""
 
     codec: int
@@ -32,8 +32,7 @@ class Encoded:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """A stored record, split; `header` is None where there is no envelope (JSON)."""
 
     header: Header | None

@@ -2,11 +2,11 @@
 
 import math
 import struct
-from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from nearcache.codecs import envelope
 from nearcache.codecs.envelope import Header, fill_id_of, pack, pack_ages, toward_zero, unpack
