@@ -2,6 +2,10 @@
 
 from typing import Any
 
+from tests.faces import (
+    embedded_directory,  # noqa: F401  # a fixture
+    face,  # noqa: F401  # a fixture
+)
 from tests.servers import (
     _own_server,  # noqa: F401  # a fixture
     _session_any,  # noqa: F401  # a fixture

@@ -1,0 +1,90 @@
+"""Caches for tests that are written once: either flavour, over any engine, with or without a near tier, awaited."""
+
+import functools
+import inspect
+import itertools
+import uuid
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nearcache import AsyncCache, Cache
+from tests.servers import RedisServer
+
+ENGINES = ("memory", "redis", "embedded")
+
+
+class Awaited:
+    """Either face behind one front: every verb is awaited, and functions to decorate are given as plain ones."""
+
+    def __init__(self, cache: Cache | AsyncCache) -> None:
+        self.cache: Any = cache
+        self.is_async = isinstance(cache, AsyncCache)
+
+    def __getattr__(self, name: str) -> Any:
+        verb = getattr(self.cache, "aclose" if name == "close" and self.is_async else name)
+        return self.awaited(verb) if callable(verb) and name not in PLAIN else verb
+
+    def awaited(self, verb: Callable[..., Any]) -> Callable[..., Any]:
+        """Make a verb's result awaitable where it is not."""
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            result = verb(*args, **kwargs)
+            return await result if inspect.isawaitable(result) else result
+
+        return call
+
+    def loader(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Turn a plain function into one of this flavour."""
+        if not self.is_async:
+            return function
+
+        @functools.wraps(function)
+        async def load(*args: Any) -> Any:
+            return function(*args)
+
+        return load
+
+    async def scanned(self, prefix: str = "") -> list[str]:
+        """Return what `scan` brings."""
+        pages = self.cache.scan(prefix)
+        return sorted([key async for key in pages] if self.is_async else list(pages))
+
+
+PLAIN = {"cached", "writes", "key", "engine_key", "stats", "disabled", "bypass", "aio", "sync"}
+
+
+def urls_of(engine: str, request: pytest.FixtureRequest) -> str:
+    """Return the URL of an engine that is there for the whole run."""
+    if engine == "memory":
+        return "memory://"
+    if engine == "redis":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        return server.unix_url
+    directory: Path = request.getfixturevalue("embedded_directory")
+    return f"embedded://{directory}"
+
+
+@pytest.fixture(scope="session")
+def embedded_directory(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A directory whose embedded engine stays up between tests."""
+    directory = tmp_path_factory.mktemp("embedded") / "data"
+    with Cache(f"embedded://{directory}"):
+        yield directory
+
+
+@pytest.fixture(params=list(itertools.product(ENGINES, ("sync", "async"), ("near", "far"))), ids="-".join)
+async def face(request: pytest.FixtureRequest) -> AsyncIterator[Awaited]:
+    """A cache of every kind, in a namespace of its own; the marker `options` adds options."""
+    engine, flavour, near = request.param
+    marker = request.node.get_closest_marker("options")
+    options: dict[str, Any] = dict(marker.kwargs) if marker else {}
+    if near == "far":
+        options["near"] = None
+    kind: Any = Cache if flavour == "sync" else AsyncCache
+    options.setdefault("namespace", f"f{uuid.uuid4().hex[:10]}")
+    awaited = Awaited(kind(urls_of(engine, request), **options))
+    yield awaited
+    await awaited.close()
