@@ -56,6 +56,7 @@ class Families:
         self._meters: weakref.WeakSet[Meter] = weakref.WeakSet()
         self.orphans: deque[Meter] = deque()
         self._lock = threading.RLock()
+        self._multiprocess = "PROMETHEUS_MULTIPROC_DIR" in os.environ
         self._gauges_due = 0.0
         self._measured: set[str] = set()
 
@@ -73,12 +74,10 @@ class Families:
 
     # For the caches
 
-    def label(self, namespace: str, entity: str) -> str:
-        """Return the label of an entity; there are at most 101 in a namespace."""
+    def entities(self, namespace: str) -> EntityLabels:
+        """Return the labels of a namespace's entities, which all its caches share."""
         labels = self._labels.get(namespace)
-        if labels is None:
-            labels = self._labels.setdefault(namespace, EntityLabels())
-        return labels.label(entity)
+        return labels if labels is not None else self._labels.setdefault(namespace, EntityLabels())
 
     def attach(self, meter: Meter) -> None:
         """Tell of this near tier as long as the meter lives."""
@@ -86,10 +85,11 @@ class Families:
             self._meters.add(meter)
 
     def called(self, meter: Meter) -> None:
-        """Bring up to date what costs little, after a call to the engine; at most once a second the sizes too."""
-        self._tell(meter)
-        if time.monotonic() >= self._gauges_due:
-            self.flush()
+        """Bring up to date what no scrape will ask for, after a call to the engine; sizes at most once a second."""
+        if self._multiprocess:
+            self._tell(meter)
+            if time.monotonic() >= self._gauges_due:
+                self.flush()
 
     def flush(self) -> None:
         """Bring everything up to date."""
@@ -109,9 +109,10 @@ class Families:
             meter.forget()
 
     def _tell(self, meter: Meter) -> None:
+        labels = self.entities(meter.namespace)
         with self._lock:
             for entity, new in meter.new_hits():
-                self.hits.labels(meter.namespace, self.label(meter.namespace, entity), "near").inc(new)
+                self.hits.labels(meter.namespace, labels.label(entity), "near").inc(new)
             if new := meter.new_evictions():
                 self.evictions.labels(meter.namespace, "near").inc(new)
 

@@ -1,8 +1,8 @@
 """Metrics for Prometheus, on by default: counters are told as things happen, near hits in bulk.
 
-A near hit only counts up an integer. That number reaches Prometheus at each call to the engine, at each scrape and at
-exit, so a near hit costs nothing extra. In multiprocess mode, where a scrape asks another process, near hits therefore
-show once this process calls its engine again or ends.
+A near hit only counts up an integer, so it costs nothing extra. That number reaches Prometheus at each scrape. In
+multiprocess mode, where a scrape reads files, it reaches the file at each call to the engine and at exit: near hits
+show there once this process calls its engine again or ends.
 
     cache_hits_total{namespace, entity, tier}          tier: near, engine, stale, flight
     cache_misses_total{namespace, entity, reason}      cold, expired, evicted, undecodable, schema, error, disabled
@@ -22,10 +22,11 @@ import weakref
 from typing import TYPE_CHECKING
 
 from nearcache._core.events import Command, EngineSize, Event, Evicted, Failure, Hit, Load, Miss, NearTier
+from nearcache.observe.labels import EntityLabels
 from nearcache.observe.meter import Meter
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from prometheus_client import CollectorRegistry, Counter, Histogram
 
     from nearcache.observe.families import Families
 
@@ -41,6 +42,9 @@ class Prometheus:
         self._meter = Meter(namespace, near)
         self._registry = registry
         self._families: Families | None = None
+        self._labels = EntityLabels()
+        self._counters: dict[tuple[str, str, str], Counter] = {}
+        self._latencies: dict[str, Histogram] = {}
 
     def start(self) -> Families:
         """Register the metrics, or join those of the process; may be called again.
@@ -57,29 +61,29 @@ class Prometheus:
             families = families_in(REGISTRY if self._registry is None else self._registry)
             families.attach(self._meter)
             weakref.finalize(self, families.orphans.append, self._meter).atexit = False
+            self._labels = families.entities(self._namespace)
             self._families = families
         return self._families
 
     def on(self, event: Event) -> None:
         """Tell Prometheus of an event."""
         families = self._families or self.start()
-        namespace = self._namespace
         match event:
             case Command(operation, seconds):
-                families.latency.labels(namespace, operation).observe(seconds)
+                self._took(families, operation, seconds)
                 families.called(self._meter)
             case Hit(entity, tier, count):
-                families.hits.labels(namespace, families.label(namespace, entity), tier).inc(count)
+                self._count(families.hits, "hits", entity, tier, count)
             case Miss(entity, reason, count):
-                families.misses.labels(namespace, families.label(namespace, entity), reason).inc(count)
+                self._count(families.misses, "misses", entity, reason, count)
             case Load(entity, seconds, error):
-                families.latency.labels(namespace, "load").observe(seconds)
+                self._took(families, "load", seconds)
                 if error is not None:
-                    self._failed(families, entity, "load")
+                    self._count(families.errors, "errors", entity, "load", 1)
             case Failure(kind, entity):
-                self._failed(families, entity, kind)
+                self._count(families.errors, "errors", entity, kind, 1)
             case Evicted(tier, count):
-                families.evictions.labels(namespace, tier).inc(count)
+                families.evictions.labels(self._namespace, tier).inc(count)
             case EngineSize():
                 self._engine_size(families, event)
             case _:
@@ -89,8 +93,18 @@ class Prometheus:
         """Tell Prometheus the near hits and sizes of this moment."""
         self.start().flush()
 
-    def _failed(self, families: Families, entity: str, reason: str) -> None:
-        families.errors.labels(self._namespace, families.label(self._namespace, entity), reason).inc()
+    def _took(self, families: Families, operation: str, seconds: float) -> None:
+        child = self._latencies.get(operation)
+        if child is None:
+            child = self._latencies[operation] = families.latency.labels(self._namespace, operation)
+        child.observe(seconds)
+
+    def _count(self, family: Counter, name: str, entity: str, kind: str, count: int) -> None:
+        label = self._labels.label(entity)
+        child = self._counters.get((name, label, kind))
+        if child is None:
+            child = self._counters[name, label, kind] = family.labels(self._namespace, label, kind)
+        child.inc(count)
 
     def _engine_size(self, families: Families, event: EngineSize) -> None:
         if event.used_bytes is not None:

@@ -1,0 +1,115 @@
+"""The near store holds no more than it may."""
+
+import threading
+
+import pytest
+
+from nearcache._core.missing import MISS
+from nearcache.near.store import ENTRY_OVERHEAD, Limit, Store
+from tests.unit.near.helpers import FAR, Clock, keep
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def source(clock):
+    return Store(Limit(), clock, source=True)
+
+
+def test_entries_are_bounded_and_evictions_told_by_entity():
+    gone: list[str] = []
+    store = Store(Limit(entries=2), Clock(), on_evict=gone.append)
+    for key in ("users:1", "orders:1", "orders:2"):
+        keep(store, key)
+    assert (len(store), store.evictions, gone) == (2, 1, ["users"])
+
+
+def test_an_eviction_callback_may_use_the_store_from_another_thread():
+    store = Store(Limit(entries=1), Clock(), on_evict=lambda _entity: elsewhere())
+
+    def elsewhere() -> None:
+        thread = threading.Thread(target=store.clear)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+
+    keep(store, "users:1")
+    keep(store, "users:2")
+    assert store.evictions == 1
+
+
+def test_sizes_count_key_value_record_and_bookkeeping(source):
+    source.put("users:1", b"x" * 50, FAR)
+    assert source.size_bytes == ENTRY_OVERHEAD + 7 + 50
+    keep(source, "users:1", size=30)
+    assert source.size_bytes == ENTRY_OVERHEAD + 7 + 50 + 30
+    source.put("users:1", b"x", FAR)
+    assert source.size_bytes == ENTRY_OVERHEAD + 7 + 1
+
+
+def test_bytes_are_bounded():
+    store = Store(Limit(bytes=10 * (ENTRY_OVERHEAD + 107)), Clock())
+    for number in range(30):
+        assert keep(store, f"users:{number % 10}{number}", size=100 - len(str(number % 10)))
+        assert store.size_bytes <= 10 * (ENTRY_OVERHEAD + 107)
+    assert len(store) >= 9
+
+
+def test_a_value_larger_than_the_limit_is_not_kept():
+    store = Store(Limit(bytes=5_000), Clock())
+    keep(store, "users:1")
+    assert not keep(store, "users:2", size=5_000)
+    assert (store.lookup("users:1"), store.lookup("users:2"), store.evictions) == ("value", MISS, 0)
+
+
+def test_a_served_form_that_does_not_fit_leaves_the_record():
+    store = Store(Limit(bytes=5_000), Clock(), source=True)
+    store.put("users:1", b"raw", FAR)
+    assert not keep(store, "users:1", size=5_000)
+    assert store.raw("users:1") == b"raw"
+
+
+def test_a_record_larger_than_the_limit_replaces_the_old_one_by_nothing():
+    gone: list[str] = []
+    store = Store(Limit(bytes=5_000), Clock(), source=True, on_evict=gone.append)
+    store.put("users:1", b"old", FAR)
+    store.put("users:1", b"x" * 5_000, FAR)
+    assert (store.raw("users:1"), store.size_bytes, gone) == (None, 0, ["users"])
+
+
+def test_a_record_that_grows_makes_room_and_stays():
+    store = Store(Limit(bytes=3_000), Clock(), source=True)
+    for key in ("users:1", "users:2", "users:3"):
+        store.put(key, b"x" * 100, FAR)
+    store.put("users:1", b"x" * 2_000, FAR)
+    assert store.raw("users:1") == b"x" * 2_000
+    assert store.size_bytes <= 3_000
+
+
+@pytest.mark.parametrize("limit", [Limit(entries=0), Limit(bytes=0)])
+def test_a_store_without_room_keeps_nothing(limit):
+    store = Store(limit, Clock(), source=True)
+    store.put("users:1", b"raw", FAR)
+    assert (store.raw("users:1"), len(store), store.size_bytes) == (None, 0, 0)
+    assert not keep(Store(limit, Clock()), "users:1")
+
+
+def test_both_limits_hold():
+    store = Store(Limit(entries=3, bytes=4 * (ENTRY_OVERHEAD + 20)), Clock())
+    for number in range(9):
+        keep(store, f"users:{number}")
+        assert len(store) <= 3
+    keep(store, "users:big", size=2 * ENTRY_OVERHEAD)
+    assert store.size_bytes <= 4 * (ENTRY_OVERHEAD + 20)
+
+
+def test_an_entry_that_expired_before_it_had_to_leave_is_no_eviction(clock):
+    gone: list[str] = []
+    store = Store(Limit(entries=1), clock, on_evict=gone.append)
+    keep(store, "users:1", deadline=clock.now + 5)
+    clock.now += 5
+    keep(store, "users:2")
+    assert (store.evictions, store.expirations, gone) == (0, 1, [])
