@@ -5,7 +5,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 from nearcache.backends.redis.connect import Command, Endpoint, Route
@@ -30,22 +30,25 @@ class _Home:
         self._current: Stream | None = None
         self._opening: asyncio.Task[Stream] | None = None
         self._ended = False
-        self._guard = _until_the_loop_ends(link, self)
+        self._guard = _until_the_loop_ends(weakref.ref(link), self)
 
     @property
-    def size(self) -> int:
-        """The number of open connections."""
-        return len(self._streams)
+    def streams(self) -> list[Stream]:
+        """The open connections."""
+        if any(stream.ended for stream in self._streams):
+            self._streams = [stream for stream in self._streams if not stream.ended]
+        return self._streams
 
     async def fill(self, count: int) -> None:
         """Open connections until there are `count`."""
-        while len(self._streams) < count:
+        while len(self.streams) < count:
             await self._another()
 
     async def call(self, commands: tuple[Command, ...]) -> list[Any]:
         """Send commands on the connection of this turn of the loop and return the replies."""
         started = self.loop.time()
-        stream = self._current if self._current and self._current.filling else self._best()
+        current = self._current
+        stream = current if current is not None and current.filling else self._best()
         if stream is None:
             stream = await self._another()
         return await stream.submit(commands, max(started, stream.begun) + self._spec.timeout)
@@ -59,7 +62,7 @@ class _Home:
     def end(self) -> None:
         """Close all connections."""
         self._ended = True
-        for stream in self._streams.copy():
+        for stream in self._streams:
             stream.end()
 
     async def aclose(self) -> None:
@@ -72,10 +75,11 @@ class _Home:
             stream.abandon()
 
     def _best(self) -> Stream | None:
-        if not self._streams:
+        streams = self.streams
+        if not streams:
             return None
-        self._current = best = min(self._streams, key=_load)
-        if best.load >= CROWDED and len(self._streams) < self._spec.pool_max:
+        self._current = best = min(streams, key=_load)
+        if best.load >= CROWDED and len(streams) < self._spec.pool_max:
             _ = self._ensure_opening()  # for later calls; this one does not wait for it
         return best
 
@@ -107,7 +111,7 @@ class _Home:
         return stream
 
     async def _greeted(self, endpoint: Endpoint) -> Stream:
-        stream = await _connected(endpoint, self._spec.timeout, self._remove)
+        stream = await _connected(endpoint, self._spec.timeout)
         try:
             await stream.greet(endpoint)
         except BaseException:
@@ -120,12 +124,6 @@ class _Home:
             stream.end()
             raise BackendUnavailableError("the connection was closed while it was being opened").unsent()
         self._streams.append(stream)
-
-    def _remove(self, stream: Stream) -> None:
-        if stream in self._streams:
-            self._streams.remove(stream)
-        if self._current is stream:
-            self._current = None
 
 
 class AwaitingLink:
@@ -169,10 +167,11 @@ class AwaitingLink:
             home.abandon()
         self._reset()
 
-    def forget(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Drop the connections of a loop that ended."""
+    def forget(self, home: _Home) -> None:
+        """Let go of the connections of a loop that ended."""
         with self._lock:
-            self._homes.pop(loop, None)
+            if self._homes.get(home.loop) is home:
+                del self._homes[home.loop]
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
@@ -192,12 +191,17 @@ class AwaitingLink:
         return home
 
 
-async def _until_the_loop_ends(link: AwaitingLink, home: _Home) -> AsyncGenerator[None]:
-    """Wait in the list of generators that a loop closes when it is shut down, and close the connections then."""
+async def _until_the_loop_ends(link: "weakref.ref[AwaitingLink]", home: _Home) -> AsyncGenerator[None]:
+    """Wait in the list of generators that a loop closes when it is shut down, and close the connections then.
+
+    The loop does the same with a generator that is collected as garbage, so a link that is dropped closes too.
+    """
     try:
         yield
     finally:
-        link.forget(home.loop)
+        owner = link()
+        if owner is not None:
+            owner.forget(home)
         home.end()
         await asyncio.sleep(0)  # the turn in which the transports close their sockets
 
@@ -214,13 +218,13 @@ async def _present_endpoint(route: Route) -> Endpoint:
     return route.endpoint() if route.fixed else await asyncio.to_thread(route.endpoint)
 
 
-async def _connected(endpoint: Endpoint, seconds: float, gone: Callable[[Stream], None]) -> Stream:
+async def _connected(endpoint: Endpoint, seconds: float) -> Stream:
     loop = asyncio.get_running_loop()
     if endpoint.path:
-        _, stream = await loop.create_unix_connection(lambda: Stream(seconds, gone), endpoint.path)
+        _, stream = await loop.create_unix_connection(lambda: Stream(seconds), endpoint.path)
         return stream
     transport, stream = await loop.create_connection(
-        lambda: Stream(seconds, gone), endpoint.host, endpoint.port, ssl=endpoint.tls()
+        lambda: Stream(seconds), endpoint.host, endpoint.port, ssl=endpoint.tls()
     )
     endpoint.tune(transport.get_extra_info("socket"))
     return stream

@@ -1,5 +1,6 @@
 """Blocking connections: each call has one to itself, from a pool that survives forks and interrupts."""
 
+import contextlib
 import os
 import socket
 import threading
@@ -55,8 +56,8 @@ class Wire:
         endpoint.check_greeting(self.call(pack(greeting), len(greeting), deadline))
 
     def fit(self) -> bool:
-        """Return whether nothing has happened to the connection since its last use; one cheap system call."""
-        return not self._stale()
+        """Return whether nothing is left or has come since the last reply, not even the end; one cheap system call."""
+        return not self._reader.has_data() and not self._stale()
 
     def call(self, request: bytes, expected: int, deadline: float) -> list[Any]:
         """Send the request and return its replies; after an exception the wire is of no use."""
@@ -213,10 +214,9 @@ class Pool:
 
     def _claim(self) -> Wire:
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
-            if self._has_room():
-                return self._admit()
+            wire = self._available()
+            if wire is not None:
+                return wire
             waiter = _Waiter()
             self._waiters.append(waiter)
         return self._wait(waiter, time.monotonic() + self._timeout)
@@ -231,20 +231,30 @@ class Pool:
 
     def _look(self, waiter: _Waiter) -> Wire | None:
         with self._lock:
-            if waiter.wire is None and self._has_room():
-                self._waiters.remove(waiter)
-                waiter.wire = self._admit()
+            if waiter.wire is None and (wire := self._available()) is not None:
+                self._forget(waiter)
+                waiter.wire = wire
             return waiter.wire
 
     def _leave(self, waiter: _Waiter) -> Wire:
         with self._lock:
             if waiter.wire is not None:
                 return waiter.wire
-            self._waiters.remove(waiter)
+            self._forget(waiter)
         raise BackendTimeoutError(
             f"all {self._size} connections stayed in use for {self._timeout:g} s; "
             "raise CACHE_POOL_MAX_SIZE (connections) or CACHE_POOL_TIMEOUT (milliseconds)"
         ).unsent()
+
+    def _available(self) -> Wire | None:
+        if self._idle:
+            return self._idle.pop()
+        return self._admit() if self._has_room() else None
+
+    def _forget(self, waiter: _Waiter) -> None:
+        # It is not in line any more if an interrupt came between its turn and the handing over.
+        with contextlib.suppress(ValueError):
+            self._waiters.remove(waiter)
 
     def _pass_on(self, wire: Wire) -> None:
         if self._waiters:

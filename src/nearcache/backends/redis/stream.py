@@ -34,14 +34,12 @@ class Stream(asyncio.Protocol):
     """A connection whose calls are written once per turn of the loop, in the order of submission.
 
     A caller that was cancelled keeps its place in the line, so that its reply is read and dropped. When a reply is
-    overdue, or something arrives that nobody asked for, all calls fail and the connection is closed. `gone` is told
-    when it ended.
+    overdue, or something arrives that nobody asked for, all calls fail and the connection is closed: `ended` is true.
     """
 
-    def __init__(self, timeout: float, gone: Callable[["Stream"], None]) -> None:
+    def __init__(self, timeout: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._timeout = timeout
-        self._gone = gone
         self._transport: asyncio.Transport | None = None
         self._reader = reader()
         self._calls: deque[_Call] = deque()
@@ -165,7 +163,6 @@ class Stream(asyncio.Protocol):
             self._timer.cancel()
         if self._transport is not None:
             self._transport.abort()
-        self._gone(self)
         calls = list(self._calls)
         self._calls.clear()
         for call in calls:

@@ -1,0 +1,145 @@
+"""What the tests of the Redis backend share: building backends, and servers that misbehave on purpose."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar
+
+import hiredis
+
+from nearcache.backends.redis import RedisBackend, build
+from nearcache.backends.registry import BackendSpec, Flavour
+
+T = TypeVar("T")
+PATIENCE = 10.0
+HELLO = b"%1\r\n+proto\r\n:3\r\n"
+OK = b"+OK\r\n"
+
+
+def made(url: str, flavour: Flavour, namespace: str, **options: Any) -> RedisBackend:
+    """Build a backend; the pool starts with one connection unless the test says otherwise."""
+    return build(BackendSpec(url, namespace, **{"pool_min": 1, **options}), flavour)
+
+
+def drive(work: Coroutine[Any, Any, T]) -> T:
+    """Finish a coroutine that never suspends."""
+    try:
+        work.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    work.close()
+    raise AssertionError("a blocking backend suspended")
+
+
+def eventually(true: Callable[[], object], what: str) -> None:
+    """Poll until `true` returns something true; fail after some seconds."""
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        time.sleep(0.002)
+
+
+Handler = Callable[[list[bytes]], bytes | None]
+"""From one command to the bytes of its reply; None closes the connection."""
+
+
+class FakeServer:
+    """A TCP server that speaks enough RESP to be greeted, and then answers as the test says.
+
+    `answer` gets each command after the greeting. `sending` may send the reply's bytes in its own way.
+    """
+
+    def __init__(
+        self, answer: Handler, sending: Callable[[socket.socket, bytes], None] = socket.socket.sendall
+    ) -> None:
+        self._answer = answer
+        self._sending = sending
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._connections: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self.accepted = 0
+        self.commands: list[list[bytes]] = []
+        self._start(self._accept)
+
+    @property
+    def url(self) -> str:
+        """The address of this server."""
+        return f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+
+    def close(self) -> None:
+        """End all connections and threads."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.hang_up()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+
+    def hang_up(self) -> None:
+        """End the connections there are."""
+        for connection in self._connections.copy():
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _start(self, work: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(target=work, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self.accepted += 1
+                self._connections.append(connection)
+                self._start(self._serve, connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        reader = hiredis.Reader()
+        with contextlib.suppress(OSError), connection:
+            while data := connection.recv(65536):
+                reader.feed(data)
+                while (command := reader.gets()) is not False:
+                    if not self._reply(connection, command):
+                        return
+
+    def _reply(self, connection: socket.socket, command: list[bytes]) -> bool:
+        if command[0] in (b"HELLO", b"CLIENT", b"SELECT"):
+            connection.sendall(HELLO if command[0] == b"HELLO" else OK)
+            return True
+        if command[0] == b"TIME":
+            connection.sendall(b"*2\r\n$1\r\n1\r\n$1\r\n0\r\n")
+            return True
+        self.commands.append(command)
+        answer = self._answer(command)
+        if answer is not None:
+            self._sending(connection, answer)
+        return answer is not None
+
+
+@contextlib.contextmanager
+def fake_server(
+    answer: Handler, sending: Callable[[socket.socket, bytes], None] = socket.socket.sendall
+) -> Iterator[FakeServer]:
+    """Run a fake server for the `with` block."""
+    server = FakeServer(answer, sending)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def bulk(value: bytes) -> bytes:
+    """The reply that is this value."""
+    return b"$%d\r\n%b\r\n" % (len(value), value)
+
+
+def dripping(connection: socket.socket, data: bytes) -> None:
+    """Send a byte at a time, each well within any timeout of a single receive."""
+    for place in range(len(data)):
+        connection.sendall(data[place : place + 1])
+        time.sleep(0.02)

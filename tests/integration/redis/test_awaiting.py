@@ -1,0 +1,488 @@
+"""Awaiting connections: many calls on few sockets, cancellation, time budgets, loops and forks."""
+
+import asyncio
+import gc
+import os
+import random
+import signal
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from nearcache.backends.base import Item
+from nearcache.backends.redis import RedisBackend
+from nearcache.backends.redis.aio import AwaitingLink
+from nearcache.backends.redis.stream import Stream
+from nearcache.errors import BackendTimeoutError, BackendUnavailableError
+from tests.integration.redis.helpers import PATIENCE, bulk, dripping, fake_server, made
+from tests.servers import RedisServer
+
+KEYS = [f"k:{i}" for i in range(64)]
+
+
+def streams_of(backend: RedisBackend) -> list[Stream]:
+    """The connections of the running loop."""
+    link = backend._link
+    assert isinstance(link, AwaitingLink)
+    home = link._homes.get(asyncio.get_running_loop())
+    return home.streams if home is not None else []
+
+
+async def fill(backend: RedisBackend) -> None:
+    """Store under every key its own name, so that a mixed-up reply shows."""
+    await backend.set_many([Item(key, key.encode(), 600) for key in KEYS])
+
+
+async def check(backend: RedisBackend, key: str) -> None:
+    """Read in several ways; each answer must be the one of this key."""
+    assert await backend.get(key) == key.encode()
+    assert await backend.get_many([key, "absent", key]) == [key.encode(), None, key.encode()]
+    assert len(await backend.remaining([key, key])) == 2
+
+
+async def eventually(true: Any, what: str) -> None:
+    """Poll until `true()` returns something true; fail after some seconds."""
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        await asyncio.sleep(0.002)
+
+
+def clients(server: RedisServer) -> set[bytes]:
+    """The ids of this library's connections, as the server sees them."""
+    lines = server.command("CLIENT", "LIST").splitlines()
+    return {line.split()[0] for line in lines if b"name=nearcache" in line}
+
+
+async def test_a_thousand_calls_at_once_get_their_own_answers_on_one_trip(own_server: RedisServer):
+    backend = made(own_server.unix_url, "async", "t")
+    await backend.set_many([Item(f"n:{i}", b"%d" % i, 600) for i in range(1000)])
+    reads = int(own_server.info()["total_reads_processed"])
+    answers = await asyncio.gather(*(backend.get(f"n:{i}") for i in range(1000)))
+    assert answers == [b"%d" % i for i in range(1000)]
+    assert int(own_server.info()["total_reads_processed"]) - reads < 100
+    assert len(clients(own_server)) <= 2
+    await backend.close()
+
+
+async def test_calls_of_one_turn_take_effect_in_the_order_of_submission(valkey_server: RedisServer, namespace: str):
+    backend = made(valkey_server.unix_url, "async", namespace, pool_min=3)
+    await backend.open()
+    for _ in range(50):
+        _, first, _, second, deleted, third = await asyncio.gather(
+            backend.set(Item("a", b"1", 60)),
+            backend.get("a"),
+            backend.set(Item("a", b"2", 60)),
+            backend.get("a"),
+            backend.delete(["a"]),
+            backend.get("a"),
+        )
+        assert (first, second, deleted, third) == (b"1", b"2", 1, None)
+    await backend.close()
+
+
+async def test_open_connects_the_minimum_and_close_may_be_called_twice(own_server: RedisServer):
+    backend = made(own_server.unix_url, "async", "t", pool_min=4)
+    await backend.open()
+    await backend.open()
+    assert len(clients(own_server)) == 4
+    await backend.close()
+    await backend.close()
+    await eventually(lambda: not clients(own_server), "connections end")
+    assert await backend.get("a") is None
+    await backend.close()
+
+
+async def test_crowded_connections_get_company_up_to_the_maximum():
+    let_go = threading.Event()
+
+    def answer(command: list[bytes]) -> bytes:
+        let_go.wait(PATIENCE)
+        return bulk(command[-1])
+
+    with fake_server(answer) as server:
+        backend = made(server.url, "async", "t", pool_max=3, timeout=PATIENCE)
+        tasks: list[asyncio.Task[bytes | None]] = []
+        for _ in range(40):
+            tasks += [asyncio.create_task(backend.get("a")) for _ in range(100)]
+            await asyncio.sleep(0.005)
+        await eventually(lambda: server.accepted == 3, "two more connections")
+        let_go.set()
+        assert set(await asyncio.gather(*tasks)) == {b"t:a"}
+        assert server.accepted == 3
+        await backend.close()
+
+
+async def steps(count: int) -> None:
+    """Let the loop turn some times."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_a_cancelled_call_never_leaves_its_reply_to_another(valkey_server: RedisServer, namespace: str):
+    backend = made(valkey_server.unix_url, "async", namespace)
+    await fill(backend)
+    draw = random.Random(11)
+    cancelled = 0
+    for turn in range(600):
+        victims = [asyncio.create_task(check(backend, draw.choice(KEYS))) for _ in range(3)]
+        others = [asyncio.create_task(check(backend, draw.choice(KEYS))) for _ in range(3)]
+        await steps(turn % 12)
+        for victim in victims:
+            victim.cancel()
+        outcomes = await asyncio.gather(*victims, return_exceptions=True)
+        assert all(outcome is None or isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+        cancelled += sum(outcome is not None for outcome in outcomes)
+        await asyncio.gather(*others)
+    assert cancelled > 600
+    await asyncio.gather(*(check(backend, key) for key in KEYS))
+    assert len(streams_of(backend)) == 1
+    await backend.close()
+
+
+async def test_a_call_cancelled_while_connecting_costs_the_others_nothing(valkey_server: RedisServer, namespace: str):
+    first = made(valkey_server.unix_url, "async", namespace)
+    await fill(first)
+    await first.close()
+    cancelled = 0
+    for turn in range(60):
+        backend = made(valkey_server.unix_url, "async", namespace)
+        victim = asyncio.create_task(check(backend, KEYS[0]))
+        other = asyncio.create_task(check(backend, KEYS[1]))
+        await steps(turn % 20)
+        cancelled += victim.cancel()
+        await asyncio.gather(victim, return_exceptions=True)
+        await other
+        assert len(streams_of(backend)) == 1
+        await backend.close()
+    assert cancelled > 10
+
+
+async def test_a_silent_engine_costs_the_time_budget_and_the_connection(own_server: RedisServer):
+    backend = made(own_server.unix_url, "async", "t", timeout=0.2)
+    await fill(backend)
+    before = clients(own_server)
+    own_server.pause()
+    began = time.monotonic()
+    outcomes = await asyncio.gather(*(backend.get(key) for key in KEYS), return_exceptions=True)
+    assert 0.19 <= time.monotonic() - began < 2
+    assert {type(outcome) for outcome in outcomes} == {BackendTimeoutError}
+    assert str(outcomes[7]) == "GET t:k:7: no answer within 0.2 s"
+    own_server.resume()
+    await asyncio.gather(*(check(backend, key) for key in KEYS))
+    assert not clients(own_server) & before
+    await backend.close()
+
+
+async def test_a_dripping_engine_cannot_stretch_the_time_budget():
+    with fake_server(lambda command: bulk(b"x" * 1000), dripping) as server:
+        backend = made(server.url, "async", "t", timeout=0.3)
+        began = time.monotonic()
+        with pytest.raises(BackendTimeoutError):
+            await backend.get("a")
+        assert 0.29 <= time.monotonic() - began < 2
+        await backend.close()
+
+
+async def test_a_cancelled_call_whose_reply_never_comes_ends_the_connection(own_server: RedisServer):
+    backend = made(own_server.unix_url, "async", "t", timeout=0.2)
+    await fill(backend)
+    own_server.pause()
+    task = asyncio.create_task(backend.get(KEYS[0]))
+    await steps(3)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await eventually(lambda: not streams_of(backend), "the connection is given up")
+    own_server.resume()
+    await check(backend, KEYS[0])
+    await backend.close()
+
+
+async def test_replies_that_came_while_the_loop_was_busy_are_not_late(valkey_server: RedisServer, namespace: str):
+    backend = made(valkey_server.unix_url, "async", namespace, timeout=0.05)
+    await fill(backend)
+    tasks = [asyncio.create_task(backend.get(key)) for key in KEYS]
+    await steps(3)
+    time.sleep(0.2)
+    assert await asyncio.gather(*tasks) == [key.encode() for key in KEYS]
+    await backend.close()
+
+
+async def test_a_server_that_does_not_greet_costs_the_time_budget_and_nothing_was_sent(own_server: RedisServer):
+    backend = made(own_server.unix_url, "async", "t", timeout=0.2)
+    own_server.pause()
+    began = time.monotonic()
+    outcomes = await asyncio.gather(*(backend.get(key) for key in KEYS), return_exceptions=True)
+    assert 0.19 <= time.monotonic() - began < 2
+    assert {(type(outcome), getattr(outcome, "sent", None)) for outcome in outcomes} == {(BackendTimeoutError, False)}
+    assert len({id(outcome) for outcome in outcomes}) == len(KEYS)
+    own_server.resume()
+    assert await backend.get("a") is None
+    await backend.close()
+
+
+async def test_something_that_is_no_engine_is_an_error_that_says_so():
+    with fake_server(lambda command: b"HTTP/1.1 400 Bad Request\r\n\r\n") as server:
+        backend = made(server.url, "async", "t")
+        with pytest.raises(BackendUnavailableError, match="GET t:a: the engine talks nonsense"):
+            await backend.get("a")
+        await backend.close()
+
+
+async def test_an_unasked_word_ends_the_connection_and_is_nobodys_reply():
+    with fake_server(lambda command: bulk(command[-1]) + bulk(b"unasked")) as server:
+        backend = made(server.url, "async", "t")
+        link = backend._link
+        for key in ("a", "b", "c"):
+            assert await link.execute(("GET", key)) == [key.encode()]
+            await eventually(lambda: not streams_of(backend), "the connection is given up")
+        assert server.accepted == 3
+        await backend.close()
+
+
+async def test_a_restarted_engine_is_found_again_without_an_error(own_server: RedisServer):
+    backend = made(own_server.unix_url, "async", "t", pool_min=5)
+    await backend.open()
+    own_server.kill()
+    own_server.start()
+    assert await backend.get("a") is None
+    await backend.set(Item("a", b"1", 60))
+    assert await backend.get("a") == b"1"
+    await backend.close()
+
+
+async def test_calls_under_way_when_the_engine_dies_fail_and_later_ones_name_the_address(own_server: RedisServer):
+    own_server.command("CONFIG", "SET", "requirepass", "secret")
+    backend = made(own_server.url.replace("redis://", "redis://:secret@"), "async", "t")
+    await fill(backend)
+    own_server.pause()
+    tasks = [asyncio.create_task(backend.set(Item(key, b"1", 60))) for key in KEYS]
+    await steps(3)
+    os.kill(own_server.pid, signal.SIGKILL)
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(outcome, BackendUnavailableError) and outcome.sent for outcome in outcomes)
+    own_server.kill()
+    with pytest.raises(BackendUnavailableError, match=r"127\.0\.0\.1.*CACHE_URL") as raised:
+        await backend.get("a")
+    assert raised.value.sent is False
+    assert "secret" not in repr(raised.value)
+    await backend.close()
+
+
+async def test_a_connection_that_broke_before_any_reply_is_replaced_once_where_that_is_safe():
+    answers: list[bytes | None] = [bulk(b"1"), None, bulk(b"2"), None, b"+OK\r\n", None, None]
+    with fake_server(lambda command: answers.pop(0)) as server:
+        backend = made(server.url, "async", "t")
+        assert await backend.get("a") == b"1"
+        assert await backend.get("a") == b"2"
+        with pytest.raises(BackendUnavailableError) as raised:
+            await backend.set(Item("a", b"3", 60))
+        assert raised.value.sent
+        await backend.set(Item("a", b"4", 60))
+        with pytest.raises(BackendUnavailableError):
+            await backend.get("a")
+        assert [command[0] for command in server.commands] == [b"GET"] * 3 + [b"SET"] * 2 + [b"GET"] * 2
+        await backend.close()
+
+
+async def test_closing_fails_the_calls_under_way(own_server: RedisServer):
+    backend = made(own_server.unix_url, "async", "t", timeout=PATIENCE)
+    await fill(backend)
+    own_server.pause()
+    task = asyncio.create_task(backend.get("a"))
+    await steps(3)
+    await backend.close()
+    with pytest.raises(BackendUnavailableError, match="closed"):
+        await task
+
+
+def test_three_loops_one_after_the_other_leave_nothing_open(own_server: RedisServer):
+    backend = made(own_server.unix_url, "async", "t", pool_min=3)
+
+    async def use() -> None:
+        await backend.open()
+        await fill(backend)
+        await asyncio.gather(*(check(backend, key) for key in KEYS))
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            asyncio.run(use())
+            gc.collect()
+    assert [str(warning.message) for warning in seen] == []
+    assert clients(own_server) == set()
+
+
+def test_a_loop_that_is_shut_down_with_calls_under_way_leaves_nothing_open(own_server: RedisServer):
+    backend = made(own_server.unix_url, "async", "t", timeout=PATIENCE)
+    tasks: list[asyncio.Task[bytes | None]] = []
+
+    async def use() -> None:
+        await fill(backend)
+        own_server.pause()
+        tasks.extend(asyncio.create_task(backend.get(key)) for key in KEYS)
+        await steps(3)
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        asyncio.run(use())
+        own_server.resume()
+        assert all(task.cancelled() for task in tasks)
+        gc.collect()
+    assert [str(warning.message) for warning in seen] == []
+    assert clients(own_server) == set()
+
+
+def test_a_backend_dropped_without_closing_closes_its_connections(own_server: RedisServer):
+    async def use() -> None:
+        backend = made(own_server.unix_url, "async", "t")
+        await fill(backend)
+        del backend
+        gc.collect()
+        await eventually(lambda: not clients(own_server), "its connections end")
+
+    asyncio.run(use())
+
+
+def run_in_threads(*works: Coroutine[Any, Any, None]) -> None:
+    """Run each in a loop of its own in a thread of its own; the first failure fails the test."""
+    failures: list[BaseException] = []
+
+    def run(work: Coroutine[Any, Any, None]) -> None:
+        try:
+            asyncio.run(work)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    if failures:
+        raise failures[0]
+
+
+def test_two_loops_in_two_threads_share_one_backend(own_server: RedisServer):
+    backend = made(own_server.unix_url, "async", "t", pool_min=2)
+
+    async def use(seed: int) -> None:
+        draw = random.Random(seed)
+        await fill(backend)
+        for _ in range(30):
+            await asyncio.gather(*(check(backend, draw.choice(KEYS)) for _ in range(20)))
+
+    run_in_threads(use(1), use(2))
+    assert clients(own_server) == set()
+
+
+def test_closing_in_one_loop_closes_the_connections_of_another(own_server: RedisServer):
+    backend = made(own_server.unix_url, "async", "t")
+    ready, closed = threading.Event(), threading.Event()
+
+    async def hold() -> None:
+        await fill(backend)
+        (mine,) = streams_of(backend)
+        ready.set()
+        await eventually(lambda: mine.ended, "the other loop closed")
+        closed.set()
+        await check(backend, KEYS[0])
+
+    async def close() -> None:
+        assert await asyncio.to_thread(ready.wait, PATIENCE)
+        await backend.close()
+        assert await asyncio.to_thread(closed.wait, PATIENCE)
+
+    run_in_threads(hold(), close())
+
+
+def in_child(work: Coroutine[Any, Any, None]) -> int:
+    """Fork, run `work` in a new loop in the child, and return the child's exit code: 0 if nothing was raised."""
+    pid = os.fork()
+    if pid:
+        work.close()
+        return pid
+    code = 1
+    try:
+        asyncio.run(work)
+        code = 0
+    except BaseException as error:
+        os.write(2, f"child: {error!r}\n".encode())
+    finally:
+        os._exit(code)
+
+
+async def reap(pid: int) -> int:
+    """Wait for a child, the loop turning, and return its exit code."""
+    return os.waitstatus_to_exitcode((await asyncio.to_thread(os.waitpid, pid, 0))[1])
+
+
+async def test_a_fork_inside_a_running_loop_leaves_the_parents_connections_alone(own_server: RedisServer):
+    backend = made(own_server.unix_url, "async", "t", pool_min=3)
+    await backend.open()
+    await fill(backend)
+    before = clients(own_server)
+
+    async def child() -> None:
+        await asyncio.gather(*(check(backend, key) for key in KEYS))
+        await backend.close()
+        gc.collect()
+
+    calls = [asyncio.create_task(check(backend, key)) for key in KEYS]
+    await steps(1)
+    pids = [in_child(child()) for _ in range(3)]
+    await asyncio.gather(*calls)
+    for pid in pids:
+        assert await reap(pid) == 0
+    await asyncio.gather(*(check(backend, key) for key in KEYS))
+    await eventually(lambda: clients(own_server) == before, "only the parent's connections are left")
+    await backend.close()
+
+
+async def test_a_connection_the_parent_closed_is_closed_for_the_server_although_a_child_lives(
+    own_server: RedisServer,
+):
+    backend = made(own_server.unix_url, "async", "t")
+    await backend.open()
+    ours, theirs = socket.socketpair()
+
+    async def child() -> None:
+        theirs.recv(1)
+
+    pid = in_child(child())
+    await backend.close()
+    try:
+        await eventually(lambda: not clients(own_server), "the parent's connections end")
+    finally:
+        ours.send(b"x")
+        assert await reap(pid) == 0
+        ours.close()
+        theirs.close()
+
+
+async def test_an_address_that_is_asked_for_is_asked_in_a_thread_and_before_each_connection(own_server: RedisServer):
+    from nearcache.backends.redis import link
+    from nearcache.backends.registry import BackendSpec
+
+    asked: list[int] = []
+
+    def address() -> str:
+        asked.append(threading.get_ident())
+        return own_server.unix_url
+
+    way = link(BackendSpec("embedded://", "t"), "async", address)
+    assert asked == []
+    await way.execute(("PING",))
+    await way.execute(("PING",))
+    assert len(asked) == 1
+    assert asked[0] != threading.get_ident()
+    await way.close()
+    await way.execute(("PING",))
+    assert len(asked) == 2
+    await way.close()

@@ -1,0 +1,439 @@
+"""Blocking connections: the pool, time budgets, interrupts, forks, and engines that go away."""
+
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import pytest
+
+from nearcache.backends.base import Item
+from nearcache.backends.redis import RedisBackend
+from nearcache.backends.redis.blocking import BlockingLink
+from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
+from tests.integration.redis.helpers import FakeServer, bulk, drive, dripping, eventually, fake_server, made
+from tests.servers import RedisServer
+
+KEYS = [f"k:{i}" for i in range(64)]
+
+
+def link_of(backend: RedisBackend) -> BlockingLink:
+    """The connections behind a backend."""
+    link = backend._link
+    assert isinstance(link, BlockingLink)
+    return link
+
+
+def fill(backend: RedisBackend) -> None:
+    """Store under every key its own name, so that a mixed-up reply shows."""
+    drive(backend.set_many([Item(key, key.encode(), 600) for key in KEYS]))
+
+
+def check(backend: RedisBackend, key: str) -> None:
+    """Read in several ways; each answer must be the one of this key."""
+    assert drive(backend.get(key)) == key.encode()
+    assert drive(backend.get_many([key, "absent", key])) == [key.encode(), None, key.encode()]
+    assert len(drive(backend.remaining([key, key]))) == 2
+
+
+def clients(server: RedisServer) -> set[bytes]:
+    """The ids of this library's connections, as the server sees them."""
+    lines = server.command("CLIENT", "LIST").splitlines()
+    return {line.split()[0] for line in lines if b"name=nearcache" in line}
+
+
+def test_open_connects_the_minimum_ahead_and_close_may_be_called_twice(own_server: RedisServer):
+    backend = made(own_server.unix_url, "sync", "t", pool_min=4)
+    assert clients(own_server) == set()
+    drive(backend.open())
+    assert len(clients(own_server)) == 4
+    drive(backend.open())
+    assert len(clients(own_server)) == 4
+    drive(backend.close())
+    drive(backend.close())
+    eventually(lambda: not clients(own_server), "connections end")
+    assert drive(backend.get("a")) is None
+    drive(backend.close())
+
+
+def test_calls_one_after_the_other_share_the_most_recent_connection(own_server: RedisServer):
+    backend = made(own_server.unix_url, "sync", "t", pool_min=3)
+    drive(backend.open())
+    before = clients(own_server)
+    for _ in range(50):
+        drive(backend.get("a"))
+    assert clients(own_server) == before
+    drive(backend.close())
+
+
+def test_never_more_connections_than_the_maximum_however_many_threads(own_server: RedisServer):
+    backend = made(own_server.unix_url, "sync", "t", pool_max=4)
+    fill(backend)
+    most = [0]
+
+    def work(seed: int) -> None:
+        draw = random.Random(seed)
+        for _ in range(150):
+            check(backend, draw.choice(KEYS))
+            most[0] = max(most[0], len(link_of(backend)._pool))
+
+    run_threads(work, 16)
+    assert most[0] == 4
+    assert len(clients(own_server)) == 4
+    drive(backend.close())
+
+
+def run_threads(work: Callable[[int], object], count: int) -> None:
+    """Run `work(number)` in threads; the first failure fails the test."""
+    failures: list[BaseException] = []
+
+    def guarded(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    if failures:
+        raise failures[0]
+
+
+@pytest.fixture
+def held() -> Iterator[tuple[FakeServer, threading.Event]]:
+    """A server that answers only once the event is set."""
+    let_go = threading.Event()
+
+    def answer(command: list[bytes]) -> bytes:
+        let_go.wait(10)
+        return bulk(command[-1])
+
+    with fake_server(answer) as server:
+        yield server, let_go
+        let_go.set()
+
+
+def test_waiting_too_long_for_a_connection_says_so_and_names_the_settings(held: tuple[FakeServer, threading.Event]):
+    server, let_go = held
+    backend = made(server.url, "sync", "t", pool_max=1, pool_timeout=0.05, timeout=5.0)
+    holder = threading.Thread(target=lambda: drive(backend.get("a")))
+    holder.start()
+    eventually(lambda: server.commands, "the only connection is in use")
+    began = time.monotonic()
+    with pytest.raises(BackendTimeoutError, match="CACHE_POOL_MAX_SIZE.*CACHE_POOL_TIMEOUT") as raised:
+        drive(backend.get("b"))
+    assert 0.05 <= time.monotonic() - began < 2
+    assert raised.value.sent is False
+    let_go.set()
+    holder.join(10)
+    assert drive(backend.get("b")) == b"t:b"
+    assert server.accepted == 1
+    drive(backend.close())
+
+
+def test_a_waiter_gets_the_connection_that_is_given_back(held: tuple[FakeServer, threading.Event]):
+    server, let_go = held
+    backend = made(server.url, "sync", "t", pool_max=1, timeout=10.0)
+    answers: dict[str, bytes | None] = {}
+
+    def ask(key: str) -> None:
+        answers[key] = drive(backend.get(key))
+
+    threads = [threading.Thread(target=ask, args=(f"k{i}",)) for i in range(5)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: len(link_of(backend)._pool._waiters) == 4, "four wait")
+    let_go.set()
+    for thread in threads:
+        thread.join(10)
+    assert answers == {f"k{i}": f"t:k{i}".encode() for i in range(5)}
+    assert server.accepted == 1
+    drive(backend.close())
+
+
+def test_a_waiter_gets_a_new_connection_in_the_place_of_a_broken_one(held: tuple[FakeServer, threading.Event]):
+    server, let_go = held
+    backend = made(server.url, "sync", "t", pool_max=1, timeout=10.0)
+    failed: list[BaseException] = []
+    answers: list[bytes | None] = []
+
+    def first() -> None:
+        try:
+            drive(backend.get("a"))
+        except BackendError as error:
+            failed.append(error)
+
+    holder = threading.Thread(target=first)
+    holder.start()
+    eventually(lambda: server.commands, "the only connection is in use")
+    waiter = threading.Thread(target=lambda: answers.append(drive(backend.get("b"))))
+    waiter.start()
+    eventually(lambda: link_of(backend)._pool._waiters, "somebody waits")
+    server.hang_up()
+    holder.join(10)
+    let_go.set()
+    waiter.join(10)
+    assert isinstance(failed[0], BackendUnavailableError)
+    assert answers == [b"t:b"]
+    drive(backend.close())
+
+
+def test_a_silent_engine_costs_the_time_budget_and_the_connection(own_server: RedisServer):
+    backend = made(own_server.unix_url, "sync", "t", timeout=0.2)
+    fill(backend)
+    before = clients(own_server)
+    own_server.pause()
+    began = time.monotonic()
+    with pytest.raises(BackendTimeoutError, match="GET t:k:1: no answer within 0.2 s") as raised:
+        drive(backend.get("k:1"))
+    assert 0.19 <= time.monotonic() - began < 2
+    assert raised.value.sent
+    own_server.resume()
+    check(backend, "k:2")
+    assert not clients(own_server) & before
+    drive(backend.close())
+
+
+def test_a_dripping_engine_cannot_stretch_the_time_budget():
+    with fake_server(lambda command: bulk(b"x" * 1000), dripping) as server:
+        backend = made(server.url, "sync", "t", timeout=0.3)
+        began = time.monotonic()
+        with pytest.raises(BackendTimeoutError):
+            drive(backend.get("a"))
+        assert 0.29 <= time.monotonic() - began < 2
+        drive(backend.close())
+
+
+def test_a_server_that_does_not_greet_costs_the_time_budget_and_nothing_was_sent(own_server: RedisServer):
+    backend = made(own_server.unix_url, "sync", "t", timeout=0.2)
+    own_server.pause()
+    with pytest.raises(BackendTimeoutError, match="did not greet") as raised:
+        drive(backend.set(Item("a", b"1", 60)))
+    assert raised.value.sent is False
+    own_server.resume()
+    assert drive(backend.get("a")) is None
+    drive(backend.close())
+
+
+def test_something_that_is_no_engine_is_an_error_that_says_so():
+    with fake_server(lambda command: b"HTTP/1.1 400 Bad Request\r\n\r\n") as server:
+        backend = made(server.url, "sync", "t")
+        with pytest.raises(BackendUnavailableError, match="GET t:a: the connection broke"):
+            drive(backend.get("a"))
+        drive(backend.close())
+
+
+def test_a_restarted_engine_is_found_again_without_an_error(own_server: RedisServer):
+    backend = made(own_server.unix_url, "sync", "t", pool_min=5)
+    drive(backend.open())
+    own_server.kill()
+    own_server.start()
+    drive(backend.set(Item("a", b"1", 60)))
+    assert drive(backend.get("a")) == b"1"
+    drive(backend.close())
+
+
+def test_a_missing_engine_is_named_without_credentials(own_server: RedisServer):
+    backend = made(own_server.url.replace("redis://", "redis://user:secret@"), "sync", "t")
+    own_server.kill()
+    with pytest.raises(BackendUnavailableError, match=r"127\.0\.0\.1:\d+ .*CACHE_URL") as raised:
+        drive(backend.get("a"))
+    assert raised.value.sent is False
+    assert "secret" not in repr(raised.value) + repr(raised.value.__cause__)
+    with pytest.raises(BackendUnavailableError):
+        drive(backend.open())
+    assert len(link_of(backend)._pool) == 0
+
+
+def test_a_connection_that_broke_before_any_reply_is_replaced_once_where_that_is_safe():
+    answers: list[bytes | None] = [bulk(b"1"), None, bulk(b"2"), None, b"+OK\r\n", None, None]
+    with fake_server(lambda command: answers.pop(0)) as server:
+        backend = made(server.url, "sync", "t")
+        assert drive(backend.get("a")) == b"1"
+        assert drive(backend.get("a")) == b"2"
+        with pytest.raises(BackendUnavailableError) as raised:
+            drive(backend.set(Item("a", b"3", 60)))
+        assert raised.value.sent
+        drive(backend.set(Item("a", b"4", 60)))
+        with pytest.raises(BackendUnavailableError):
+            drive(backend.get("a"))
+        assert [command[0] for command in server.commands] == [b"GET"] * 3 + [b"SET"] * 2 + [b"GET"] * 2
+        drive(backend.close())
+
+
+def test_a_connection_that_broke_after_a_part_of_the_reply_is_not_retried():
+    def answer(command: list[bytes]) -> bytes:
+        return bulk(b"whole") if command[1] == b"t:a" else b"$5\r\nhal"
+
+    def send_and_hang_up(connection: socket.socket, data: bytes) -> None:
+        connection.sendall(data)
+        if not data.endswith(b"\r\n"):
+            connection.close()
+
+    with fake_server(answer, send_and_hang_up) as server:
+        backend = made(server.url, "sync", "t")
+        assert drive(backend.get("a")) == b"whole"
+        with pytest.raises(BackendUnavailableError):
+            drive(backend.get("b"))
+        assert len(server.commands) == 2
+        drive(backend.close())
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_an_unasked_word_on_an_idle_connection_is_never_taken_for_a_reply(later: bool):
+    def send_more(connection: socket.socket, data: bytes) -> None:
+        if later:
+            connection.sendall(data)
+            time.sleep(0.01)
+            connection.sendall(bulk(b"unasked"))
+        else:
+            connection.sendall(data + bulk(b"unasked"))
+
+    with fake_server(lambda command: bulk(command[-1]), send_more) as server:
+        link = link_of(made(server.url, "sync", "t"))
+        for key in ("a", "b", "c"):
+            assert drive(link.execute(("GET", key))) == [key.encode()]
+            eventually(lambda: not link._pool._idle[-1].fit(), "the word arrives")
+        assert server.accepted == 3
+        drive(link.close())
+
+
+class Interrupted(BaseException):
+    """What the signal handler raises, like KeyboardInterrupt or a soft time limit."""
+
+
+class Interrupter:
+    """Sends a signal to the main thread at random moments; its handler raises while armed."""
+
+    def __init__(self, seed: int) -> None:
+        self.armed = False
+        self._draw = random.Random(seed)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Interrupter":
+        self._before = signal.signal(signal.SIGUSR1, self._handle)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        signal.signal(signal.SIGUSR1, self._before)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.armed:
+            self.armed = False
+            raise Interrupted
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._draw.uniform(0, 0.0008)):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+
+# An interrupt between making a socket and noting it leaves the closing to the interpreter, which says so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupted_call_never_leaves_its_reply_to_another(own_server: RedisServer):
+    backend = made(own_server.unix_url, "sync", "t", pool_max=2, pool_timeout=1.0, timeout=5.0)
+    fill(backend)
+    draw = random.Random(7)
+    interrupted = 0
+    with Interrupter(7) as interrupter:
+        until = time.monotonic() + 3
+        while interrupted < 400 and time.monotonic() < until:
+            key = draw.choice(KEYS)
+            try:
+                interrupter.armed = True
+                check(backend, key)
+                interrupter.armed = False
+            except Interrupted:
+                interrupted += 1
+    assert interrupted > 50
+    assert len(link_of(backend)._pool) <= 2
+    run_threads(lambda number: [check(backend, key) for key in KEYS], 4)
+    drive(backend.close())
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Fork, run `work()` in the child, and return the child's process id; its exit code is 0 if nothing was raised."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        work()
+        code = 0
+    except BaseException as error:
+        os.write(2, f"child: {error!r}\n".encode())
+    finally:
+        os._exit(code)
+
+
+def reap(pid: int) -> int:
+    """Wait for a child and return its exit code."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_a_forked_child_opens_its_own_connections_and_leaves_the_parents_alone(own_server: RedisServer):
+    backend = made(own_server.unix_url, "sync", "t", pool_min=3)
+    drive(backend.open())
+    fill(backend)
+    before = clients(own_server)
+
+    def child() -> None:
+        assert len(link_of(backend)._pool) == 0
+        for key in KEYS:
+            check(backend, key)
+        assert len(clients(own_server)) == 4
+        drive(backend.close())
+
+    assert reap(in_child(child)) == 0
+    eventually(lambda: clients(own_server) == before, "only the parent's connections are left")
+    for key in KEYS:
+        check(backend, key)
+    assert clients(own_server) == before
+    drive(backend.close())
+
+
+def test_forks_in_the_middle_of_calls_of_other_threads_mix_nothing_up(own_server: RedisServer):
+    backend = made(own_server.unix_url, "sync", "t", pool_max=4)
+    fill(backend)
+    stop = threading.Event()
+
+    def work(number: int) -> None:
+        draw = random.Random(number)
+        while not stop.is_set():
+            check(backend, draw.choice(KEYS))
+
+    def fork_some() -> None:
+        children = [in_child(lambda: [check(backend, key) for key in KEYS]) for _ in range(8)]
+        codes = [reap(child) for child in children]
+        stop.set()
+        assert codes == [0] * 8
+
+    run_threads(lambda number: work(number) if number else fork_some(), 4)
+    assert len(link_of(backend)._pool) <= 4
+    drive(backend.close())
+
+
+def test_a_closed_connection_of_the_parent_is_closed_for_the_server_although_a_child_lives(own_server: RedisServer):
+    backend = made(own_server.unix_url, "sync", "t", pool_min=2)
+    drive(backend.open())
+    wake_up, tell = os.pipe()
+    pid = in_child(lambda: os.read(wake_up, 1))
+    drive(backend.close())
+    try:
+        eventually(lambda: not clients(own_server), "the parent's connections end")
+    finally:
+        os.write(tell, b"x")
+        assert reap(pid) == 0
+        os.close(wake_up)
+        os.close(tell)
