@@ -25,6 +25,8 @@ S = TypeVar("S")
 Arg = TypeVar("Arg", contravariant=True)
 Result = TypeVar("Result", covariant=True)
 
+PLAIN = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
 
 class Recipe:
     """How calls of one function become keys, and how its results are stored."""
@@ -37,10 +39,12 @@ class Recipe:
         self._names = list(self.signature.parameters)
         _check_parameters(function, self._names, self._template.fields, tuple(ignore))
         self._picks = [self._names.index(name) for name in self._template.fields]
+        plain = all(parameter.kind in PLAIN for parameter in self.signature.parameters.values())
+        self._positional = len(self._names) if plain else None
 
     def key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Return the key of one call; arguments that do not fit the function raise `TypeError`."""
-        if not kwargs and len(args) == len(self._names):
+        if not kwargs and len(args) == self._positional:
             return self._template.render(*[args[pick] for pick in self._picks])
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
