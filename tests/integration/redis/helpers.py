@@ -2,9 +2,11 @@
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import hiredis
@@ -131,6 +133,46 @@ def fake_server(
         yield server
     finally:
         server.close()
+
+
+CERTIFICATE = Path(__file__).parent / "tls" / "cert.pem"
+
+
+@contextlib.contextmanager
+def tls_in_front_of(path: Path) -> Iterator[int]:
+    """Serve the unix socket at `path` through TLS on the TCP port of the `with` block."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE, CERTIFICATE.with_name("key.pem"))
+    listener = socket.create_server(("127.0.0.1", 0))
+    threads = [threading.Thread(target=_accept_tls, args=(listener, context, path), daemon=True)]
+    threads[0].start()
+    yield listener.getsockname()[1]
+    with contextlib.suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    threads[0].join(PATIENCE)
+
+
+def _accept_tls(listener: socket.socket, context: ssl.SSLContext, path: Path) -> None:
+    ended: list[threading.Thread] = []
+    with contextlib.suppress(OSError):
+        while True:
+            plain, _ = listener.accept()
+            ended.append(threading.Thread(target=_forward, args=(plain, context, path), daemon=True))
+            ended[-1].start()
+    for thread in ended:
+        thread.join(PATIENCE)
+
+
+def _forward(plain: socket.socket, context: ssl.SSLContext, path: Path) -> None:
+    """Carry one request and its replies at a time, as a client that waits for its replies needs."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as server, plain:
+        server.connect(str(path))
+        with context.wrap_socket(plain, server_side=True) as client:
+            while data := client.recv(65536):
+                server.sendall(data)
+                time.sleep(0.01)
+                client.sendall(server.recv(1_000_000))
 
 
 def bulk(value: bytes) -> bytes:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Self
 
 import pytest
 
@@ -15,7 +16,7 @@ from nearcache.backends.base import Item
 from nearcache.backends.redis import RedisBackend
 from nearcache.backends.redis.blocking import BlockingLink
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
-from tests.integration.redis.helpers import FakeServer, bulk, drive, dripping, eventually, fake_server, made
+from tests.integration.redis.helpers import FakeServer, bulk, dripping, drive, eventually, fake_server, made
 from tests.servers import RedisServer
 
 KEYS = [f"k:{i}" for i in range(64)]
@@ -38,6 +39,12 @@ def check(backend: RedisBackend, key: str) -> None:
     assert drive(backend.get(key)) == key.encode()
     assert drive(backend.get_many([key, "absent", key])) == [key.encode(), None, key.encode()]
     assert len(drive(backend.remaining([key, key]))) == 2
+
+
+def check_all(backend: RedisBackend) -> None:
+    """Read every key."""
+    for key in KEYS:
+        check(backend, key)
 
 
 def clients(server: RedisServer) -> set[bytes]:
@@ -128,7 +135,7 @@ def test_waiting_too_long_for_a_connection_says_so_and_names_the_settings(held: 
     holder.start()
     eventually(lambda: server.commands, "the only connection is in use")
     began = time.monotonic()
-    with pytest.raises(BackendTimeoutError, match="CACHE_POOL_MAX_SIZE.*CACHE_POOL_TIMEOUT") as raised:
+    with pytest.raises(BackendTimeoutError, match=r"CACHE_POOL_MAX_SIZE.*CACHE_POOL_TIMEOUT") as raised:
         drive(backend.get("b"))
     assert 0.05 <= time.monotonic() - began < 2
     assert raised.value.sent is False
@@ -192,7 +199,7 @@ def test_a_silent_engine_costs_the_time_budget_and_the_connection(own_server: Re
     before = clients(own_server)
     own_server.pause()
     began = time.monotonic()
-    with pytest.raises(BackendTimeoutError, match="GET t:k:1: no answer within 0.2 s") as raised:
+    with pytest.raises(BackendTimeoutError, match=r"GET t:k:1: no answer within 0\.2 s") as raised:
         drive(backend.get("k:1"))
     assert 0.19 <= time.monotonic() - began < 2
     assert raised.value.sent
@@ -319,7 +326,7 @@ class Interrupter:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> "Interrupter":
+    def __enter__(self) -> Self:
         self._before = signal.signal(signal.SIGUSR1, self._handle)
         self._thread.start()
         return self
@@ -358,7 +365,7 @@ def test_an_interrupted_call_never_leaves_its_reply_to_another(own_server: Redis
                 interrupted += 1
     assert interrupted > 50
     assert len(link_of(backend)._pool) <= 2
-    run_threads(lambda number: [check(backend, key) for key in KEYS], 4)
+    run_threads(lambda number: check_all(backend), 4)
     drive(backend.close())
 
 
@@ -390,15 +397,13 @@ def test_a_forked_child_opens_its_own_connections_and_leaves_the_parents_alone(o
 
     def child() -> None:
         assert len(link_of(backend)._pool) == 0
-        for key in KEYS:
-            check(backend, key)
+        check_all(backend)
         assert len(clients(own_server)) == 4
         drive(backend.close())
 
     assert reap(in_child(child)) == 0
     eventually(lambda: clients(own_server) == before, "only the parent's connections are left")
-    for key in KEYS:
-        check(backend, key)
+    check_all(backend)
     assert clients(own_server) == before
     drive(backend.close())
 
@@ -414,7 +419,7 @@ def test_forks_in_the_middle_of_calls_of_other_threads_mix_nothing_up(own_server
             check(backend, draw.choice(KEYS))
 
     def fork_some() -> None:
-        children = [in_child(lambda: [check(backend, key) for key in KEYS]) for _ in range(8)]
+        children = [in_child(lambda: check_all(backend)) for _ in range(8)]
         codes = [reap(child) for child in children]
         stop.set()
         assert codes == [0] * 8

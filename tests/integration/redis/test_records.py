@@ -150,7 +150,7 @@ async def test_counters_are_exact_over_64_bits(backend: RedisBackend, start: int
 async def test_a_sum_outside_64_bits_is_refused_and_changes_nothing(backend: RedisBackend, by: int):
     assert backend.counters is not None
     await backend.counters.incr("c", 2**63 - 1, header(b"A"), 60, b"")
-    with pytest.raises(CodecError, match="c: .*64 bits"):
+    with pytest.raises(CodecError, match=r"c: .*64 bits"):
         await backend.counters.incr("c", by, header(b"B"), 60, b"")
     assert await backend.get("c") == header(b"A") + b"9223372036854775807"
     left = (await backend.remaining(["c"]))[0]

@@ -38,7 +38,7 @@ def refused(reply: Exception, subject: str) -> BackendError:
 
 def unreachable(where: str, error: OSError) -> BackendUnavailableError:
     """Build the error for an engine that cannot be connected to."""
-    reason = error.strerror or type(error).__name__
+    reason = error.strerror or str(error) or type(error).__name__
     return BackendUnavailableError(
         f"cannot reach the engine at {where} ({reason}): is it running, and is CACHE_URL right?"
     )
