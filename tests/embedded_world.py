@@ -82,8 +82,8 @@ class Child:
 
     def __init__(self, do: Callable[[], str]) -> None:
         reading, writing = os.pipe()
-        self._pid = os.fork()
-        if self._pid == 0:
+        self.pid = os.fork()
+        if self.pid == 0:
             self._live(do, writing)
         os.close(writing)
         self._pipe = os.fdopen(reading)
@@ -95,8 +95,8 @@ class Child:
     def end(self) -> None:
         """Kill it."""
         self._pipe.close()
-        os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
 
     @staticmethod
     def _live(do: Callable[[], str], writing: int) -> NoReturn:

@@ -5,13 +5,14 @@ import signal
 import threading
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
-from nearcache.backends.embedded import place
+from nearcache.backends.embedded import place, process
 from nearcache.errors import ConfigError
 from tests.embedded_world import Child, World, fields, server_at, socket_of
-from tests.servers import ask
+from tests.servers import ask, need_program
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc tells")
 
@@ -79,6 +80,25 @@ def test_processes_that_start_at_once_get_one_server(world: World, attempt: int)
     assert f"{server_at(lease.address())}" in servers
 
 
+def test_processes_that_come_and_go_never_lose_a_server_they_hold(world: World) -> None:
+    lease = world.lease()
+
+    def come_and_go() -> str:
+        for _ in range(15):
+            assert ask(socket_of(lease.address()), "PING") == b"PONG"
+            assert ask(socket_of(lease.address()), "PING") == b"PONG"
+            lease.release()
+        return "fine"
+
+    children = [Child(come_and_go) for _ in range(4)]
+    said = [child.said() for child in children]
+    for child in children:
+        child.end()
+    assert said == ["fine"] * 4
+    world.wait_until_gone()
+    assert world.sockets() == []
+
+
 def test_threads_that_start_at_once_get_one_server(world: World) -> None:
     lease, found, barrier = world.lease(), set[str](), threading.Barrier(12)
 
@@ -126,6 +146,24 @@ def test_a_forked_child_that_does_not_use_the_server_holds_nothing(world: World)
     lease.release()
     world.wait_until_gone()
     child.end()
+
+
+def test_an_idle_child_of_a_killed_process_does_not_hold_the_server(world: World) -> None:
+    lease = world.lease()
+
+    def join_and_fork() -> str:
+        lease.address()
+        return f"{Child(lambda: 'idle').pid}"
+
+    parent = Child(join_and_fork)
+    idle = int(parent.said())
+    parent.end()
+    try:
+        lease.address()
+        lease.release()
+        world.wait_until_gone()
+    finally:
+        os.kill(idle, signal.SIGKILL)
 
 
 def test_a_forked_child_that_closes_does_not_stop_its_parents_server(world: World) -> None:
@@ -176,6 +214,27 @@ def test_data_outlives_the_server_if_there_is_a_directory_for_it(world: World) -
     second = lease.address()
     assert second != first
     assert ask(socket_of(second), "GET", "app:users:1") == b"Ada"
+
+
+@pytest.mark.parametrize("name", ["with space", "with'quote\"s", "größe", "--port", "%25"])
+def test_a_directory_may_have_any_name(world: World, name: str) -> None:
+    url = f"embedded://{world.folder}/{quote(name)}"
+    lease = world.lease(url)
+    ask(socket_of(lease.address()), "SET", "app:users:1", "Ada")
+    assert (world.folder / name / "appendonlydir").is_dir()
+    lease.release()
+    world.wait_until_gone(url)
+
+
+@pytest.mark.parametrize("kind", ["redis-server", "valkey-server"])
+def test_any_server_program_will_do(world: World, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(process, "find", lambda: need_program(kind).path)
+    lease = world.lease(world.data())
+    first = socket_of(lease.address())
+    ask(first, "SET", "app:users:1", "Ada")
+    lease.release()
+    world.wait_until_gone(world.data())
+    assert ask(socket_of(lease.address()), "GET", "app:users:1") == b"Ada"
 
 
 def test_data_in_memory_does_not_outlive_the_server(world: World) -> None:

@@ -1,7 +1,8 @@
 """embedded://: a Valkey server of this user's own, started when it is needed, and shared by all processes of the user.
 
 With a path (`embedded:///absolute/path`) the server keeps its data there, in an append-only file. `?maxmemory=` bounds
-its memory (256mb), `?keep=true` leaves it running when the last one closes, until somebody closes with `?keep=false`.
+its memory (256mb; a server that runs already keeps its bound), `?keep=true` leaves it running when the last one closes,
+until somebody closes with `?keep=false`.
 """
 
 from nearcache.backends.base import Backend
