@@ -94,13 +94,20 @@ class Families:
     def flush(self) -> None:
         """Bring everything up to date."""
         self._gauges_due = time.monotonic() + GAUGE_SECONDS
+        self._bury()
         with self._lock:
             meters = list(self._meters)
-        while self.orphans:
-            self._tell(self.orphans.popleft())
         for meter in meters:
             self._tell(meter)
         self._measure(meters)
+
+    def _bury(self) -> None:
+        """Tell the last numbers of caches that are gone, and let go of their near tiers."""
+        with self._lock:
+            while self.orphans:
+                meter = self.orphans.popleft()
+                self._tell(meter)
+                self._meters.discard(meter)
 
     def after_fork(self) -> None:
         """Leave to the parent what the parent has not told yet."""

@@ -1,0 +1,242 @@
+"""Metrics in one process: names, types, labels, and who may share them."""
+
+import gc
+import importlib
+import threading
+
+import pytest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from nearcache._core.events import Command, EngineBack, EngineSize, Evicted, Failure, Hit, Load, Miss
+from nearcache.errors import ConfigError
+from nearcache.near.store import Limit, Store
+from nearcache.observe import families, prometheus
+from nearcache.observe.prometheus import Prometheus
+from tests.unit.observe.helpers import FakeNear
+
+
+@pytest.fixture
+def registry():
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def near():
+    return FakeNear()
+
+
+@pytest.fixture
+def listener(near, registry):
+    return Prometheus("app", near, registry)
+
+
+def value(registry: CollectorRegistry, name: str, namespace: str = "app", **labels: str) -> float | None:
+    return registry.get_sample_value(name, {"namespace": namespace, **labels})
+
+
+def test_the_names_and_types_are_those_announced(listener, registry):
+    listener.start()
+    assert {(family.name, family.type) for family in registry.collect()} == {
+        ("cache_hits", "counter"),
+        ("cache_misses", "counter"),
+        ("cache_errors", "counter"),
+        ("cache_evictions", "counter"),
+        ("cache_size_bytes", "gauge"),
+        ("cache_limit_bytes", "gauge"),
+        ("cache_latency_seconds", "histogram"),
+    }
+
+
+def test_the_page_has_the_full_names(listener, near, registry):
+    near.hit("users")
+    near.evictions = 1
+    for event in (
+        Hit("users", "engine"),
+        Miss("users", "cold"),
+        Failure("codec", "users", "E"),
+        Command("get", 0.1, False),
+    ):
+        listener.on(event)
+    page = generate_latest(registry).decode()
+    for name in (
+        'cache_hits_total{entity="users",namespace="app",tier="near"} 1.0',
+        'cache_misses_total{entity="users",namespace="app",reason="cold"} 1.0',
+        'cache_errors_total{entity="users",namespace="app",reason="codec"} 1.0',
+        'cache_evictions_total{namespace="app",tier="near"} 1.0',
+        'cache_size_bytes{namespace="app",tier="near"} 0.0',
+        'cache_limit_bytes{namespace="app",tier="near"} 1000.0',
+        'cache_latency_seconds_count{namespace="app",operation="get"} 1.0',
+    ):
+        assert name in page
+
+
+def test_near_hits_and_evictions_show_at_the_scrape_without_any_event(listener, near, registry):
+    listener.start()
+    near.hit("users", 3)
+    near.evictions = 2
+    assert value(registry, "cache_hits_total", entity="users", tier="near") == 3
+    near.hit("users", 4)
+    assert value(registry, "cache_hits_total", entity="users", tier="near") == 7
+    assert value(registry, "cache_evictions_total", tier="near") == 2
+
+
+def test_a_scrape_of_one_name_is_up_to_date_too(listener, near, registry):
+    listener.start()
+    near.hit("users", 3)
+    page = generate_latest(registry.restricted_registry(["cache_hits_total"])).decode()
+    assert 'tier="near"} 3.0' in page
+
+
+def test_events_are_counted(listener, registry):
+    for event in (
+        Hit("users", "engine", 5),
+        Hit("users", "stale"),
+        Miss("users", "expired", 2),
+        Load("users", 0.2, "ValueError"),
+        Failure("engine", "", "BackendError"),
+        Evicted("engine", 9),
+        EngineSize(800, 1_000),
+        EngineBack("redis"),
+    ):
+        listener.on(event)
+    assert value(registry, "cache_hits_total", entity="users", tier="engine") == 5
+    assert value(registry, "cache_hits_total", entity="users", tier="stale") == 1
+    assert value(registry, "cache_misses_total", entity="users", reason="expired") == 2
+    assert value(registry, "cache_latency_seconds_sum", operation="load") == 0.2
+    assert value(registry, "cache_errors_total", entity="users", reason="load") == 1
+    assert value(registry, "cache_errors_total", entity="", reason="engine") == 1
+    assert value(registry, "cache_evictions_total", tier="engine") == 9
+    assert value(registry, "cache_size_bytes", tier="engine") == 800
+    assert value(registry, "cache_limit_bytes", tier="engine") == 1_000
+
+
+def test_what_the_engine_does_not_say_is_not_shown(listener, registry):
+    listener.on(EngineSize(None, None))
+    assert value(registry, "cache_size_bytes", tier="engine") is None
+    assert value(registry, "cache_limit_bytes", tier="engine") is None
+
+
+def test_a_near_tier_limited_by_entries_shows_no_limit_in_bytes(registry):
+    near = FakeNear(Limit(entries=10), size_bytes=5)
+    listener = Prometheus("app", near, registry)
+    listener.flush()
+    assert value(registry, "cache_size_bytes", tier="near") == 5
+    assert value(registry, "cache_limit_bytes", tier="near") is None
+
+
+def test_entities_are_bounded_however_they_come(listener, near, registry):
+    for number in range(250):
+        near.hit(f"near{number}")
+        listener.on(Miss(f"far{number}", "cold"))
+    samples = [sample for family in registry.collect() for sample in family.samples if "entity" in sample.labels]
+    assert len({sample.labels["entity"] for sample in samples}) == 101
+    assert value(registry, "cache_misses_total", entity="other", reason="cold") == 150
+    assert value(registry, "cache_hits_total", entity="other", tier="near") == 250
+
+
+def test_caches_share_the_metrics_of_a_registry(registry):
+    first, second, other = FakeNear(size_bytes=10), FakeNear(size_bytes=20), FakeNear(size_bytes=40)
+    listeners = [
+        Prometheus("app", first, registry),
+        Prometheus("app", second, registry),
+        Prometheus("else", other, registry),
+    ]
+    for listener in listeners:
+        listener.on(Hit("users", "engine"))
+    assert value(registry, "cache_hits_total", entity="users", tier="engine") == 2
+    assert value(registry, "cache_size_bytes", tier="near") == 30
+    assert value(registry, "cache_limit_bytes", tier="near") == 2_000
+    assert value(registry, "cache_size_bytes", "else", tier="near") == 40
+
+
+def test_a_reloaded_module_joins_the_metrics_that_are_there(listener, registry):
+    listener.on(Hit("users", "engine"))
+    importlib.reload(families)
+    reloaded = importlib.reload(prometheus)
+    reloaded.Prometheus("app", FakeNear(), registry).on(Hit("users", "engine"))
+    assert value(registry, "cache_hits_total", entity="users", tier="engine") == 2
+
+
+def test_a_foreign_metric_of_the_same_name_is_an_error_that_says_what_to_do(listener, registry):
+    Gauge("cache_size_bytes", "Somebody else's.", registry=registry)
+    with pytest.raises(ConfigError, match=r"cache_size_bytes.*observers=\(\)"):
+        listener.on(Hit("users", "engine"))
+    assert [family.name for family in registry.collect()] == ["cache_size_bytes"]
+
+
+def test_making_a_listener_registers_nothing(listener, registry):
+    assert list(registry.collect()) == []
+
+
+def test_near_hits_of_a_cache_that_is_gone_are_not_lost(near, registry):
+    Prometheus("app", near, registry).start()
+    survivor = Prometheus("app", FakeNear(size_bytes=3), registry)
+    survivor.start()
+    near.hit("users", 5)
+    near.size_bytes = 100
+    gc.collect()
+    assert value(registry, "cache_hits_total", entity="users", tier="near") == 5
+    assert value(registry, "cache_size_bytes", tier="near") == 3
+
+
+def test_the_size_of_a_namespace_whose_caches_are_gone_is_zero(near, registry):
+    near.size_bytes = 100
+    Prometheus("app", near, registry).flush()
+    gc.collect()
+    assert value(registry, "cache_size_bytes", tier="near") == 0
+
+
+def test_a_cache_that_is_gone_is_let_go(registry):
+    store = Store(Limit(entries=1), lambda: 0.0)
+    Prometheus("app", store, registry).start()
+    list(registry.collect())
+    assert not [holder for holder in gc.get_referrers(store) if type(holder).__name__ in {"Meter", "Prometheus"}]
+
+
+def test_a_forked_child_leaves_to_its_parent_what_was_not_told_yet(listener, near, registry):
+    shared = listener.start()
+    near.hit("users", 5)
+    near.evictions = 2
+    shared.after_fork()
+    near.hit("users", 1)
+    assert value(registry, "cache_hits_total", entity="users", tier="near") == 1
+    assert value(registry, "cache_evictions_total", tier="near") is None
+
+
+def test_no_near_hit_is_told_twice_when_many_flush_at_once(registry):
+    near = FakeNear()
+    near.hit("users", 0)
+    listener = Prometheus("app", near, registry)
+    listener.start()
+
+    def work() -> None:
+        for _ in range(300):
+            near.hits["users"].hits += 1
+            listener.flush()
+            listener.on(Command("get", 0.001, False))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert value(registry, "cache_hits_total", entity="users", tier="near") == 1_200
+    assert value(registry, "cache_latency_seconds_count", operation="get") == 1_200
+
+
+def test_many_threads_make_the_metrics_once(registry):
+    listeners = [Prometheus("app", FakeNear(), registry) for _ in range(8)]
+    start = threading.Barrier(8)
+    made: list[object] = []
+
+    def work(listener: Prometheus) -> None:
+        start.wait(10)
+        made.append(listener.start())
+
+    threads = [threading.Thread(target=work, args=(listener,)) for listener in listeners]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(made) == 8
+    assert len(set(map(id, made))) == 1
