@@ -50,13 +50,21 @@ def _mappings(before: Mapping[object, object], after: Mapping[object, object], p
 
 
 def _sets(before: AbstractSet[object], after: AbstractSet[object], path: str) -> str | None:
-    lost, gained = [*before - after], [*after - before]
-    # nan equals nothing, itself included
-    if len(lost) != len(gained) or not all(map(_is_nan, lost + gained)):
+    if len(before) != len(after) or not _pair_off(before - after, [*after - before]):
         return _changed(path, type(before))
     # An intersection would not say from which of the two its items are.
     partners = {item: item for item in after}
     return _first(difference(item, partners[item], f"{path}{{}}") for item in before if item in partners)
+
+
+def _pair_off(lost: Iterable[object], gained: list[object]) -> bool:
+    """Whether each lost item is the same as one that was gained, though not equal to it: nan equals nothing."""
+    for item in lost:
+        partner = next((other for other in gained if difference(item, other) is None), None)
+        if partner is None:
+            return False
+        gained.remove(partner)
+    return True
 
 
 _CONTAINERS: Final[Mapping[type, Callable[[Any, Any, str], str | None]]] = {

@@ -40,7 +40,6 @@ def is_structured(kind: Any) -> bool:
         or is_named_tuple(kind)
         or is_typeddict(kind)
         or is_pydantic(kind)
-        or hasattr(kind, "__attrs_attrs__")
     )
 
 
@@ -50,8 +49,6 @@ def field_names(kind: Any) -> tuple[str, ...]:
         return tuple(field.name for field in dataclasses.fields(kind))
     if hasattr(kind, "__struct_fields__"):
         return tuple(kind.__struct_fields__)
-    if hasattr(kind, "__attrs_attrs__"):
-        return tuple(field.name for field in kind.__attrs_attrs__)
     return tuple(kind._fields if is_named_tuple(kind) else kind.model_fields)
 
 
@@ -83,6 +80,4 @@ def _required(kind: Any, hints: Mapping[str, object]) -> dict[str, bool]:
         return {f.name: f.default is missing and f.default_factory is missing for f in dataclasses.fields(kind)}
     if is_typeddict(kind):
         return {name: name in kind.__required_keys__ for name in hints}
-    if hasattr(kind, "__attrs_attrs__"):
-        return {f.name: repr(f.default) == "NOTHING" for f in kind.__attrs_attrs__}
     return {name: name not in kind._field_defaults for name in kind._fields}

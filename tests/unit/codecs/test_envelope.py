@@ -115,9 +115,22 @@ def test_what_does_not_fit_is_refused(change):
         b"\xc2" + pack(HEADER)[1:],
         b"\xc1\x02" + pack(HEADER)[2:],
         b"\xc1\x80" + pack(HEADER)[2:],
+        pack(replace(HEADER, tags=()))[:45] + b"\x00\x01\xc3",
+        pack(replace(HEADER, tags=()))[:45] + b"\x00\x03\x91\xa1\xff",
         b'{"id": 1, "name": "written by another program", "more": []}',
     ],
-    ids=["empty", "one byte", "short", "cut in the tags", "version", "flag 2", "flag 128", "JSON"],
+    ids=[
+        "empty",
+        "one byte",
+        "short",
+        "cut in the tags",
+        "version",
+        "flag 2",
+        "flag 128",
+        "no tags",
+        "no text",
+        "JSON",
+    ],
 )
 def test_bytes_of_another_layout_are_refused(raw):
     with pytest.raises(CodecError):

@@ -1,5 +1,6 @@
 """Any value comes back, and any bytes are a value or a `CodecError`."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -198,3 +199,16 @@ def test_any_model_comes_back_or_is_refused(account):
     except CodecError:
         return
     assert difference(account, WRITER.decode(encoded)) is None
+
+
+def test_one_codec_serves_many_threads():
+    samples = [(annotation, value) for annotation, value in DECLARED.values()] * 5
+    codec = Codec(types=[User])
+
+    def there_and_back(sample: tuple[Any, Any]) -> str | None:
+        annotation, value = sample
+        schema = codec.declare(annotation)
+        return difference(value, codec.decode(codec.encode(value, schema), schema))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(there_and_back, samples)) == [None] * len(samples)

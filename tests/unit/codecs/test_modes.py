@@ -1,6 +1,9 @@
 """The other codecs: signed pickles, compressed payloads, JSON without an envelope."""
 
+import os
 import pickle
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,3 +154,31 @@ def test_a_codec_of_a_newer_release_is_refused_when_opened():
     stored[36] = 200
     with pytest.raises(CodecError):
         codec.open(bytes(stored))
+
+
+def test_optional_libraries_are_not_imported():
+    program = (
+        "import sys; from nearcache.codecs.codec import Codec; Codec().encode((1, [2]));"
+        "print(sorted({'pydantic', 'zstandard'} & sys.modules.keys()))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+class Chameleon:
+    def __reduce__(self) -> Any:
+        return (list, ())
+
+
+def test_a_pickle_that_would_load_as_another_type_is_refused():
+    with pytest.raises(CodecError, match="unpickled as list"):
+        Codec("pickle", secret=SECRET).encode(Chameleon())
+
+
+def test_a_pickle_whose_class_is_gone_is_a_mismatch(monkeypatch):
+    codec = Codec("pickle", secret=SECRET)
+    record = codec.encode(Plain(1))
+    monkeypatch.delitem(globals(), "Plain")
+    with pytest.raises(SchemaMismatch):
+        codec.decode(record)

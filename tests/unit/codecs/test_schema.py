@@ -13,6 +13,7 @@ import pydantic
 import pytest
 
 from nearcache.codecs.annotations import conforms, without_none
+from nearcache.codecs.codec import Codec
 from nearcache.codecs.same import difference
 from nearcache.codecs.schema import Schema
 from nearcache.errors import CodecError
@@ -163,6 +164,8 @@ def test_conformity_of_abstract_collections():
     assert conforms({"a": 1}, Mapping[str, int])
     assert not conforms({"a": "b"}, Mapping[str, int])
     assert conforms([1], Annotated[list[int], "note"])
+    assert not conforms([1], Total)
+    assert conforms({"a": 1}, Total)
 
 
 def test_a_difference_is_found_wherever_it_is():
@@ -177,6 +180,9 @@ def test_a_difference_is_found_wherever_it_is():
         ({1}, {True}),
         ({1, 2}, {1, 3}),
         ({float("nan")}, {1.0}),
+        ({float("nan"), 2.0}, {2.0}),
+        ({(1, float("nan"))}, {(2, float("nan"))}),
+        ({(1, float("nan")), (1, float("nan"))}, {(1, float("nan")), 1}),
         ({(1,)}, {(True,)}),
         (User(1), User(1, tags=["x"])),
         (Order(1), Order(2)),
@@ -184,3 +190,10 @@ def test_a_difference_is_found_wherever_it_is():
     ]:
         assert difference(before, after) is not None
         assert difference(before, before) is None
+
+
+def test_metadata_that_cannot_be_hashed_does_no_harm():
+    codec = Codec()
+    annotation = Annotated[User, []]
+    record = codec.encode(User(1), codec.declare(annotation))
+    assert codec.decode(record, codec.schema(annotation)) == User(1)

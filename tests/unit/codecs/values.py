@@ -67,7 +67,7 @@ VALUES: Mapping[str, Any] = {
     "set": {1, "1", (1, 2)},
     "empty set": set(),
     "frozenset": frozenset({1, frozenset()}),
-    "set of nan": {float("nan"), 1.0},
+    "set of nan": {float("nan"), 1.0, (float("nan"), float("nan"))},
     "int keys": {1: "a", -1: "b", 2**64: "c"},
     "mixed keys": {1: "a", "1": "b", 1.5: "c", None: "d", b"1": "e"},
     "bool key": {True: 1, False: 0},
