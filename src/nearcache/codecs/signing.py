@@ -38,9 +38,8 @@ class SignedPickle:
         try:
             payload = pickle.dumps(value, _PROTOCOL)
             back = type(cast("object", load(payload)))
-        except Exception as error:
-            # __reduce__ and __setstate__ are user code
-            raise CodecError(f"a {name_of(type(value))} cannot be pickled ({type(error).__name__})") from error
+        except Exception as error:  # noqa: BLE001 -- user code; not chained, for messages may quote values
+            raise CodecError(f"a {name_of(type(value))} cannot be pickled ({type(error).__name__})") from None
         if back is not type(value):
             raise CodecError(f"a {name_of(type(value))} would be unpickled as {name_of(back)}")
         return self._sign(payload) + payload
@@ -50,8 +49,8 @@ class SignedPickle:
         payload = self.verify(signed)
         try:
             return load(payload)
-        except Exception as error:
-            raise SchemaMismatch(f"a signed pickle does not load in this release ({type(error).__name__})") from error
+        except Exception as error:  # noqa: BLE001 -- user code; not chained, for messages may quote values
+            raise SchemaMismatch(f"a signed pickle does not load in this release ({type(error).__name__})") from None
 
     def verify(self, signed: bytes | memoryview) -> bytes:
         """Return the pickle if its signature is valid."""
