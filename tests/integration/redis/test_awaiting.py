@@ -213,6 +213,18 @@ async def test_replies_that_came_while_the_loop_was_busy_are_not_late(valkey_ser
     await backend.close()
 
 
+async def test_no_call_is_late_while_more_replies_arrive_after_a_pause_of_the_loop():
+    loop = asyncio.get_running_loop()
+    stream = Stream(0.01)
+    stream.connection_made(asyncio.Transport())
+    first, second = (stream.submit((("GET", key),), loop.time() + 0.01) for key in "ab")
+    stream._outgoing.clear()
+    time.sleep(0.05)
+    loop.call_soon(stream.data_received, bulk(b"1"))
+    loop.call_soon(loop.call_soon, stream.data_received, bulk(b"2"))
+    assert (await first, await second) == ([b"1"], [b"2"])
+
+
 async def test_a_server_that_does_not_greet_costs_the_time_budget_and_nothing_was_sent(own_server: RedisServer):
     backend = made(own_server.unix_url, "async", "t", timeout=0.2)
     own_server.pause()

@@ -128,7 +128,7 @@ async def test_tls_serves_with_the_certificate_and_is_refused_without(
         assert await careless.get("a") is None
         await careless.close()
         strict = made(url, flavour, namespace)
-        with pytest.raises(BackendUnavailableError, match="(?i)certificate") as raised:
+        with pytest.raises(BackendUnavailableError, match=r"(?i)certificate") as raised:
             await strict.get("a")
         assert raised.value.sent is False
         await strict.close()

@@ -1,17 +1,17 @@
 """From URLs to builders."""
 
+import importlib
 import subprocess
 import sys
 
 import pytest
 
-from nearcache.backends import registry
 from nearcache.backends.registry import LATER, SCHEMES, BackendSpec, build
 from nearcache.errors import ConfigError, UnsupportedError
 
 
 def test_an_unknown_scheme_is_named_with_the_known_ones():
-    with pytest.raises(ConfigError, match="'rediz'.*redis://") as raised:
+    with pytest.raises(ConfigError, match=r"'rediz'.*redis://") as raised:
         build(BackendSpec("rediz://user:secret@h", "app"), "sync")
     assert "secret" not in str(raised.value)
 
@@ -29,7 +29,7 @@ def test_a_missing_client_library_is_an_error_with_the_line_that_installs_it(
     def missing(module: str) -> object:
         raise ModuleNotFoundError("No module named 'hiredis'", name="hiredis")
 
-    monkeypatch.setattr(registry.importlib, "import_module", missing)
+    monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(ConfigError, match=rf'hiredis: pip install "nearcache\[{extra}\]"'):
         build(BackendSpec(f"{scheme}://h", "app"), "sync")
 
