@@ -213,10 +213,17 @@ async def test_replies_that_came_while_the_loop_was_busy_are_not_late(valkey_ser
     await backend.close()
 
 
+class NoTransport(asyncio.Transport):
+    """Leads nowhere."""
+
+    def abort(self) -> None:
+        """Do nothing."""
+
+
 async def test_no_call_is_late_while_more_replies_arrive_after_a_pause_of_the_loop():
     loop = asyncio.get_running_loop()
     stream = Stream(0.01)
-    stream.connection_made(asyncio.Transport())
+    stream.connection_made(NoTransport())
     first, second = (stream.submit((("GET", key),), loop.time() + 0.01) for key in "ab")
     stream._outgoing.clear()
     time.sleep(0.05)
