@@ -1,12 +1,12 @@
 """The parts of one cache, put together from its options: what its two faces share, and one engine for each flavour."""
 
 import logging
-import os
 import weakref
 from collections.abc import Iterable, Mapping
 
 from nearcache._core.clock import Clock
 from nearcache._core.events import Observer
+from nearcache._core.fork import on_fork
 from nearcache._engine.core import Core
 from nearcache._engine.engine import Engine
 from nearcache._io.aio import AsyncIo
@@ -28,8 +28,8 @@ class Parts:
 
     def __init__(self, options: Options, observers: Iterable[Observer] | None, clock: Clock) -> None:
         in_memory = options.url.startswith("memory:")
-        self.core = Core(options, clock, near_is_store=in_memory and options.near is not None)
-        self.stats = Stats(self.core.near)
+        self.core: Core = Core(options, clock, near_is_store=in_memory and options.near is not None)
+        self.stats: Stats = Stats(self.core.near)
         self.core.listen((self.stats, *(self._usual_observers() if observers is None else observers)))
         self._spec = BackendSpec(
             url=options.url,
@@ -88,5 +88,4 @@ def _after_fork_in_parent() -> None:
         _warn("this process has forked")
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child, after_in_parent=_after_fork_in_parent)
+on_fork(in_child=_after_fork_in_child, in_parent=_after_fork_in_parent)

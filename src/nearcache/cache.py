@@ -14,6 +14,7 @@ from nearcache._core.events import Observer
 from nearcache._core.missing import MISS, Missing
 from nearcache._core.template import template as parsed_template
 from nearcache._core.ttl import TTL
+from nearcache._engine.engine import Engine
 from nearcache._engine.load import Plan
 from nearcache._engine.modes import Mode
 from nearcache._io.blocking import drive
@@ -121,9 +122,9 @@ class _Face:
         self._attach(Parts(options, observers, clock))
 
     def _attach(self, parts: Parts) -> None:
-        self._parts = parts
-        self._engine = parts.engine(self._flavour)
-        self._lookup = parts.core.near.lookup
+        self._parts: Parts = parts
+        self._engine: Engine = parts.engine(self._flavour)
+        self._lookup: Callable[[str], Any] = parts.core.near.lookup
 
     def _twin(self, kind: type[T]) -> T:
         """Return the face of the other flavour over the same parts."""
@@ -302,11 +303,7 @@ class Cache(_Face):
 
         A key may come twice, or not at all if it is written meanwhile.
         """
-        cursor, keys = drive(self._engine.page("", prefix))
-        yield from keys
-        while cursor:
-            cursor, keys = drive(self._engine.page(cursor, prefix))
-            yield from keys
+        return _pages(self._engine, prefix)
 
     def get_or_load(self, key: str, loader: Callable[[], T], ttl: TTL = "default") -> T:
         """Return the cached value, or call the loader and cache what it returns.
@@ -440,15 +437,9 @@ class AsyncCache(_Face):
         """Add to an integer and return the sum."""
         return await self._engine.writer.incr(key, by, ttl)
 
-    async def scan(self, prefix: str = "") -> AsyncIterator[str]:
+    def scan(self, prefix: str = "") -> AsyncIterator[str]:
         """Iterate over the keys that start with a prefix; for tools, since the engine walks all its keys."""
-        cursor, keys = await self._engine.page("", prefix)
-        for key in keys:
-            yield key
-        while cursor:
-            cursor, keys = await self._engine.page(cursor, prefix)
-            for key in keys:
-                yield key
+        return _async_pages(self._engine, prefix)
 
     async def get_or_load(self, key: str, loader: Callable[[], Awaitable[T]], ttl: TTL = "default") -> T:
         """Return the cached value, or call the loader and cache what it returns."""
@@ -480,3 +471,18 @@ class AsyncCache(_Face):
         """Decorate a function that writes the source, so that its result is cached afterwards."""
         plan = decorate.plan(template, ttl)
         return lambda function: decorate.writes(self._engine, function, template, ignore, returns, plan)
+
+
+def _pages(engine: Engine, prefix: str) -> Iterator[str]:
+    cursor: str | None = None
+    while cursor != "":
+        cursor, keys = drive(engine.page(cursor or "", prefix))
+        yield from keys
+
+
+async def _async_pages(engine: Engine, prefix: str) -> AsyncIterator[str]:
+    cursor: str | None = None
+    while cursor != "":
+        cursor, keys = await engine.page(cursor or "", prefix)
+        for key in keys:
+            yield key

@@ -32,9 +32,9 @@ class Recipe:
     """How calls of one function become keys, and how its results are stored."""
 
     def __init__(self, function: Callable[..., Any], template: str, ignore: Iterable[str], plan: Plan) -> None:
-        self.function = function
-        self.plan = plan
-        self.signature = inspect.signature(function)
+        self.function: Callable[..., Any] = function
+        self.plan: Plan = plan
+        self.signature: inspect.Signature = inspect.signature(function)
         self._template = Template(template)
         self._names = list(self.signature.parameters)
         _check_parameters(function, self._names, self._template.fields, tuple(ignore))
@@ -108,7 +108,7 @@ class _Decorated(Generic[P, R]):
         self._prefix = prefix
         if prefix:
             parameters = list(recipe.signature.parameters.values())[len(prefix) :]
-            self.__signature__ = recipe.signature.replace(parameters=parameters)
+            self.__signature__: inspect.Signature = recipe.signature.replace(parameters=parameters)
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """Return the key of a call, as every verb of the cache takes it."""
@@ -116,6 +116,9 @@ class _Decorated(Generic[P, R]):
 
     def _loader(self, *args: Any, **kwargs: Any) -> Callable[[], Any]:
         return functools.partial(self._recipe.function, *self._prefix, *args, **kwargs)
+
+    def _bound(self, instance: Any) -> Any:
+        return type(self)(self._recipe, self._engine, self._call, (instance,))
 
     def batch(self, items: Iterable[Any]) -> tuple[dict[Any, str], Coroutine[Any, Any, dict[str, Outcome[Any]]]]:
         """Return the key of each item, and the work that brings the outcome of each key; what `many` is made of."""
@@ -161,10 +164,7 @@ class CachedFunction(_Decorated[P, R]):
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """Bind a method to its instance or class."""
-        if instance is None:
-            return self
-        bound: CachedFunction[Any, Any] = CachedFunction(self._recipe, self._engine, self._call, (instance,))
-        return bound
+        return self if instance is None else self._bound(instance)
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Remove the value of this call; tell whether there was one."""
@@ -215,10 +215,7 @@ class AsyncCachedFunction(_Decorated[P, R]):
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """Bind a method to its instance or class."""
-        if instance is None:
-            return self
-        bound: AsyncCachedFunction[Any, Any] = AsyncCachedFunction(self._recipe, self._engine, self._call, (instance,))
-        return bound
+        return self if instance is None else self._bound(instance)
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Remove the value of this call; tell whether there was one."""
@@ -242,9 +239,9 @@ class AsyncCachedFunction(_Decorated[P, R]):
         return cast(R, await self._loader(*args, **kwargs)())
 
     async def many(self: "_Takes[A, Coroutine[Any, Any, R]]", items: Iterable[A]) -> dict[A, R]:
-        """Return the results for many values of the first parameter; loads only what is missing, side by side.
+        """Return the results for many values of the first parameter; loads only what is missing.
 
-        Raises `BatchError` with `.values` and `.errors` by item if some loads fail.
+        They load side by side.
         """
         keys, work = cast(_Decorated[Any, Any], self).batch(items)
         return _gathered(keys, await work)

@@ -90,5 +90,5 @@ class BatchError(CacheError):
 
     def __init__(self, message: str, values: Mapping[Any, Any], errors: Mapping[Any, BaseException]) -> None:
         super().__init__(message)
-        self.values = dict(values)
-        self.errors = dict(errors)
+        self.values: dict[Any, Any] = dict(values)
+        self.errors: dict[Any, BaseException] = dict(errors)

@@ -17,7 +17,7 @@ class Outcome(Generic[T]):
 
     def __init__(self, value: T | None = None, error: BaseException | None = None) -> None:
         self._value = value
-        self.error = error
+        self.error: BaseException | None = error
         self._state: Any = None
         self._copier: Callable[[Any], Any] | None = None
 

@@ -5,7 +5,7 @@ events.
 import math
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -28,23 +28,23 @@ class Core:
     """One cache, before it is sync or async."""
 
     def __init__(self, options: Options, clock: Clock, near_is_store: bool) -> None:
-        self.options = options
-        self.clock = clock
-        self.namespace = Namespace(options.namespace)
-        self.codec = Codec(options.codec, types=options.types, secret=options.secret)
-        self.modes = Modes(options.enabled)
+        self.options: Options = options
+        self.clock: Clock = clock
+        self.namespace: Namespace = Namespace(options.namespace)
+        self.codec: Codec = Codec(options.codec, types=options.types, secret=options.secret)
+        self.modes: Modes = Modes(options.enabled)
         limit = NO_NEAR if options.near is None else Limit(options.near.entries, options.near.bytes)
-        self.near = Store(limit, clock, source=near_is_store)
-        self.records = self.near if near_is_store else None
+        self.near: Store = Store(limit, clock, source=near_is_store)
+        self.records: Store | None = self.near if near_is_store else None
         """The near tier, where it is the engine too."""
-        self.flights = Flights()
+        self.flights: Flights = Flights()
         self._observers: tuple[Observer, ...] = ()
         self._observing = False
-        self.engine_lost = False
-        self.facts_due = 0.0
+        self.engine_lost: bool = False
+        self.facts_due: float = 0.0
         self._engine_evictions: int | None = None
         self.debts: dict[str, object] = {}
-        self.check = self.namespace.check
+        self.check: Callable[[object], str] = self.namespace.check
 
     # Modes
 

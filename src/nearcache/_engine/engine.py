@@ -21,18 +21,18 @@ class Engine:
     """What the faces of a cache call."""
 
     def __init__(self, core: Core, io: Io, backend: Backend) -> None:
-        self.core = core
-        self.io = io
+        self.core: Core = core
+        self.io: Io = io
         self.use(backend)
 
     def use(self, backend: Backend) -> None:
         """Work with this backend from now on."""
         core = self.core
-        self.backend = backend
+        self.backend: Backend = backend
         self._commands = Commands(core, backend)
-        self.reader = Reader(core, backend, self._commands)
-        self.writer = Writer(core, backend, self._commands, self.reader)
-        self.loads = Loads(core, self.io, self.reader, self.writer)
+        self.reader: Reader = Reader(core, backend, self._commands)
+        self.writer: Writer = Writer(core, backend, self._commands, self.reader)
+        self.loads: Loads = Loads(core, self.io, self.reader, self.writer)
 
     async def open(self) -> None:
         """Connect ahead of the first use; raises when the engine cannot be reached."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from nearcache._core.clock import Clock, EngineTime
-from nearcache.backends.base import Backend, Item
+from nearcache.backends.base import Backend, Counters, Item, Scan
 from nearcache.backends.registry import BackendSpec, Flavour
 from nearcache.codecs.codec import COUNTER
 from nearcache.codecs.envelope import AGES, FILL_ID, SIZE, unpack
@@ -35,10 +35,10 @@ class MemoryBackend(Backend):
         self._store = store
         self._clock = clock
         self._enveloped = enveloped
-        self.time = EngineTime(clock)
+        self.time: EngineTime = EngineTime(clock)
         self.time.observe(0.0, 0.0, 0.0)
-        self.counters = self
-        self.scan = self
+        self.counters: Counters | None = self
+        self.scan: Scan | None = self
 
     async def open(self) -> None:
         """There is nothing to connect to."""

@@ -22,12 +22,12 @@ class Flight:
     __slots__ = ("_lock", "_wakers", "cancel", "detached", "home", "key", "outcome", "table", "until")
 
     def __init__(self, table: "Flights", key: str, until: float, home: object) -> None:
-        self.table = table
-        self.key = key
-        self.until = until
-        self.home = home
+        self.table: Flights = table
+        self.key: str = key
+        self.until: float = until
+        self.home: object = home
         """The event loop whose turn the leader needs to go on, or None."""
-        self.detached = False
+        self.detached: bool = False
         self.outcome: Outcome[Any] | None = None
         self.cancel: Callable[[], None] | None = None
         """Stops the leader, where that is possible; called when its last waiter leaves."""
