@@ -309,12 +309,14 @@ def writes(engine: Engine, function: Any, template: str, ignore: Iterable[str], 
 def _recipe(engine: Engine, function: Any, template: str, ignore: Iterable[str], returns: object, plan: Plan) -> Recipe:
     _check_function(engine, function)
     engine.core.exact(plan.ttl)
+    if plan.none_ttl is not None:
+        engine.core.exact(plan.none_ttl)
     schema = engine.core.codec.declare(return_type(function, returns))
     return Recipe(function, template, (ignore,) if isinstance(ignore, str) else ignore, replace(plan, schema=schema))
 
 
 def _check_function(engine: Engine, function: Any) -> None:
-    if not callable(function):
+    if not callable(function) or not hasattr(function, "__qualname__"):
         raise TypeError(f"only functions can be decorated, not {type(function).__name__}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"{function.__qualname__} is a generator function: return a list instead")
