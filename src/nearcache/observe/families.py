@@ -105,9 +105,7 @@ class Families:
         """Tell the last numbers of caches that are gone, and let go of their near tiers."""
         with self._lock:
             while self.orphans:
-                meter = self.orphans.popleft()
-                self._tell(meter)
-                self._meters.discard(meter)
+                self._tell(self.orphans.popleft())
 
     def after_fork(self) -> None:
         """Leave to the parent what the parent has not told yet."""

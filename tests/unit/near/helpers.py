@@ -1,5 +1,9 @@
 """What the tests of the near store share."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from nearcache.near.store import Store
 
 FAR = 1_000_000.0
@@ -13,6 +17,17 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+@contextmanager
+def frequent_switches() -> Iterator[None]:
+    """Let threads interrupt one another as often as can be."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def keep(store: Store, key: str, value: object = "value", deadline: float = FAR, size: int = 10) -> bool:

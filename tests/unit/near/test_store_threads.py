@@ -10,7 +10,7 @@ import pytest
 
 from nearcache._core.missing import MISS
 from nearcache.near.store import ENTRY_OVERHEAD, Limit, Store
-from tests.unit.near.helpers import FAR
+from tests.unit.near.helpers import FAR, frequent_switches
 
 KEYS = [f"users:{number}" for number in range(40)]
 ROUNDS = 1_500
@@ -18,10 +18,8 @@ ROUNDS = 1_500
 
 @pytest.fixture(autouse=True)
 def _frequent_switches() -> Iterator[None]:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(interval)
+    with frequent_switches():
+        yield
 
 
 def together(*jobs: Callable[[], None]) -> None:

@@ -48,6 +48,9 @@ def test_failed_loads_are_one_warning_a_minute_for_each_entity(listener, clock, 
     clock.now += 0.1
     listener.on(Load("users", 0.1, "ValueError"))
     assert warnings(caplog)[-1] == "app: a load of users failed: ValueError (3 more failed since the last warning)"
+    clock.now += 60
+    listener.on(Load("users", 0.1, "ValueError"))
+    assert warnings(caplog)[-1] == "app: a load of users failed: ValueError"
 
 
 def test_suppressed_failures_are_still_seen_at_debug(listener, caplog):

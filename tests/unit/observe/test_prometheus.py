@@ -3,6 +3,8 @@
 import gc
 import importlib
 import threading
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
@@ -12,6 +14,7 @@ from nearcache.errors import ConfigError
 from nearcache.near.store import Limit, Store
 from nearcache.observe import families, prometheus
 from nearcache.observe.prometheus import Prometheus
+from tests.unit.near.helpers import frequent_switches
 from tests.unit.observe.helpers import FakeNear
 
 
@@ -205,38 +208,46 @@ def test_a_forked_child_leaves_to_its_parent_what_was_not_told_yet(listener, nea
 
 def test_no_near_hit_is_told_twice_when_many_flush_at_once(registry):
     near = FakeNear()
-    near.hit("users", 0)
+    entities = [f"entity{number}" for number in range(20)]
     listener = Prometheus("app", near, registry)
     listener.start()
 
-    def work() -> None:
-        for _ in range(300):
-            near.hits["users"].hits += 1
+    def work(number: int) -> None:
+        for _ in range(50):
+            for entity in entities[number::4]:
+                near.hit(entity)
             listener.flush()
-            listener.on(Command("get", 0.001, False))
+            listener.on(Command("get", 0.001, failed=False))
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert value(registry, "cache_hits_total", entity="users", tier="near") == 1_200
-    assert value(registry, "cache_latency_seconds_count", operation="get") == 1_200
+    together(work, 4)
+    told = [value(registry, "cache_hits_total", entity=entity, tier="near") for entity in entities]
+    assert told == [50] * 20
+    assert value(registry, "cache_latency_seconds_count", operation="get") == 200
 
 
-def test_many_threads_make_the_metrics_once(registry):
-    listeners = [Prometheus("app", FakeNear(), registry) for _ in range(8)]
-    start = threading.Barrier(8)
-    made: list[object] = []
+def test_many_threads_make_the_metrics_once():
+    for _ in range(20):
+        registry = CollectorRegistry()
+        listeners = [Prometheus("app", FakeNear(), registry) for _ in range(4)]
+        together(partial(start_one, listeners), 4)
+        assert len({id(listener.start()) for listener in listeners}) == 1
 
-    def work(listener: Prometheus) -> None:
+
+def start_one(listeners: list[Prometheus], number: int) -> None:
+    listeners[number].start()
+
+
+def together(work: Callable[[int], None], count: int) -> None:
+    start = threading.Barrier(count)
+
+    def run(number: int) -> None:
         start.wait(10)
-        made.append(listener.start())
+        work(number)
 
-    threads = [threading.Thread(target=work, args=(listener,)) for listener in listeners]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
-    assert len(made) == 8
-    assert len(set(map(id, made))) == 1
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    with frequent_switches():
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+            assert not thread.is_alive()
