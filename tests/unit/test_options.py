@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nearcache import options
@@ -208,6 +208,7 @@ def test_a_wrong_value_names_the_variable_its_value_and_what_it_may_be(variable,
     assert may_be in message
 
 
+@settings(deadline=None)
 @given(st.sampled_from([*VARIABLES, "CACHE_TTL_OTHER"]), st.text(max_size=10) | st.from_regex(r"\A[0-9.a-z]{1,5}\Z"))
 def test_every_text_is_a_setting_or_a_config_error(variable, text):
     message = variable

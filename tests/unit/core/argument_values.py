@@ -1,10 +1,12 @@
 """Arguments for tests of keys: every type that may stand in a key, and what makes two of them the same."""
 
 import enum
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
+from urllib.parse import quote, unquote
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -99,13 +101,47 @@ forged = genuine.map(lambda value: canonical(value, "value"))
 arguments = genuine | forged | forged.map(lambda text: (text,))
 
 
+def neighbours(value: Any) -> list[Any]:
+    """Return the value and others that are easily mistaken for it."""
+    return [value, str(value), repr(value), canonical(value, "value"), [value], (value,), *_twins(value)]
+
+
+def _twins(value: Any) -> Iterator[Any]:
+    if isinstance(value, enum.Enum):
+        yield from [value.value, *(member for member in MEMBERS if member.value == value.value)]
+    elif isinstance(value, str):
+        yield from _spellings(value)
+    elif isinstance(value, bytes):
+        yield from [value + b"1", value[:-1], b"1" + value, value.hex()]
+    elif isinstance(value, datetime):
+        yield from [value.replace(fold=1 - value.fold), value.date(), value.replace(tzinfo=None)]
+        yield from [value.replace(tzinfo=ZoneInfo(f"Europe/{city}")) for city in ("Berlin", "Paris")]
+    elif isinstance(value, Point | Pair):
+        yield from [Point(value.x, value.y), Pair(value.x, value.y), {"x": value.x, "y": value.y}]
+        yield from [Point(x, value.y) for x in neighbours(value.x)]
+    elif isinstance(value, dict):
+        yield from [dict(reversed(value.items())), list(value.items()), list(value), {**value, 1: 1}, {**value, "1": 1}]
+    elif isinstance(value, list | tuple):
+        yield from [list(value), tuple(value), [*value, ""], [*value, value], ["','".join(map(str, value))]]
+        yield from [
+            [*value[:at], other, *value[at + 1 :]] for at in range(len(value)) for other in neighbours(value[at])
+        ]
+
+
+def _spellings(text: str) -> Iterator[str]:
+    yield from [f"{text}1", f"1{text}", text[:-1], text.lower(), text.upper(), "','".join(text)]
+    yield from [quote(text, errors="surrogatepass"), unquote(text, errors="surrogatepass")]
+    yield from [text.replace(mark, f"%{ord(mark):02X}") for mark in "%:{}!' "]
+    yield from [text.replace(f"%{ord(mark):02X}", mark) for mark in "%:{}!' "]
+
+
 def identity(value: Any) -> Any:
     """Something equal for two arguments exactly if they are the same, types included (`0.0` is not `-0.0`)."""
-    kind = type(value)
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
     if isinstance(value, enum.Enum):
         return kind, value.name
     if isinstance(value, Point | Pair):
-        return kind, [(name, identity(getattr(value, name))) for name in kind.__dataclass_fields__]
+        return kind, [(name, identity(getattr(value, name))) for name in type(value).__dataclass_fields__]
     if isinstance(value, tuple | list):
         return kind, [identity(item) for item in value]
     if isinstance(value, dict):
@@ -121,4 +157,4 @@ def _zone(value: datetime) -> str:
 
 def shared_identity(value: Any) -> Any:
     """As `identity`, but an int and its text are the same, as they are in keys."""
-    return (str, repr(str(value))) if type(value) is int else identity(value)
+    return ("builtins.str", repr(str(value))) if type(value) is int else identity(value)

@@ -1,7 +1,7 @@
 """The rules of keys and the namespace."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nearcache._core.keys import MAX_BYTES, Namespace, check_key, check_name, entity_of
@@ -94,6 +94,7 @@ def test_a_long_key_is_cut_in_the_message():
     assert len(str(error.value)) < 400
 
 
+@settings(deadline=None)
 @given(st.text("ab:1é {}%!~\x00\u200d\ud800", max_size=8) | st.text(max_size=8))
 def test_the_quick_check_and_the_thorough_one_agree(key):
     try:
@@ -129,6 +130,7 @@ def test_foreign_keys_and_internal_records_are_no_cache_keys(engine_key):
     assert APP.cache_key(engine_key) is None
 
 
+@settings(deadline=None)
 @given(st.text("ab:~{}1", max_size=6))
 def test_no_key_can_take_the_name_of_an_internal_record(text):
     try:

@@ -4,7 +4,7 @@ import itertools
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nearcache._core.keys import Namespace, check_key
@@ -27,6 +27,7 @@ TEMPLATES = [
 
 
 @pytest.mark.parametrize("text", TEMPLATES)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_no_two_different_argument_tuples_share_a_key(text, data):
     made = Template(text)
@@ -37,6 +38,7 @@ def test_no_two_different_argument_tuples_share_a_key(text, data):
 
 
 @pytest.mark.parametrize("text", TEMPLATES)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data(), first=st.text("-1a,_(=.", max_size=4), second=st.text("-1a,_(=.", max_size=4))
 def test_moving_a_separator_from_one_argument_to_the_next_changes_the_key(text, data, first, second):
     cut = data.draw(st.integers(0, len(first + second)))
@@ -46,6 +48,7 @@ def test_moving_a_separator_from_one_argument_to_the_next_changes_the_key(text, 
 
 
 @pytest.mark.parametrize("text", TEMPLATES)
+@settings(max_examples=40, deadline=None)
 @given(values=st.tuples(arguments, arguments, arguments))
 def test_no_argument_adds_a_part_or_leaves_its_place(text, values):
     key = Template(text).render(*values)

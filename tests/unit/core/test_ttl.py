@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nearcache._core.ttl import LONGEST_TTL, TtlRules, parse_duration
@@ -78,6 +78,7 @@ def test_what_is_no_positive_finite_duration_is_refused_by_name(value):
         parse_duration(value, "staleness")
 
 
+@settings(deadline=None)
 @given(st.integers(0, 400), st.integers(0, 23), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
 def test_units_add_up(days, hours, minutes, seconds, millis):
     text = f"{days}d{hours}h{minutes}m{seconds}s{millis}ms"
@@ -89,6 +90,7 @@ def test_units_add_up(days, hours, minutes, seconds, millis):
             parse_duration(text)
 
 
+@settings(deadline=None)
 @given(st.text() | st.from_regex(r"[0-9.dhms]{1,8}", fullmatch=True) | st.floats() | st.integers() | st.timedeltas())
 def test_every_input_is_a_positive_finite_duration_or_a_config_error(value):
     try:
@@ -131,6 +133,7 @@ def test_there_is_no_way_to_cache_for_ever_or_not_at_all(ttl):
         RULES.jittered(ttl, 0.0)
 
 
+@settings(deadline=None)
 @given(st.floats(1e-3, LONGEST_TTL), st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True))
 def test_jitter_only_shortens_and_by_at_most_its_share(ttl, draw, jitter):
     jittered = TtlRules({}, jitter=jitter).jittered(ttl, draw)

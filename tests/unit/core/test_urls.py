@@ -1,7 +1,7 @@
 """What of a URL may be shown."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nearcache._core.urls import DEFAULT_URLS, KINDS, redacted, scheme_of
@@ -38,6 +38,7 @@ def test_only_scheme_host_and_port_are_shown(url, shown):
     assert "hunter" not in shown
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(sorted(KINDS)),
     st.text("hunter2:/?#@[],% \n", min_size=1).map(lambda text: f"SECRET{text}SECRET"),
@@ -48,6 +49,7 @@ def test_no_piece_of_a_password_is_ever_shown(scheme, password, user, rest):
     assert "SECRET" not in redacted(f"{scheme}://{user}:{password}@host:6379{rest}")
 
 
+@settings(deadline=None)
 @given(st.text("redis:/@?#,[]a1 \n", max_size=20))
 def test_what_is_shown_has_no_user_path_or_query(url):
     shown = redacted(url).partition("://")[2]
