@@ -1,6 +1,8 @@
 """What the tests of the Redis backend share: building backends, and servers that misbehave on purpose."""
 
+import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import threading
@@ -11,11 +13,16 @@ from typing import Any, TypeVar
 
 import hiredis
 
+from nearcache.backends.base import Item
 from nearcache.backends.redis import RedisBackend, build
+from nearcache.backends.redis.aio import AwaitingLink
+from nearcache.backends.redis.stream import Stream
 from nearcache.backends.registry import BackendSpec, Flavour
+from tests.servers import RedisServer
 
 T = TypeVar("T")
 PATIENCE = 10.0
+KEYS = [f"k:{i}" for i in range(64)]
 HELLO = b"%1\r\n+proto\r\n:3\r\n"
 OK = b"+OK\r\n"
 
@@ -42,6 +49,86 @@ def eventually(true: Callable[[], object], what: str) -> None:
     while not true():
         assert time.monotonic() < deadline, f"never happened: {what}"
         time.sleep(0.002)
+
+
+def clients(server: RedisServer) -> set[bytes]:
+    """Return the ids of this library's connections, as the server sees them."""
+    lines = server.command("CLIENT", "LIST").splitlines()
+    return {line.split()[0] for line in lines if b"name=nearcache" in line}
+
+
+async def fill(backend: RedisBackend) -> None:
+    """Store under every key its own name, so that a mixed-up reply shows."""
+    await backend.set_many([Item(key, key.encode(), 600) for key in KEYS])
+
+
+async def check(backend: RedisBackend, key: str) -> None:
+    """Read in several ways; each answer must be the one of this key."""
+    assert await backend.get(key) == key.encode()
+    assert await backend.get_many([key, "absent", key]) == [key.encode(), None, key.encode()]
+    assert len(await backend.remaining([key, key])) == 2
+
+
+def streams_of(backend: RedisBackend) -> list[Stream]:
+    """The connections of the running loop."""
+    link = backend._link
+    assert isinstance(link, AwaitingLink)
+    home = link._homes.get(asyncio.get_running_loop())
+    return home.streams if home is not None else []
+
+
+async def soon(true: Any, what: str) -> None:
+    """Poll until `true()` returns something true; fail after some seconds."""
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        await asyncio.sleep(0.002)
+
+
+async def steps(count: int) -> None:
+    """Let the loop turn some times."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def run_threads(work: Callable[[int], object], count: int) -> None:
+    """Run `work(number)` in threads; the first failure fails the test."""
+    failures: list[BaseException] = []
+
+    def guarded(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    if failures:
+        raise failures[0]
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Fork, run `work()` in the child, and return the child's process id; its exit code is 0 if nothing was raised."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        work()
+        code = 0
+    except BaseException as error:
+        os.write(2, f"child: {error!r}\n".encode())
+    finally:
+        os._exit(code)
+
+
+def reap(pid: int) -> int:
+    """Wait for a child and return its exit code."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 Handler = Callable[[list[bytes]], bytes | None]

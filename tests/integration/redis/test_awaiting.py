@@ -1,62 +1,32 @@
 """Awaiting connections: many calls on few sockets, cancellation, time budgets, loops and forks."""
 
 import asyncio
-import gc
 import os
 import random
 import signal
-import socket
 import threading
 import time
-import warnings
-from collections.abc import Coroutine
-from typing import Any
 
 import pytest
 
 from nearcache.backends.base import Item
-from nearcache.backends.redis import RedisBackend
-from nearcache.backends.redis.aio import AwaitingLink
 from nearcache.backends.redis.stream import Stream
 from nearcache.errors import BackendTimeoutError, BackendUnavailableError
-from tests.integration.redis.helpers import PATIENCE, bulk, dripping, fake_server, made
+from tests.integration.redis.helpers import (
+    KEYS,
+    PATIENCE,
+    bulk,
+    check,
+    clients,
+    dripping,
+    fake_server,
+    fill,
+    made,
+    soon,
+    steps,
+    streams_of,
+)
 from tests.servers import RedisServer
-
-KEYS = [f"k:{i}" for i in range(64)]
-
-
-def streams_of(backend: RedisBackend) -> list[Stream]:
-    """The connections of the running loop."""
-    link = backend._link
-    assert isinstance(link, AwaitingLink)
-    home = link._homes.get(asyncio.get_running_loop())
-    return home.streams if home is not None else []
-
-
-async def fill(backend: RedisBackend) -> None:
-    """Store under every key its own name, so that a mixed-up reply shows."""
-    await backend.set_many([Item(key, key.encode(), 600) for key in KEYS])
-
-
-async def check(backend: RedisBackend, key: str) -> None:
-    """Read in several ways; each answer must be the one of this key."""
-    assert await backend.get(key) == key.encode()
-    assert await backend.get_many([key, "absent", key]) == [key.encode(), None, key.encode()]
-    assert len(await backend.remaining([key, key])) == 2
-
-
-async def eventually(true: Any, what: str) -> None:
-    """Poll until `true()` returns something true; fail after some seconds."""
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline, f"never happened: {what}"
-        await asyncio.sleep(0.002)
-
-
-def clients(server: RedisServer) -> set[bytes]:
-    """The ids of this library's connections, as the server sees them."""
-    lines = server.command("CLIENT", "LIST").splitlines()
-    return {line.split()[0] for line in lines if b"name=nearcache" in line}
 
 
 async def test_a_thousand_calls_at_once_get_their_own_answers_on_one_trip(own_server: RedisServer):
@@ -93,7 +63,7 @@ async def test_open_connects_the_minimum_and_close_may_be_called_twice(own_serve
     assert len(clients(own_server)) == 4
     await backend.close()
     await backend.close()
-    await eventually(lambda: not clients(own_server), "connections end")
+    await soon(lambda: not clients(own_server), "connections end")
     assert await backend.get("a") is None
     await backend.close()
 
@@ -111,17 +81,11 @@ async def test_crowded_connections_get_company_up_to_the_maximum():
         for _ in range(40):
             tasks += [asyncio.create_task(backend.get("a")) for _ in range(100)]
             await asyncio.sleep(0.005)
-        await eventually(lambda: server.accepted == 3, "two more connections")
+        await soon(lambda: server.accepted == 3, "two more connections")
         let_go.set()
         assert set(await asyncio.gather(*tasks)) == {b"t:a"}
         assert server.accepted == 3
         await backend.close()
-
-
-async def steps(count: int) -> None:
-    """Let the loop turn some times."""
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 async def test_a_cancelled_call_never_leaves_its_reply_to_another(valkey_server: RedisServer, namespace: str):
@@ -197,7 +161,7 @@ async def test_a_cancelled_call_whose_reply_never_comes_ends_the_connection(own_
     await steps(3)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    await eventually(lambda: not streams_of(backend), "the connection is given up")
+    await soon(lambda: not streams_of(backend), "the connection is given up")
     own_server.resume()
     await check(backend, KEYS[0])
     await backend.close()
@@ -259,7 +223,7 @@ async def test_an_unasked_word_ends_the_connection_and_is_nobodys_reply():
         link = backend._link
         for key in ("a", "b", "c"):
             assert await link.execute(("GET", key)) == [key.encode()]
-            await eventually(lambda: not streams_of(backend), "the connection is given up")
+            await soon(lambda: not streams_of(backend), "the connection is given up")
         assert server.accepted == 3
         await backend.close()
 
@@ -318,171 +282,6 @@ async def test_closing_fails_the_calls_under_way(own_server: RedisServer):
     await backend.close()
     with pytest.raises(BackendUnavailableError, match="closed"):
         await task
-
-
-def test_three_loops_one_after_the_other_leave_nothing_open(own_server: RedisServer):
-    backend = made(own_server.unix_url, "async", "t", pool_min=3)
-
-    async def use() -> None:
-        await backend.open()
-        await fill(backend)
-        await asyncio.gather(*(check(backend, key) for key in KEYS))
-
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        for _ in range(3):
-            asyncio.run(use())
-            gc.collect()
-    assert [str(warning.message) for warning in seen] == []
-    assert clients(own_server) == set()
-
-
-def test_a_loop_that_is_shut_down_with_calls_under_way_leaves_nothing_open(own_server: RedisServer):
-    backend = made(own_server.unix_url, "async", "t", timeout=PATIENCE)
-    tasks: list[asyncio.Task[bytes | None]] = []
-
-    async def use() -> None:
-        await fill(backend)
-        own_server.pause()
-        tasks.extend(asyncio.create_task(backend.get(key)) for key in KEYS)
-        await steps(3)
-
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        asyncio.run(use())
-        own_server.resume()
-        assert all(task.cancelled() for task in tasks)
-        gc.collect()
-    assert [str(warning.message) for warning in seen] == []
-    assert clients(own_server) == set()
-
-
-def test_a_backend_dropped_without_closing_closes_its_connections(own_server: RedisServer):
-    async def use() -> None:
-        backend = made(own_server.unix_url, "async", "t")
-        await fill(backend)
-        del backend
-        gc.collect()
-        await eventually(lambda: not clients(own_server), "its connections end")
-
-    asyncio.run(use())
-
-
-def run_in_threads(*works: Coroutine[Any, Any, None]) -> None:
-    """Run each in a loop of its own in a thread of its own; the first failure fails the test."""
-    failures: list[BaseException] = []
-
-    def run(work: Coroutine[Any, Any, None]) -> None:
-        try:
-            asyncio.run(work)
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=run, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-        assert not thread.is_alive()
-    if failures:
-        raise failures[0]
-
-
-def test_two_loops_in_two_threads_share_one_backend(own_server: RedisServer):
-    backend = made(own_server.unix_url, "async", "t", pool_min=2)
-
-    async def use(seed: int) -> None:
-        draw = random.Random(seed)
-        await fill(backend)
-        for _ in range(30):
-            await asyncio.gather(*(check(backend, draw.choice(KEYS)) for _ in range(20)))
-
-    run_in_threads(use(1), use(2))
-    assert clients(own_server) == set()
-
-
-def test_closing_in_one_loop_closes_the_connections_of_another(own_server: RedisServer):
-    backend = made(own_server.unix_url, "async", "t")
-    ready, closed = threading.Event(), threading.Event()
-
-    async def hold() -> None:
-        await fill(backend)
-        (mine,) = streams_of(backend)
-        ready.set()
-        await eventually(lambda: mine.ended, "the other loop closed")
-        closed.set()
-        await check(backend, KEYS[0])
-
-    async def close() -> None:
-        assert await asyncio.to_thread(ready.wait, PATIENCE)
-        await backend.close()
-        assert await asyncio.to_thread(closed.wait, PATIENCE)
-
-    run_in_threads(hold(), close())
-
-
-def in_child(work: Coroutine[Any, Any, None]) -> int:
-    """Fork, run `work` in a new loop in the child, and return the child's exit code: 0 if nothing was raised."""
-    pid = os.fork()
-    if pid:
-        work.close()
-        return pid
-    code = 1
-    try:
-        asyncio.run(work)
-        code = 0
-    except BaseException as error:
-        os.write(2, f"child: {error!r}\n".encode())
-    finally:
-        os._exit(code)
-
-
-async def reap(pid: int) -> int:
-    """Wait for a child, the loop turning, and return its exit code."""
-    return os.waitstatus_to_exitcode((await asyncio.to_thread(os.waitpid, pid, 0))[1])
-
-
-async def test_a_fork_inside_a_running_loop_leaves_the_parents_connections_alone(own_server: RedisServer):
-    backend = made(own_server.unix_url, "async", "t", pool_min=3)
-    await backend.open()
-    await fill(backend)
-    before = clients(own_server)
-
-    async def child() -> None:
-        await asyncio.gather(*(check(backend, key) for key in KEYS))
-        await backend.close()
-        gc.collect()
-
-    calls = [asyncio.create_task(check(backend, key)) for key in KEYS]
-    await steps(1)
-    pids = [in_child(child()) for _ in range(3)]
-    await asyncio.gather(*calls)
-    for pid in pids:
-        assert await reap(pid) == 0
-    await asyncio.gather(*(check(backend, key) for key in KEYS))
-    await eventually(lambda: clients(own_server) == before, "only the parent's connections are left")
-    await backend.close()
-
-
-async def test_a_connection_the_parent_closed_is_closed_for_the_server_although_a_child_lives(
-    own_server: RedisServer,
-):
-    backend = made(own_server.unix_url, "async", "t")
-    await backend.open()
-    ours, theirs = socket.socketpair()
-
-    async def child() -> None:
-        theirs.recv(1)
-
-    pid = in_child(child())
-    await backend.close()
-    try:
-        await eventually(lambda: not clients(own_server), "the parent's connections end")
-    finally:
-        ours.send(b"x")
-        assert await reap(pid) == 0
-        ours.close()
-        theirs.close()
 
 
 async def test_an_address_that_is_asked_for_is_asked_in_a_thread_and_before_each_connection(own_server: RedisServer):

@@ -1,14 +1,10 @@
 """Blocking connections: the pool, time budgets, interrupts, forks, and engines that go away."""
 
-import os
 import random
-import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import Self
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,10 +12,21 @@ from nearcache.backends.base import Item
 from nearcache.backends.redis import RedisBackend
 from nearcache.backends.redis.blocking import BlockingLink
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
-from tests.integration.redis.helpers import FakeServer, bulk, dripping, drive, eventually, fake_server, made
+from tests.integration.redis.helpers import (
+    KEYS,
+    FakeServer,
+    bulk,
+    check,
+    clients,
+    dripping,
+    drive,
+    eventually,
+    fake_server,
+    fill,
+    made,
+    run_threads,
+)
 from tests.servers import RedisServer
-
-KEYS = [f"k:{i}" for i in range(64)]
 
 
 def link_of(backend: RedisBackend) -> BlockingLink:
@@ -27,30 +34,6 @@ def link_of(backend: RedisBackend) -> BlockingLink:
     link = backend._link
     assert isinstance(link, BlockingLink)
     return link
-
-
-def fill(backend: RedisBackend) -> None:
-    """Store under every key its own name, so that a mixed-up reply shows."""
-    drive(backend.set_many([Item(key, key.encode(), 600) for key in KEYS]))
-
-
-def check(backend: RedisBackend, key: str) -> None:
-    """Read in several ways; each answer must be the one of this key."""
-    assert drive(backend.get(key)) == key.encode()
-    assert drive(backend.get_many([key, "absent", key])) == [key.encode(), None, key.encode()]
-    assert len(drive(backend.remaining([key, key]))) == 2
-
-
-def check_all(backend: RedisBackend) -> None:
-    """Read every key."""
-    for key in KEYS:
-        check(backend, key)
-
-
-def clients(server: RedisServer) -> set[bytes]:
-    """The ids of this library's connections, as the server sees them."""
-    lines = server.command("CLIENT", "LIST").splitlines()
-    return {line.split()[0] for line in lines if b"name=nearcache" in line}
 
 
 def test_open_connects_the_minimum_ahead_and_close_may_be_called_twice(own_server: RedisServer):
@@ -79,39 +62,19 @@ def test_calls_one_after_the_other_share_the_most_recent_connection(own_server: 
 
 def test_never_more_connections_than_the_maximum_however_many_threads(own_server: RedisServer):
     backend = made(own_server.unix_url, "sync", "t", pool_max=4)
-    fill(backend)
+    drive(fill(backend))
     most = [0]
 
     def work(seed: int) -> None:
         draw = random.Random(seed)
         for _ in range(150):
-            check(backend, draw.choice(KEYS))
+            drive(check(backend, draw.choice(KEYS)))
             most[0] = max(most[0], len(link_of(backend)._pool))
 
     run_threads(work, 16)
     assert most[0] == 4
     assert len(clients(own_server)) == 4
     drive(backend.close())
-
-
-def run_threads(work: Callable[[int], object], count: int) -> None:
-    """Run `work(number)` in threads; the first failure fails the test."""
-    failures: list[BaseException] = []
-
-    def guarded(number: int) -> None:
-        try:
-            work(number)
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-        assert not thread.is_alive()
-    if failures:
-        raise failures[0]
 
 
 @pytest.fixture
@@ -195,7 +158,7 @@ def test_a_waiter_gets_a_new_connection_in_the_place_of_a_broken_one(held: tuple
 
 def test_a_silent_engine_costs_the_time_budget_and_the_connection(own_server: RedisServer):
     backend = made(own_server.unix_url, "sync", "t", timeout=0.2)
-    fill(backend)
+    drive(fill(backend))
     before = clients(own_server)
     own_server.pause()
     began = time.monotonic()
@@ -204,7 +167,7 @@ def test_a_silent_engine_costs_the_time_budget_and_the_connection(own_server: Re
     assert 0.19 <= time.monotonic() - began < 2
     assert raised.value.sent
     own_server.resume()
-    check(backend, "k:2")
+    drive(check(backend, "k:2"))
     assert not clients(own_server) & before
     drive(backend.close())
 
@@ -311,134 +274,3 @@ def test_an_unasked_word_on_an_idle_connection_is_never_taken_for_a_reply(later:
             eventually(lambda: not link._pool._idle[-1].fit(), "the word arrives")
         assert server.accepted == 3
         drive(link.close())
-
-
-class Interrupted(BaseException):
-    """What the signal handler raises, like KeyboardInterrupt or a soft time limit."""
-
-
-class Interrupter:
-    """Sends a signal to the main thread at random moments; its handler raises while armed."""
-
-    def __init__(self, seed: int) -> None:
-        self.armed = False
-        self._draw = random.Random(seed)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Self:
-        self._before = signal.signal(signal.SIGUSR1, self._handle)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        signal.signal(signal.SIGUSR1, self._before)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.armed:
-            self.armed = False
-            raise Interrupted
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._draw.uniform(0, 0.0008)):
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
-
-
-# An interrupt between making a socket and noting it leaves the closing to the interpreter, which says so.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupted_call_never_leaves_its_reply_to_another(own_server: RedisServer):
-    backend = made(own_server.unix_url, "sync", "t", pool_max=2, pool_timeout=1.0, timeout=5.0)
-    fill(backend)
-    draw = random.Random(7)
-    interrupted = 0
-    with Interrupter(7) as interrupter:
-        until = time.monotonic() + 3
-        while interrupted < 400 and time.monotonic() < until:
-            key = draw.choice(KEYS)
-            try:
-                interrupter.armed = True
-                check(backend, key)
-                interrupter.armed = False
-            except Interrupted:
-                interrupted += 1
-    assert interrupted > 50
-    assert len(link_of(backend)._pool) <= 2
-    run_threads(lambda number: check_all(backend), 4)
-    drive(backend.close())
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """Fork, run `work()` in the child, and return the child's process id; its exit code is 0 if nothing was raised."""
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        work()
-        code = 0
-    except BaseException as error:
-        os.write(2, f"child: {error!r}\n".encode())
-    finally:
-        os._exit(code)
-
-
-def reap(pid: int) -> int:
-    """Wait for a child and return its exit code."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def test_a_forked_child_opens_its_own_connections_and_leaves_the_parents_alone(own_server: RedisServer):
-    backend = made(own_server.unix_url, "sync", "t", pool_min=3)
-    drive(backend.open())
-    fill(backend)
-    before = clients(own_server)
-
-    def child() -> None:
-        assert len(link_of(backend)._pool) == 0
-        check_all(backend)
-        assert len(clients(own_server)) == 4
-        drive(backend.close())
-
-    assert reap(in_child(child)) == 0
-    eventually(lambda: clients(own_server) == before, "only the parent's connections are left")
-    check_all(backend)
-    assert clients(own_server) == before
-    drive(backend.close())
-
-
-def test_forks_in_the_middle_of_calls_of_other_threads_mix_nothing_up(own_server: RedisServer):
-    backend = made(own_server.unix_url, "sync", "t", pool_max=4)
-    fill(backend)
-    stop = threading.Event()
-
-    def work(number: int) -> None:
-        draw = random.Random(number)
-        while not stop.is_set():
-            check(backend, draw.choice(KEYS))
-
-    def fork_some() -> None:
-        children = [in_child(lambda: check_all(backend)) for _ in range(8)]
-        codes = [reap(child) for child in children]
-        stop.set()
-        assert codes == [0] * 8
-
-    run_threads(lambda number: work(number) if number else fork_some(), 4)
-    assert len(link_of(backend)._pool) <= 4
-    drive(backend.close())
-
-
-def test_a_closed_connection_of_the_parent_is_closed_for_the_server_although_a_child_lives(own_server: RedisServer):
-    backend = made(own_server.unix_url, "sync", "t", pool_min=2)
-    drive(backend.open())
-    wake_up, tell = os.pipe()
-    pid = in_child(lambda: os.read(wake_up, 1))
-    drive(backend.close())
-    try:
-        eventually(lambda: not clients(own_server), "the parent's connections end")
-    finally:
-        os.write(tell, b"x")
-        assert reap(pid) == 0
-        os.close(wake_up)
-        os.close(tell)

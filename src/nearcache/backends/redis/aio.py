@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import sys
 import threading
 import weakref
 from collections.abc import AsyncGenerator
@@ -256,5 +257,5 @@ def _after_fork() -> None:
         link.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
+if sys.platform != "win32":
     os.register_at_fork(after_in_child=_after_fork)
