@@ -147,7 +147,7 @@ class _Face:
 
     def key(self, template: str, /, **arguments: object) -> str:
         """Return the key for a template such as "users:{email}:profile"; arguments are escaped and can add no part."""
-        return parsed_template(template).format(arguments)
+        return self._parts.core.check(parsed_template(template).format(arguments))
 
     def engine_key(self, key: str) -> str:
         """Return the name under which the engine holds a key: the namespace and the key."""

@@ -117,6 +117,15 @@ class Startable(Protocol):
         ...
 
 
+@runtime_checkable
+class Flushable(Protocol):
+    """An observer that reads near hits in bulk, and wants to now and then."""
+
+    def flush(self) -> object:
+        """Read what was counted since."""
+        ...
+
+
 class Counted(Protocol):
     """A number of near hits that only grows."""
 

@@ -84,11 +84,12 @@ class Template:
         return f"Template({self.text!r})"
 
     def format(self, arguments: Mapping[str, object]) -> str:
-        """Return the key for these arguments (others than the template's are not looked at)."""
-        try:
-            return self.render(*[arguments[name] for name in self.fields])
-        except KeyError as error:
-            raise InvalidKeyError(f"the key template {self.text!r} needs an argument {error.args[0]!r}") from None
+        """Return the key for these arguments, which are those of the template, no more and no fewer."""
+        if missing := [name for name in self.fields if name not in arguments]:
+            raise InvalidKeyError(f"the key template {self.text!r} needs an argument {missing[0]!r}")
+        if unknown := [name for name in arguments if name not in self.fields]:
+            raise InvalidKeyError(f"the key template {self.text!r} has no placeholder for the argument {unknown[0]!r}")
+        return self.render(*[arguments[name] for name in self.fields])
 
     def render(self, *roots: object) -> str:
         """Return the key for the values of `fields`, in their order."""

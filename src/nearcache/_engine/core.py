@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from nearcache._core.clock import Clock
-from nearcache._core.events import Event, Evicted, Failure, Observer, Startable
+from nearcache._core.events import Event, Evicted, Failure, Flushable, Observer, Startable
 from nearcache._core.keys import Namespace
 from nearcache._core.ttl import TTL
 from nearcache._engine.modes import Mode, Modes
@@ -102,6 +102,7 @@ class Core:
     def listen(self, observers: Iterable[Observer]) -> None:
         """Set who is told of events."""
         self._observers = tuple(observers)
+        self.near.tell = self._flush_observers
 
     def emit(self, event: Event) -> None:
         """Tell the observers; one that fails is counted as a failure and the cache goes on.
@@ -121,6 +122,11 @@ class Core:
             if isinstance(observer, Startable):
                 observer.start()
         self._observing = True
+
+    def _flush_observers(self) -> None:
+        for observer in self._observers:
+            if isinstance(observer, Flushable):
+                observer.flush()
 
     def _observer_failed(self, event: Event, error: Exception) -> None:
         if not isinstance(event, Failure):

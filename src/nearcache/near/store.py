@@ -27,6 +27,8 @@ ENTRY_OVERHEAD: Final = 600
 MAX_ENTITIES: Final = 100
 OTHER_ENTITIES: Final = "other"
 STRIPES: Final = 1_024
+TELL_EVERY: Final = 1_024
+"""Near hits of an entity after which `Store.tell` is called."""
 
 Change = Callable[[bytes | None, float], tuple[bytes, float] | None]
 """Gets a live record and the time until which it is held (None and minus infinity if there is none); returns both anew,
@@ -39,6 +41,10 @@ class Limit:
 
     entries: int | None = None
     bytes: int | None = None
+
+
+def _nothing() -> None:
+    pass
 
 
 def _suspended_clock() -> float:
@@ -67,6 +73,7 @@ class Store:
         "evictions",
         "expirations",
         "limit",
+        "tell",
     )
 
     def __init__(
@@ -79,6 +86,9 @@ class Store:
         policy: Policy | None = None,
     ) -> None:
         self.limit = limit
+        self.tell: Callable[[], object] = _nothing
+        """Called now and then while values are served, without a lock, so that listeners see hits that touch
+        nothing else."""
         self.evictions = 0
         self.expirations = 0
         self._clock = self._now = clock
@@ -98,7 +108,10 @@ class Store:
             return MISS
         if slot.freq < MAX_FREQ:
             slot.freq += 1
-        slot.tally.hits += 1
+        tally = slot.tally
+        tally.hits = hits = tally.hits + 1
+        if not hits % TELL_EVERY:
+            self.tell()
         copy = slot.copy
         return slot.value if copy is None else copy(slot.value)
 
@@ -110,7 +123,10 @@ class Store:
             return MISS
         if slot.freq < MAX_FREQ:
             slot.freq += 1
-        slot.tally.hits += 1
+        tally = slot.tally
+        tally.hits = hits = tally.hits + 1
+        if not hits % TELL_EVERY:
+            self.tell()
         copy = slot.copy
         return slot.value if copy is None else copy(slot.value)
 

@@ -1,8 +1,8 @@
 """Metrics for Prometheus, on by default: counters are told as things happen, near hits in bulk.
 
-A near hit only counts up an integer, so it costs nothing extra. That number reaches Prometheus at each scrape. In
-multiprocess mode, where a scrape reads files, it reaches the file at each call to the engine and at exit: near hits
-show there once this process calls its engine again or ends.
+A near hit only counts up an integer. That number reaches Prometheus at each call to the engine, after every 1,024 near
+hits of an entity, at each scrape and at exit. In multiprocess mode, where a scrape asks another process, up to
+1,023 near hits of an entity may show only when this process calls its engine again or ends.
 
     cache_hits_total{namespace, entity, tier}          tier: near, engine, stale, flight
     cache_misses_total{namespace, entity, reason}      cold, expired, evicted, undecodable, schema, error, disabled

@@ -75,7 +75,7 @@ def test_a_template_without_placeholders_is_its_own_key():
 
 def test_arguments_go_where_they_are_named():
     made = Template("users:{user_id}:v{version}")
-    assert made.format({"version": 2, "user_id": 1, "db": object()}) == "users:1:v2"
+    assert made.format({"version": 2, "user_id": 1}) == "users:1:v2"
     assert made.render(1, 2) == "users:1:v2"
 
 
@@ -92,6 +92,11 @@ def test_a_missing_attribute_names_the_parameter():
 def test_a_missing_argument_is_named():
     with pytest.raises(InvalidKeyError, match="needs an argument 'email'"):
         Template("users:{email}").format({"emial": "x"})
+
+
+def test_an_argument_without_a_placeholder_is_named():
+    with pytest.raises(InvalidKeyError, match="no placeholder for the argument 'lang'"):
+        Template("users:{email}").format({"email": "x", "lang": "en"})
 
 
 def test_hash_shortens_long_text_to_128_bits_that_no_text_can_be():
