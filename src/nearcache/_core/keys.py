@@ -28,7 +28,7 @@ class Namespace:
     __slots__ = ("_prefix", "_room", "name")
 
     def __init__(self, name: str) -> None:
-        self.name = _namespace(name)
+        self.name: str = _namespace(name)
         self._prefix = f"{name}:"
         self._room = MAX_BYTES - len(self._prefix)
 

@@ -84,7 +84,7 @@ class Queue:
     def clear(self) -> None:
         """Take out everything."""
         self._slots.clear()
-        self.weight = 0
+        self.weight: int = 0
 
     def _weigh(self, slot: Slot) -> int:
         return slot.size if self._by_size else 1

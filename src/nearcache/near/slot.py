@@ -23,7 +23,7 @@ class Tally:
     __slots__ = ("hits",)
 
     def __init__(self) -> None:
-        self.hits = 0
+        self.hits: int = 0
 
 
 class Slot:
@@ -39,16 +39,16 @@ class Slot:
     __slots__ = ("copy", "deadline", "freq", "held", "key", "raw", "schema", "size", "tally", "value")
 
     def __init__(self, key: str, size: int, tally: Tally) -> None:
-        self.key = key
-        self.size = size
-        self.tally = tally
-        self.freq = 0
+        self.key: str = key
+        self.size: int = size
+        self.tally: Tally = tally
+        self.freq: int = 0
         self.value: object = None
         self.copy: Copier | None = None
         self.schema: object = None
-        self.deadline = NEVER
+        self.deadline: float = NEVER
         self.raw: bytes | None = None
-        self.held = NEVER
+        self.held: float = NEVER
 
     def serve(self, value: object, copy: Copier | None, deadline: float, schema: object) -> None:
         """Set what readers get, and the declared type it was made for; only before the slot can be found."""

@@ -85,12 +85,12 @@ class Store:
         on_evict: Callable[[str], None] | None = None,
         policy: Policy | None = None,
     ) -> None:
-        self.limit = limit
+        self.limit: Limit = limit
         self.tell: Callable[[], object] = _nothing
         """Called now and then while values are served, without a lock, so that listeners see hits that touch
         nothing else."""
-        self.evictions = 0
-        self.expirations = 0
+        self.evictions: int = 0
+        self.expirations: int = 0
         self._clock = self._now = clock
         self._source = source
         self._on_evict = on_evict

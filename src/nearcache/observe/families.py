@@ -15,11 +15,12 @@ import time
 import weakref
 from collections import Counter as Sums
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 
+from nearcache._core.fork import on_fork
 from nearcache.errors import ConfigError
 from nearcache.observe.labels import EntityLabels
 from nearcache.observe.meter import Meter
@@ -39,13 +40,15 @@ class Families:
 
     def __init__(self) -> None:
         entity, tier = ["namespace", "entity"], ["namespace", "tier"]
-        self.hits = _counter("cache_hits", "Reads that were answered, by who answered.", [*entity, "tier"])
-        self.misses = _counter("cache_misses", "Reads that found nothing to serve, by reason.", [*entity, "reason"])
-        self.errors = _counter("cache_errors", "Failures, by who failed.", [*entity, "reason"])
-        self.evictions = _counter("cache_evictions", "Live entries that left for want of room.", tier)
-        self.size = _gauge("cache_size_bytes", "Bytes held.", tier)
-        self.limit = _gauge("cache_limit_bytes", "Bytes that may be held.", tier)
-        self.latency = Histogram(
+        self.hits: Counter = _counter("cache_hits", "Reads that were answered, by who answered.", [*entity, "tier"])
+        self.misses: Counter = _counter(
+            "cache_misses", "Reads that found nothing to serve, by reason.", [*entity, "reason"]
+        )
+        self.errors: Counter = _counter("cache_errors", "Failures, by who failed.", [*entity, "reason"])
+        self.evictions: Counter = _counter("cache_evictions", "Live entries that left for want of room.", tier)
+        self.size: Gauge = _gauge("cache_size_bytes", "Bytes held.", tier)
+        self.limit: Gauge = _gauge("cache_limit_bytes", "Bytes that may be held.", tier)
+        self.latency: Histogram = Histogram(
             "cache_latency_seconds",
             "Duration of calls to the engine, and of loads.",
             ["namespace", "operation"],
@@ -160,13 +163,8 @@ def _make(registry: CollectorRegistry) -> Families:
         ) from error
     setattr(registry, SHARED, families)
     atexit.register(families.flush)
-    _in_forked_child(families.after_fork)
+    on_fork(in_child=families.after_fork)
     return families
-
-
-def _in_forked_child(call: Callable[[], None]) -> None:
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=call)
 
 
 def _counter(name: str, text: str, labels: list[str]) -> Counter:

@@ -11,8 +11,8 @@ class Meter:
     __slots__ = ("__weakref__", "_evictions", "_hits", "namespace", "near")
 
     def __init__(self, namespace: str, near: NearTier) -> None:
-        self.namespace = namespace
-        self.near = near
+        self.namespace: str = namespace
+        self.near: NearTier = near
         self._hits: dict[str, int] = {}
         self._evictions = 0
 

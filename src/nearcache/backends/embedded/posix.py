@@ -3,7 +3,6 @@
 import os
 import socket
 import sys
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -58,12 +57,6 @@ def unix_socket() -> socket.socket:
     if sys.platform != "win32":
         return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     raise _unsupported()
-
-
-def in_forked_children(do: Callable[[], None]) -> None:
-    """Have `do` called in every child that this process forks from now on."""
-    if sys.platform != "win32":
-        os.register_at_fork(after_in_child=do)
 
 
 def _unsupported() -> UnsupportedError:

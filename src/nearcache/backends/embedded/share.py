@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from nearcache._core.fork import on_fork
 from nearcache.backends.embedded import locks, process
 from nearcache.backends.embedded.place import Place, Record, place_of
-from nearcache.backends.embedded.posix import in_forked_children
 from nearcache.backends.embedded.settings import Settings
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
@@ -32,7 +32,7 @@ STOP_WITHIN: Final = 2.0
 STARTS: Final = 2
 """How often one call tries to start a server."""
 
-log = logging.getLogger("nearcache")
+log: logging.Logger = logging.getLogger("nearcache")
 
 
 class Lease:
@@ -225,5 +225,5 @@ def _at_exit() -> None:
         share.leave_all()
 
 
-in_forked_children(_in_forked_child)
+on_fork(in_child=_in_forked_child)
 atexit.register(_at_exit)

@@ -2,13 +2,12 @@
 
 import asyncio
 import contextlib
-import os
-import sys
 import threading
 import weakref
 from collections.abc import AsyncGenerator
 from typing import Any, Final
 
+from nearcache._core.fork import on_fork
 from nearcache.backends.redis.connect import Command, Endpoint, Route
 from nearcache.backends.redis.errors import unreachable
 from nearcache.backends.redis.stream import Stream
@@ -24,7 +23,7 @@ class _Home:
     """The connections of one event loop, touched in that loop's thread only."""
 
     def __init__(self, link: "AwaitingLink", route: Route, spec: BackendSpec) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._route = route
         self._spec = spec
         self._streams: list[Stream] = []
@@ -257,5 +256,4 @@ def _after_fork() -> None:
         link.after_fork()
 
 
-if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_after_fork)
+on_fork(in_child=_after_fork)

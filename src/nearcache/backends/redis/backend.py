@@ -34,7 +34,7 @@ class RedisBackend(Backend):
         self._clock = spec.clock
         self._prefix = f"{spec.namespace}:"
         self._asking = False
-        self.time = EngineTime(spec.clock)
+        self.time: EngineTime = EngineTime(spec.clock)
         self.counters: Counters | None = _Counters(self)
         self.scan: Scan | None = _Scan(self, self._prefix)
         self.admin: Admin | None = _Admin(self)

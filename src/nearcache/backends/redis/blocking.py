@@ -3,7 +3,6 @@
 import contextlib
 import os
 import socket
-import sys
 import threading
 import time
 import weakref
@@ -13,6 +12,7 @@ from typing import Any, Final
 
 import hiredis
 
+from nearcache._core.fork import on_fork
 from nearcache.backends.redis import probe
 from nearcache.backends.redis.connect import Command, Endpoint, Route, dial, time_left
 from nearcache.backends.redis.wire import INCOMPLETE, LostConnection, pack, reader, repeatable, subject
@@ -34,8 +34,8 @@ class Wire:
     __slots__ = ("__weakref__", "_answered", "_reader", "_sock", "_stale", "generation", "used")
 
     def __init__(self, generation: int) -> None:
-        self.generation = generation
-        self.used = False
+        self.generation: int = generation
+        self.used: bool = False
         self._sock: socket.socket | None = None
         self._stale: Callable[[], bool] = lambda: False
         self._reader = reader()
@@ -358,5 +358,4 @@ def _after_fork() -> None:
         pool.after_fork()
 
 
-if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_after_fork)
+on_fork(in_child=_after_fork)

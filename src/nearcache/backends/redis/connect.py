@@ -49,10 +49,13 @@ class Endpoint:
     def __init__(self, url: str) -> None:
         self._settings = settings = _settings(url)
         if isinstance(settings, UnixDomainSocketConnection):
-            self.host, self.port, self.path = "", 0, settings.path
+            host, port, path = "", 0, settings.path
         else:
-            self.host, self.port, self.path = settings.host, settings.port, ""
-        self.where = self.path or f"{self.host}:{self.port}"
+            host, port, path = settings.host, settings.port, ""
+        self.host: str = host
+        self.port: int = port
+        self.path: str = path
+        self.where: str = self.path or f"{self.host}:{self.port}"
 
     def __repr__(self) -> str:
         return f"Endpoint({self.where})"

@@ -47,9 +47,9 @@ class Stream(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._heard = False
         self._moved = False
-        self.used = False
-        self.ended = False
-        self.begun = self._loop.time()
+        self.used: bool = False
+        self.ended: bool = False
+        self.begun: float = self._loop.time()
 
     @property
     def load(self) -> int:
