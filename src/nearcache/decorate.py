@@ -5,6 +5,7 @@ import inspect
 import typing
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from nearcache._core.missing import MISS
@@ -138,8 +139,11 @@ class _Decorated(Generic[P, R]):
         return f"<cached {self._recipe.function.__qualname__}>"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        name = self._recipe.function
-        return (getattr, (self._prefix[0], name.__name__)) if self._prefix else name.__qualname__
+        """Pickle by name: a bound method by way of its instance, a verb of a plain function by way of the function."""
+        function = self._recipe.function
+        if self._prefix:
+            return getattr, (self._prefix[0], function.__name__)
+        return function.__qualname__ if _in_class_body(function) else (attrgetter("key.__self__"), (self._call,))
 
 
 class CachedFunction(_Decorated[P, R]):

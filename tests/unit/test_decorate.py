@@ -229,6 +229,9 @@ def test_decorated_functions_pickle_by_name() -> None:
         assert pickle.loads(pickle.dumps(function)) is function
     bound = pickle.loads(pickle.dumps(Repository("pickled").get))
     assert bound(5) == "pickled/5"
+    for verb in (user_name.refresh, fetch_user.refresh, Repository.get.refresh, Repository("pickled").get.refresh):
+        assert pickle.loads(pickle.dumps(verb)).__name__ == "refresh"
+    assert pickle.loads(pickle.dumps(user_name.refresh))(4) == "4-en"
 
 
 def test_a_function_run_again_in_a_notebook_replaces_the_old_one() -> None:

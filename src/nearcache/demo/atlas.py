@@ -73,7 +73,7 @@ class Atlas:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self.queries = 0
+        self.queries: int = 0
 
     def city(self, city_id: int) -> City:
         """Look at every city on earth to find those nearby."""

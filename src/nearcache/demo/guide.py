@@ -10,8 +10,8 @@ from pathlib import Path
 from nearcache import Cache
 from nearcache.demo.atlas import Atlas, City, Country
 
-atlas = Atlas(Path(os.environ.get("CITIES", "cities.sqlite")))
-cache = Cache.from_env()
+atlas: Atlas = Atlas(Path(os.environ.get("CITIES", "cities.sqlite")))
+cache: Cache = Cache.from_env()
 
 
 @cache.cached("city:{city_id}", ttl="10m")

@@ -11,7 +11,7 @@ from rich.table import Table
 
 T = TypeVar("T")
 
-VERDICTS = {None: "", True: "[green]yes[/green]", False: "[bold red]NO[/bold red]"}
+VERDICTS: dict[bool | None, str] = {None: "", True: "[green]yes[/green]", False: "[bold red]NO[/bold red]"}
 
 
 @dataclass(frozen=True)

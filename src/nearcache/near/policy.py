@@ -51,7 +51,7 @@ class Queue:
     def __init__(self, by_size: bool) -> None:
         self._by_size = by_size
         self._slots: OrderedDict[str, Slot] = OrderedDict()
-        self.weight = 0
+        self.weight: int = 0
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -84,7 +84,7 @@ class Queue:
     def clear(self) -> None:
         """Take out everything."""
         self._slots.clear()
-        self.weight: int = 0
+        self.weight = 0
 
     def _weigh(self, slot: Slot) -> int:
         return slot.size if self._by_size else 1
