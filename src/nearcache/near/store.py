@@ -10,7 +10,7 @@ Every change moves the stamp of a 1,024th of all keys, so a fill that crossed a 
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,7 +54,7 @@ def _suspended_clock() -> float:
 class Store:
     """A bounded map from keys to values and records, for any number of threads.
 
-    Every method is atomic. `on_evict` gets the entity of each live entry that had to leave for room, outside the lock.
+    Every method is atomic.
     The lock is re-entrant because a finalizer or a signal handler that runs inside may use the cache again.
     """
 
@@ -63,7 +63,6 @@ class Store:
         "_clock",
         "_lock",
         "_now",
-        "_on_evict",
         "_policy",
         "_slots",
         "_source",
@@ -82,7 +81,6 @@ class Store:
         clock: Clock = time.monotonic,
         *,
         source: bool = False,
-        on_evict: Callable[[str], None] | None = None,
         policy: Policy | None = None,
     ) -> None:
         self.limit: Limit = limit
@@ -93,7 +91,6 @@ class Store:
         self.expirations: int = 0
         self._clock = self._now = clock
         self._source = source
-        self._on_evict = on_evict
         self._policy = policy or _default_policy(limit)
         self._lock = threading.RLock()
         self._slots: dict[str, Slot] = {}
@@ -154,9 +151,7 @@ class Store:
         with self._lock:
             if self.stamp(key) != stamp:
                 return False
-            gone = self._keep(key, value, copy, deadline, size, schema)
-        self._report(gone or ())
-        return gone is not None
+            return self._keep(key, value, copy, deadline, size, schema)
 
     def wrote(
         self,
@@ -176,9 +171,7 @@ class Store:
         with self._lock:
             alone = self.stamp(key) == stamp + self._source
             self._changed(key)
-            gone = self._keep(key, value, copy, deadline, size, schema) if alone else None
-        self._report(gone or ())
-        return gone is not None
+            return alone and self._keep(key, value, copy, deadline, size, schema)
 
     def changed(self, key: str) -> None:
         """Stop serving a value that this process changed in the engine, and refuse every fill that began before."""
@@ -190,8 +183,7 @@ class Store:
     def put(self, key: str, raw: bytes, held: float) -> None:
         """Store a record until the time `held`; what was served for the key is served no more."""
         with self._lock:
-            gone = self._put(key, raw, held)
-        self._report(gone)
+            self._put(key, raw, held)
 
     def raw(self, key: str) -> bytes | None:
         """Return a live record, or None."""
@@ -225,14 +217,12 @@ class Store:
 
         `change` runs under the store's lock: it must be quick and must not wait for anything.
         """
-        gone: list[Slot] = []
         with self._lock:
             slot = self._slots.get(key)
             live = slot is not None and slot.held > self._clock()
             after = change(slot.raw, slot.held) if slot is not None and live else change(None, NEVER)
             if after is not None:
-                gone = self._put(key, *after)
-        self._report(gone)
+                self._put(key, *after)
 
     def keys(self, prefix: str = "") -> list[str]:
         """List the keys of live records that start with `prefix`; O(entries)."""
@@ -306,16 +296,15 @@ class Store:
         elif slot is not None:
             self._drop(slot)
 
-    def _keep(
-        self, key: str, value: object, copy: Copier | None, deadline: float, size: int, schema: object
-    ) -> list[Slot] | None:
-        """Serve a value; return who had to leave for it, or None if it is not kept."""
+    def _keep(self, key: str, value: object, copy: Copier | None, deadline: float, size: int, schema: object) -> bool:
+        """Serve a value; tell whether it is kept."""
         old = self._slots.get(key)
         slot = self._beside(key, old, size)
         if self._too_large(slot) or (self._source and slot.held <= self._clock()):
-            return None
+            return False
         slot.serve(value, copy, min(deadline, slot.held) if self._source else deadline, schema)
-        return self._place(slot, old)
+        self._place(slot, old)
+        return True
 
     def _beside(self, key: str, old: Slot | None, size: int) -> Slot:
         """Make a slot that takes over the record of an old one."""
@@ -325,33 +314,31 @@ class Store:
             slot.hold(raw, old.held)
         return slot
 
-    def _put(self, key: str, raw: bytes, held: float) -> list[Slot]:
+    def _put(self, key: str, raw: bytes, held: float) -> None:
         self._bump(key)
         old = self._slots.get(key)
         slot = Slot(key, _footprint(key, len(raw)), self._tally(key))
         slot.hold(raw, held)
         if not self._too_large(slot):
-            return self._place(slot, old)
+            self._place(slot, old)
+            return
         if old is not None:
             self._drop(old)
         self.evictions += 1
-        return [slot]
 
     def _too_large(self, slot: Slot) -> bool:
         return self.limit.entries == 0 or (self.limit.bytes is not None and slot.size > self.limit.bytes)
 
-    def _place(self, slot: Slot, old: Slot | None) -> list[Slot]:
-        """Make room for a slot, put it where its key can be found, and return the live ones that had to leave."""
-        gone: list[Slot] = []
+    def _place(self, slot: Slot, old: Slot | None) -> None:
+        """Make room for a slot and put it where its key can be found."""
         now = self._clock()
         while self._full(slot, old) and (victim := self._policy.victim(now)) is not None:
             self._forget(victim)
             if victim is old:
                 old = None
             else:
-                self._count_out(victim, now, gone)
+                self._count_out(victim, now)
         self._settle(slot, old)
-        return gone
 
     def _full(self, slot: Slot, old: Slot | None) -> bool:
         entries, size = self.limit.entries, self.limit.bytes
@@ -368,12 +355,11 @@ class Store:
         self._slots[slot.key] = slot
         self._bytes += slot.size
 
-    def _count_out(self, slot: Slot, now: float, gone: list[Slot]) -> None:
+    def _count_out(self, slot: Slot, now: float) -> None:
         if slot.expired(now):
             self.expirations += 1
         else:
             self.evictions += 1
-            gone.append(slot)
 
     def _drop(self, slot: Slot) -> None:
         self._policy.remove(slot)
@@ -394,13 +380,6 @@ class Store:
         if entity not in self._tallies and len(self._tallies) >= MAX_ENTITIES - 1:
             entity = OTHER_ENTITIES
         return self._tallies.setdefault(entity, Tally())
-
-    # Outside the lock
-
-    def _report(self, gone: Iterable[Slot]) -> None:
-        if self._on_evict is not None:
-            for slot in gone:
-                self._on_evict(slot.key.partition(":")[0])
 
 
 def _footprint(key: str, size: int) -> int:

@@ -1,7 +1,5 @@
 """The near store holds no more than it may."""
 
-import threading
-
 import pytest
 
 from nearcache._core.missing import MISS
@@ -19,26 +17,11 @@ def source(clock):
     return Store(Limit(), clock, source=True)
 
 
-def test_entries_are_bounded_and_evictions_told_by_entity():
-    gone: list[str] = []
-    store = Store(Limit(entries=2), Clock(), on_evict=gone.append)
+def test_entries_are_bounded_and_evictions_counted():
+    store = Store(Limit(entries=2), Clock())
     for key in ("users:1", "orders:1", "orders:2"):
         keep(store, key)
-    assert (len(store), store.evictions, gone) == (2, 1, ["users"])
-
-
-def test_an_eviction_callback_may_use_the_store_from_another_thread():
-    store = Store(Limit(entries=1), Clock(), on_evict=lambda _entity: elsewhere())
-
-    def elsewhere() -> None:
-        thread = threading.Thread(target=store.clear)
-        thread.start()
-        thread.join(10)
-        assert not thread.is_alive()
-
-    keep(store, "users:1")
-    keep(store, "users:2")
-    assert store.evictions == 1
+    assert (len(store), store.evictions) == (2, 1)
 
 
 def test_sizes_count_key_value_record_and_bookkeeping(source):
@@ -73,11 +56,10 @@ def test_a_served_form_that_does_not_fit_leaves_the_record():
 
 
 def test_a_record_larger_than_the_limit_replaces_the_old_one_by_nothing():
-    gone: list[str] = []
-    store = Store(Limit(bytes=5_000), Clock(), source=True, on_evict=gone.append)
+    store = Store(Limit(bytes=5_000), Clock(), source=True)
     store.put("users:1", b"old", FAR)
     store.put("users:1", b"x" * 5_000, FAR)
-    assert (store.raw("users:1"), store.size_bytes, gone) == (None, 0, ["users"])
+    assert (store.raw("users:1"), store.size_bytes, store.evictions) == (None, 0, 1)
 
 
 def test_a_record_that_grows_makes_room_and_stays():
@@ -107,9 +89,8 @@ def test_both_limits_hold():
 
 
 def test_an_entry_that_expired_before_it_had_to_leave_is_no_eviction(clock):
-    gone: list[str] = []
-    store = Store(Limit(entries=1), clock, on_evict=gone.append)
+    store = Store(Limit(entries=1), clock)
     keep(store, "users:1", deadline=clock.now + 5)
     clock.now += 5
     keep(store, "users:2")
-    assert (store.evictions, store.expirations, gone) == (0, 1, [])
+    assert (store.evictions, store.expirations) == (0, 1)
