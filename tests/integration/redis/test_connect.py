@@ -13,20 +13,20 @@ def test_a_url_says_host_port_database_and_login():
     endpoint = Endpoint("redis://me:s%20cret@example.org:7000/3")
     assert (endpoint.host, endpoint.port, endpoint.path) == ("example.org", 7000, "")
     assert endpoint.greeting() == [
-        ("HELLO", 3, "AUTH", "me", "s cret"),
+        ("HELLO", "3", "AUTH", "me", "s cret"),
         ("CLIENT", "SETNAME", CLIENT_NAME),
-        ("SELECT", 3),
+        ("SELECT", "3"),
     ]
 
 
 def test_a_unix_url_says_path_and_database():
     endpoint = Endpoint("unix:///run/valkey/s?db=2&client_name=mine")
     assert (endpoint.host, endpoint.path) == ("", "/run/valkey/s")
-    assert endpoint.greeting() == [("HELLO", 3), ("CLIENT", "SETNAME", "mine"), ("SELECT", 2)]
+    assert endpoint.greeting() == [("HELLO", "3"), ("CLIENT", "SETNAME", "mine"), ("SELECT", "2")]
 
 
 def test_a_password_alone_is_that_of_the_default_user():
-    assert Endpoint("redis://:secret@h").greeting()[0] == ("HELLO", 3, "AUTH", "default", "secret")
+    assert Endpoint("redis://:secret@h").greeting()[0] == ("HELLO", "3", "AUTH", "default", "secret")
 
 
 def test_the_older_protocol_logs_in_with_its_own_command():

@@ -14,7 +14,7 @@ from nearcache.backends.redis.wire import Link
 from nearcache.backends.registry import BackendSpec
 from nearcache.errors import CodecError
 
-PAGE: Final = 500
+PAGE: Final = "500"
 """How many keys the engine looks at for one page of a scan."""
 
 INT64: Final = range(-(2**63), 2**63)
@@ -124,9 +124,9 @@ class RedisBackend(Backend):
         finally:
             self._asking = False
 
-    async def evaluate(self, name: str, key: str, *arguments: str | bytes | int) -> Any:
+    async def evaluate(self, name: str, key: str, *arguments: str | bytes) -> Any:
         """Run the script `name` on a key and return its reply, which may be an exception of the engine."""
-        code, rest = script(name), (1, self.named(key), *arguments)
+        code, rest = script(name), ("1", self.named(key), *arguments)
         (reply,) = await self.run(key, ("EVALSHA", code.sha, *rest))
         if code_of(reply) == "NOSCRIPT":
             (reply,) = await self.run(key, ("EVAL", code.text, *rest))
@@ -200,8 +200,8 @@ def _good(reply: Any, subject: str) -> Any:
     return reply
 
 
-def _ms(seconds: float) -> int:
-    return max(1, math.floor(seconds * 1000))
+def _ms(seconds: float) -> str:
+    return str(max(1, math.floor(seconds * 1000)))
 
 
 def _life(pttl: int) -> float | None:

@@ -18,8 +18,8 @@ from redis.exceptions import RedisError
 from nearcache.backends.redis.errors import refused, unreachable
 from nearcache.errors import BackendTimeoutError, ConfigError
 
-Command = tuple[str | bytes | int, ...]
-"""A command and its arguments."""
+Command = tuple[str | bytes, ...]
+"""A command and its arguments. No numbers: a signal that comes while hiredis 3.5 writes one crashes the process."""
 
 CLIENT_NAME: Final = "nearcache"
 
@@ -94,7 +94,7 @@ class Endpoint:
     def greeting(self) -> list[Command]:
         """Return the first commands of a connection: protocol, login, name, database."""
         settings = self._settings
-        return [*_hello(settings), *([("SELECT", settings.db)] if settings.db else [])]
+        return [*_hello(settings), *([("SELECT", str(settings.db))] if settings.db else [])]
 
     def check_greeting(self, replies: Sequence[object]) -> None:
         """Raise `BackendError` if the engine refused one of the first commands."""
@@ -218,7 +218,7 @@ def _hello(settings: Connection | UnixDomainSocketConnection) -> list[Command]:
     login = _login(settings)
     name = ("CLIENT", "SETNAME", settings.client_name or CLIENT_NAME)
     if int(settings.protocol) == 3:
-        return [("HELLO", 3, *(("AUTH", *login) if login else ())), name]
+        return [("HELLO", "3", *(("AUTH", *login) if login else ())), name]
     return [*([("AUTH", *login)] if login else []), name]
 
 
