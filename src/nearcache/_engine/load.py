@@ -72,25 +72,20 @@ class Loads:
         """Load now, whatever is cached and whoever is loading, and replace it."""
         core = self._core
         core.check(key)
-        core.flights.detach(key)
-        flight, _ = core.flights.join(key, time.monotonic(), self._bound(plan), self._io.home())
-        await self._io.lead(flight, self._lead(flight, loader, plan, fresh=True))
+        flight, _ = await self._depart(key, loader, plan, fresh=True)
         await self._io.wait(flight, self._bound(plan))
         return flight.outcome or self._overdue(key, plan)
 
     async def _share(self, key: str, loader: Callable[[], Any], plan: Plan) -> Outcome[Any]:
-        flights, bound = self._core.flights, self._bound(plan)
-        deadline = time.monotonic() + bound + WAIT_MARGIN
-        while (left := deadline - (now := time.monotonic())) > 0:
-            if flights.led_here(key):
+        deadline = time.monotonic() + self._bound(plan) + WAIT_MARGIN
+        while (left := deadline - time.monotonic()) > 0:
+            if self._core.flights.led_here(key):
                 return Outcome(
                     error=CacheError(f"the loader of {key!r} asked for {key!r} itself and would wait for ever")
                 )
-            flight, leads = flights.join(key, now, bound, self._io.home())
-            if leads:
-                await self._io.lead(flight, self._lead(flight, loader, plan))
-            elif not self._io.can_wait(flight):
-                return await self._read_or_load(flights.solo(key), loader, plan)
+            flight, leads = await self._depart(key, loader, plan)
+            if not leads and not self._io.can_wait(flight):
+                return await self._read_or_load(self._core.flights.new(key, 0.0, None), loader, plan)
             if not await self._io.wait(flight, left):
                 break
             outcome = flight.outcome
@@ -98,7 +93,22 @@ class Loads:
                 return outcome if leads else self._followed(key, outcome)
         return self._overdue(key, plan)
 
-    async def _lead(self, flight: Flight, loader: Callable[[], Any], plan: Plan, fresh: bool = False) -> None:
+    async def _depart(
+        self, key: str, loader: Callable[[], Any], plan: Plan, fresh: bool = False
+    ) -> tuple[Flight, bool]:
+        """Join the key's flight, or lead one; tell whether the caller leads."""
+        flights, now = self._core.flights, time.monotonic()
+        mine = flights.new(key, now + self._bound(plan), self._io.home())
+        try:
+            flight = flights.replace(mine) if fresh else flights.join(mine, now)
+            if flight is mine:
+                await self._io.lead(mine, self._lead(mine, loader, plan, fresh))
+        except BaseException as error:
+            flights.land(mine, Outcome(error=error))  # interrupted before the load itself could tell how it ended
+            raise
+        return flight, flight is mine
+
+    async def _lead(self, flight: Flight, loader: Callable[[], Any], plan: Plan, fresh: bool) -> None:
         try:
             work = self._load if fresh else self._read_or_load
             outcome: Outcome[Any] = await work(flight, loader, plan)

@@ -65,8 +65,8 @@ class AsyncIo:
         return asyncio.get_running_loop()
 
     def can_wait(self, flight: Flight) -> bool:
-        """A suspended task blocks nobody."""
-        return True
+        """A suspended task blocks nobody; but a leader whose loop was closed never lands."""
+        return not is_closed(flight.home)
 
     def refuse(self, function: Callable[..., Any]) -> str | None:
         """Plain functions belong to `Cache`."""
@@ -81,6 +81,11 @@ def _awaitable(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         name = getattr(function, "__qualname__", repr(function))
         raise TypeError(f"{name} did not return an awaitable to an async cache: use Cache, or cache.sync")
     return result
+
+
+def is_closed(home: object) -> bool:
+    """Whether this is an event loop that was closed."""
+    return isinstance(home, asyncio.AbstractEventLoop) and home.is_closed()
 
 
 def _settle(future: "asyncio.Future[None]") -> None:

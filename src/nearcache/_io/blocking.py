@@ -7,6 +7,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from nearcache._core.outcome import Outcome
+from nearcache._io.aio import is_closed
 from nearcache._io.port import Flavour
 from nearcache.near.flights import Flight
 
@@ -86,8 +87,8 @@ class BlockingIo:
         return None
 
     def can_wait(self, flight: Flight) -> bool:
-        """Blocking the very event loop that the leader runs in would wait for ever."""
-        return flight.home is None or flight.home is not _running_loop()
+        """A leader lands neither while its event loop is blocked, nor after it was closed."""
+        return flight.home is None or (flight.home is not _running_loop() and not is_closed(flight.home))
 
     def refuse(self, function: Callable[..., Any]) -> str | None:
         """Coroutine functions belong to `AsyncCache`."""

@@ -6,7 +6,7 @@ Safe to use from any thread; no method blocks.
 """
 
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from threading import Lock
 from typing import Any
@@ -52,9 +52,10 @@ class Flight:
             self.cancel()
 
     def land(self, outcome: Outcome[Any]) -> None:
-        """Publish the outcome and wake everybody who waits."""
+        """Publish the outcome and wake everybody who waits; the first outcome stays."""
         with self._lock:
-            self.outcome = outcome
+            if self.outcome is None:
+                self.outcome = outcome
             wakers, self._wakers = self._wakers, []
         for wake in wakers:
             wake()
@@ -70,7 +71,8 @@ def leading(flight: Flight) -> Generator[None]:
     try:
         yield
     finally:
-        _leading.reset(token)
+        with suppress(ValueError):  # a load that nobody finished is closed by the garbage collector, anywhere
+            _leading.reset(token)
 
 
 class Flights:
@@ -80,14 +82,25 @@ class Flights:
         self._lock = Lock()
         self._by_key: dict[str, Flight] = {}
 
-    def join(self, key: str, now: float, bound: float, home: object) -> tuple[Flight, bool]:
-        """Return the key's flight and whether the caller leads it; a flight older than its bound is replaced."""
+    def new(self, key: str, until: float, home: object) -> Flight:
+        """Return a flight that nobody knows yet, so that nobody can join it; `until` bounds how long others may."""
+        return Flight(self, key, until, home)
+
+    def join(self, mine: Flight, now: float) -> Flight:
+        """Return the flight of the key: another one to follow, or `mine`, which the caller must land.
+
+        A flight older than its bound is replaced, and no longer stores.
+        """
         with self._lock:
-            flight = self._by_key.get(key)
+            flight = self._by_key.get(mine.key)
             if flight is not None and now < flight.until:
-                return flight, False
-            flight = self._by_key[key] = Flight(self, key, now + bound, home)
-            return flight, True
+                return flight
+            return self._replace(mine)
+
+    def replace(self, mine: Flight) -> Flight:
+        """Make `mine` the flight of its key, whoever leads another one, and return it."""
+        with self._lock:
+            return self._replace(mine)
 
     def land(self, flight: Flight, outcome: Outcome[Any]) -> None:
         """End a flight: later callers start a new one."""
@@ -103,10 +116,6 @@ class Flights:
             if flight is not None:
                 flight.detached = True
 
-    def solo(self, key: str) -> Flight:
-        """Return a flight that nobody can join."""
-        return Flight(self, key, 0.0, None)
-
     def led_here(self, key: str) -> bool:
         """Whether the calling code runs inside a load of this very key."""
         return any(f.key == key and f.table is self and f.outcome is None for f in _leading.get())
@@ -115,3 +124,10 @@ class Flights:
         """Forget all flights: their leaders stayed in the parent process."""
         self._lock = Lock()
         self._by_key = {}
+
+    def _replace(self, mine: Flight) -> Flight:
+        old = self._by_key.get(mine.key)
+        if old is not None:
+            old.detached = True
+        self._by_key[mine.key] = mine
+        return mine
