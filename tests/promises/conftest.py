@@ -1,0 +1,58 @@
+"""Fixtures of the tests of the guarantees: engines, and caches that are closed at the end."""
+
+import itertools
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from nearcache import Cache
+from tests.servers import RedisServer
+
+NewCache = Callable[..., Cache]
+_numbers = itertools.count()
+
+
+def url_of(engine: str, request: pytest.FixtureRequest) -> str:
+    """Return the URL of an engine that is there for the whole run."""
+    if engine == "memory":
+        return "memory://"
+    if engine == "embedded":
+        return f"embedded://{request.getfixturevalue('embedded_directory')}"
+    server: RedisServer = request.getfixturevalue(f"{engine}_server")
+    return server.unix_url
+
+
+@pytest.fixture(params=["memory", "valkey"])
+def url(request: pytest.FixtureRequest) -> str:
+    """The two kinds of engines: one in this process, one shared."""
+    return url_of(request.param, request)
+
+
+@pytest.fixture(params=["memory", "valkey", "redis", "embedded"])
+def any_url(request: pytest.FixtureRequest) -> str:
+    """Every engine."""
+    return url_of(request.param, request)
+
+
+@pytest.fixture
+def new_cache() -> Iterator[NewCache]:
+    """Make caches, each in a namespace of its own unless the test says otherwise."""
+    made: list[Cache] = []
+
+    def new(url: str, **options: Any) -> Cache:
+        options.setdefault("namespace", f"p{uuid.uuid4().hex[:10]}")
+        cache = Cache(url, **{"pool_min": 1, "observers": (), **options})
+        made.append(cache)
+        return cache
+
+    yield new
+    for cache in made:
+        cache.close()
+
+
+@pytest.fixture
+def fresh_key() -> Callable[[], str]:
+    """Make keys that nobody has used yet."""
+    return lambda: f"keys:{next(_numbers)}"

@@ -1,0 +1,243 @@
+"""What the tests of the guarantees share: crowds of threads and tasks, eyes on the engine, and deliberate defects."""
+
+import asyncio
+import os
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, cast
+
+import pytest
+
+from nearcache import AsyncCache, Cache
+from nearcache._core.outcome import Outcome
+from nearcache.testing import Faults, FaultyBackend
+
+PATIENCE = 20.0
+"""Seconds after which something that has to happen is taken for never happening."""
+ROUNDS = 20
+"""How often a test of concurrency is run before it is believed."""
+
+
+def dice() -> random.Random:
+    """Return random numbers whose seed is printed, so that a failure can be repeated with NEARCACHE_SEED."""
+    seed = int(os.environ.get("NEARCACHE_SEED") or random.SystemRandom().randrange(2**32))
+    print(f"NEARCACHE_SEED={seed}")
+    return random.Random(seed)
+
+
+def eventually(true: Callable[[], object], what: str) -> None:
+    """Poll until `true` returns something true."""
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        time.sleep(0.0005)
+
+
+async def eventually_in_loop(true: Callable[[], object], what: str) -> None:
+    """Poll until `true` returns something true, while the event loop goes on."""
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        await asyncio.sleep(0.0005)
+
+
+# Crowds
+
+
+class Crowd:
+    """People who set off at the same moment: threads, and the tasks of event loops that have threads of their own."""
+
+    def __init__(self) -> None:
+        self._works: list[Callable[[], list[Outcome[Any]]]] = []
+        self._threads: list[threading.Thread] = []
+        self._outcomes: list[Outcome[Any]] = []
+
+    def threads(self, number: int, do: Callable[[], Any]) -> "Crowd":
+        """Add threads that each do this once."""
+        self._works += [lambda: [outcome_of(do)]] * number
+        return self
+
+    def tasks(self, number: int, do: Callable[[], Awaitable[Any]], loops: int = 1) -> "Crowd":
+        """Add event loops, each with so many tasks that do this once."""
+        self._works += [lambda: asyncio.run(_side_by_side(number, do))] * loops
+        return self
+
+    def start(self) -> "Crowd":
+        """Let them go."""
+        together = threading.Barrier(len(self._works))
+        for work in self._works:
+            thread = threading.Thread(target=self._run, args=(together, work), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        return self
+
+    def finish(self) -> list[Outcome[Any]]:
+        """Wait for all, and return what came of each."""
+        deadline = time.monotonic() + PATIENCE
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        assert not any(thread.is_alive() for thread in self._threads), "somebody waits for ever"
+        return self._outcomes
+
+    @property
+    def done(self) -> bool:
+        """Whether nobody is under way any more."""
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _run(self, together: threading.Barrier, work: Callable[[], list[Outcome[Any]]]) -> None:
+        together.wait(PATIENCE)
+        self._outcomes += work()
+
+
+def outcome_of(do: Callable[[], Any]) -> Outcome[Any]:
+    """Do it, and return the value or the error."""
+    try:
+        return Outcome(do())
+    except BaseException as error:
+        return Outcome(error=error)
+
+
+async def awaited(do: Callable[[], Awaitable[Any]]) -> Outcome[Any]:
+    """Await it, and return the value or the error."""
+    try:
+        return Outcome(await do())
+    except BaseException as error:
+        return Outcome(error=error)
+
+
+async def _side_by_side(number: int, do: Callable[[], Awaitable[Any]]) -> list[Outcome[Any]]:
+    return await asyncio.gather(*[awaited(do) for _ in range(number)])
+
+
+def values(outcomes: Sequence[Outcome[Any]]) -> list[Any]:
+    """Return the values; nobody may have got an error."""
+    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+    assert not errors, f"{len(errors)} of {len(outcomes)} got an error, the first: {errors[0]!r}"
+    return [outcome.get() for outcome in outcomes]
+
+
+# Loaders
+
+
+class SlowSource:
+    """A source that answers only when the test lets it; counts how often it is asked, and is of either flavour."""
+
+    def __init__(self, answer: Callable[[], Any] = lambda: ["a", "value"]) -> None:
+        self.answer = answer
+        self.loads = 0
+        self.cancelled = 0
+        self._gate = threading.Event()
+        self._lock = threading.Lock()
+
+    def open(self) -> None:
+        """Let everybody have the answer."""
+        self._gate.set()
+
+    def load(self) -> Any:
+        """Load, blocking."""
+        self._count()
+        assert self._gate.wait(PATIENCE), "the test never opened the source"
+        return self.answer()
+
+    async def aload(self) -> Any:
+        """Load, awaiting."""
+        self._count()
+        try:
+            await eventually_in_loop(self._gate.is_set, "the source is opened")
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return self.answer()
+
+    def _count(self) -> None:
+        with self._lock:
+            self.loads += 1
+
+
+def waiting(cache: Cache | AsyncCache, key: str) -> int:
+    """Return how many wait for the load of a key (an async leader waits for its own load too)."""
+    flight = cache._parts.core.flights._by_key.get(key)
+    return 0 if flight is None else len(flight._wakers)
+
+
+# Eyes on the engine
+
+
+class Recorder(Faults):
+    """Counts the operations that reach the backend, and can hold them up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+        self.before: Callable[[str], None] = lambda operation: None
+        self.after: Callable[[str], None] = lambda operation: None
+
+    async def around(self, operation: str, call: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        """Do the operation and note it."""
+        self.counts[operation] += 1
+        self.before(operation)
+        result = await super().around(operation, call, *args, **kwargs)
+        self.after(operation)
+        return result
+
+
+@contextmanager
+def recorded(*caches: Cache | AsyncCache) -> Iterator[Recorder]:
+    """Look at what these caches ask of their engine."""
+    recorder, engines = Recorder(), [cache._engine for cache in caches]
+    backends = [engine.backend for engine in engines]
+    for engine, backend in zip(engines, backends, strict=True):
+        engine.use(FaultyBackend(backend, recorder))
+    try:
+        yield recorder
+    finally:
+        for engine, backend in zip(engines, backends, strict=True):
+            engine.use(backend)
+
+
+# Deliberate defects
+
+
+@contextmanager
+def broken(owner: Any, name: str, replacement: Any) -> Iterator[None]:
+    """Take a mechanism away for the `with` block; `replacement` is what stands in its place."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, replacement)
+        yield
+
+
+@contextmanager
+def noticed() -> Iterator[None]:
+    """Demand that the check in the block fails: a check that cannot fail tells nothing."""
+    with pytest.raises(AssertionError):
+        yield
+
+
+def impatient() -> AbstractContextManager[None]:
+    """Do not wait long for what a deliberate defect keeps from happening."""
+    return broken(sys.modules[__name__], "PATIENCE", 1.0)
+
+
+def noticed_within(rounds: int, check: Callable[[], object]) -> None:
+    """Demand that a check that depends on luck fails in one of so many rounds."""
+    for _ in range(rounds):
+        try:
+            check()
+        except AssertionError:
+            return
+    raise AssertionError(f"the check did not notice the defect in {rounds} rounds")
+
+
+def at_once(do: Callable[[], Any], within: float = 5.0) -> Any:
+    """Do it in a thread of its own and return its value or raise its error; it may not take longer than this."""
+    outcome: list[Outcome[Any]] = []
+    thread = threading.Thread(target=lambda: outcome.append(outcome_of(do)), daemon=True)
+    thread.start()
+    thread.join(within)
+    assert outcome, f"not done within {within:g} s"
+    return cast("Any", outcome[0].get())
