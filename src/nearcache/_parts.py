@@ -27,8 +27,7 @@ class Parts:
     """What a `Cache` and its async twin share."""
 
     def __init__(self, options: Options, observers: Iterable[Observer] | None, clock: Clock) -> None:
-        in_memory = options.url.startswith("memory:")
-        self.core: Core = Core(options, clock, near_is_store=in_memory and options.near is not None)
+        self.core: Core = Core(options, clock, in_memory=options.url.startswith("memory:"))
         self.stats: Stats = Stats(self.core.near)
         self.core.listen((self.stats, *(self._usual_observers() if observers is None else observers)))
         self._spec = BackendSpec(

@@ -22,21 +22,26 @@ from nearcache.near.store import Limit, Store
 from nearcache.options import Options
 
 NO_NEAR = Limit(entries=0)
+FAR_MEMORY = Limit(bytes=64_000_000)
+"""How much memory:// holds where the near tier is turned off."""
 
 
 class Core:
     """One cache, before it is sync or async."""
 
-    def __init__(self, options: Options, clock: Clock, near_is_store: bool) -> None:
+    def __init__(self, options: Options, clock: Clock, in_memory: bool) -> None:
         self.options: Options = options
         self.clock: Clock = clock
         self.namespace: Namespace = Namespace(options.namespace)
         self.codec: Codec = Codec(options.codec, types=options.types, secret=options.secret)
         self.modes: Modes = Modes(options.enabled)
         limit = NO_NEAR if options.near is None else Limit(options.near.entries, options.near.bytes)
+        near_is_store = in_memory and options.near is not None
         self.near: Store = Store(limit, clock, source=near_is_store)
         self.records: Store | None = self.near if near_is_store else None
-        """The near tier, where it is the engine too."""
+        """The records of memory://, which both flavours share: the near tier itself, unless it is turned off."""
+        if in_memory and not near_is_store:
+            self.records = Store(FAR_MEMORY, clock, source=True)
         self.flights: Flights = Flights()
         self._observers: tuple[Observer, ...] = ()
         self._observing = False
@@ -146,6 +151,8 @@ class Core:
         self.near.after_fork()
         if self.records is None:
             self.near.clear()
+        elif self.records is not self.near:
+            self.records.after_fork()
 
 
 def new_fill_id() -> bytes:

@@ -18,7 +18,7 @@ DEFAULT_BYTES = 64_000_000
 
 
 def build(spec: BackendSpec, flavour: Flavour) -> Backend:
-    """Build the backend over the cache's own store, or over one of its own where the near tier is turned off."""
+    """Build the backend over the cache's own store, or over one of its own where it is given none."""
     store = spec.store
     if store is None:
         store = Store(Limit(bytes=DEFAULT_BYTES), spec.clock, source=True)
