@@ -13,7 +13,7 @@ from nearcache._core.ttl import TTL
 from nearcache._engine.core import Core
 from nearcache._engine.modes import Mode
 from nearcache._engine.read import Absence, Found, Reader
-from nearcache._engine.write import Writer
+from nearcache._engine.write import Draft, Writer
 from nearcache._io.port import Io
 from nearcache.codecs.schema import Schema
 from nearcache.errors import BackendError, CacheError, LoaderTimeoutError
@@ -57,8 +57,7 @@ class Loads:
         """Store a value as if a load with this plan had returned it."""
         self._core.check(key)
         draft = self._writer.draft(key, value, self._lifetime(value, plan), plan.schema)
-        if self._core.modes.now() in (Mode.NORMAL, Mode.BYPASS):
-            await self._writer.store(draft)
+        await self._writer.put(draft)
 
     async def each(self, loaders: Mapping[str, Callable[[], Any]], plan: Plan) -> dict[str, Outcome[Any]]:
         """Return what came of every key: one batch read, then one load for each key that is missing."""
@@ -85,7 +84,7 @@ class Loads:
                 )
             flight, leads = await self._depart(key, loader, plan)
             if not leads and not self._io.can_wait(flight):
-                return await self._read_or_load(self._core.flights.new(key, 0.0, None), loader, plan)
+                return await self._read_or_load(self._core.flights.solo(key), loader, plan)
             if not await self._io.wait(flight, left):
                 break
             outcome = flight.outcome
@@ -137,10 +136,23 @@ class Loads:
 
     async def _fill(self, flight: Flight, value: Any, plan: Plan, cost: float, store: bool) -> Outcome[Any]:
         draft = self._writer.draft(flight.key, value, self._lifetime(value, plan), plan.schema, cost)
-        if store and not flight.detached:
-            with contextlib.suppress(BackendError):
-                await self._writer.store(draft)
+        if store:
+            await self._store(flight, draft)
         return Outcome(value).shared_as(*self._core.form(value, draft.encoded, plan.schema))
+
+    async def _store(self, flight: Flight, draft: Draft) -> None:
+        """Store what a flight loaded, unless this process wrote the key since; if it does so meanwhile, delete it."""
+        core = self._core
+        stamp = core.near.stamp(flight.key)
+        if not core.flights.may_store(flight):
+            return
+        try:
+            with contextlib.suppress(BackendError):
+                await self._writer.store(draft, stamp)
+        finally:
+            if core.flights.crossed(flight):
+                core.owe(flight.key)
+                core.flights.settle(flight)
 
     def _lifetime(self, value: Any, plan: Plan) -> float:
         if value is not None:

@@ -118,6 +118,8 @@ class Reader:
 
     async def record(self, key: str) -> Record | Absence:
         """Read the fresh record of one key; raises when the engine fails. Not for values without an envelope."""
+        if self._core.flights.doubtful((key,)):
+            return Absence.COLD
         record = self._opened(key, await self._commands.run("get", self._backend.get, key))
         if isinstance(record, Record) and self._ages(record)[1] <= 0:
             return Absence.EXPIRED
@@ -141,17 +143,19 @@ class Reader:
 
     async def fetch_many(self, keys: Sequence[str], schema: Schema | None) -> dict[str, Found | Absence]:
         """Read keys from the engine in one round trip and keep near what is fresh."""
-        if not keys:
-            return {}
         core, backend = self._core, self._backend
+        results: dict[str, Found | Absence] = dict.fromkeys(core.flights.doubtful(keys), Absence.COLD)
+        if results:
+            keys = [key for key in keys if key not in results]
+        if not keys:
+            return results
         stamps = [core.near.stamp(key) for key in keys]
         asked = core.clock()
         try:
             raws = await self._raw(keys)
             lives = [None] * len(keys) if core.codec.enveloped else await backend.remaining(keys)
         except BackendError:
-            return dict.fromkeys(keys, Absence.ERROR)
-        results: dict[str, Found | Absence] = {}
+            return results | dict.fromkeys(keys, Absence.ERROR)
         for key, raw, life, stamp in zip(keys, raws, lives, stamps, strict=True):
             found = results[key] = self._judge(key, raw, life, schema)
             if isinstance(found, Found) and raw is not None:

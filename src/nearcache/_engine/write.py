@@ -51,9 +51,7 @@ class Writer:
 
     async def set(self, key: str, value: Any, ttl: TTL) -> None:
         """Store a value; raises `CodecError` before anything is sent, `BackendError` when the engine fails."""
-        draft = self.draft(self._core.check(key), value, self._core.jittered(ttl), None)
-        if self._stores():
-            await self.store(draft)
+        await self.put(self.draft(self._core.check(key), value, self._core.jittered(ttl), None))
 
     async def set_many(self, mapping: Mapping[str, Any], ttl: TTL) -> None:
         """Store several values in one round trip."""
@@ -63,9 +61,9 @@ class Writer:
             return
         born = await self._born()
         items = [self.seal(draft, born) for draft in drafts]
-        with self._ambiguous(*mapping):
+        with self._writing(*mapping):
             await self._commands.run("set_many", self._backend.set_many, items)
-        self._changed(*mapping)
+            self._changed(*mapping)
 
     async def add(self, key: str, value: Any, ttl: TTL) -> bool:
         """Store a value only if there is no fresh one; tell whether it was stored."""
@@ -74,10 +72,10 @@ class Writer:
             return False
         dead = await self._reader.dead(key)
         item = self.seal(draft, await self._born())
-        with self._ambiguous(key):
+        with self._writing(key):
             added = await self._commands.run("add", self._backend.add, item, dead)
-        if added:
-            self._changed(key)
+            if added:
+                self._changed(key)
         return added
 
     async def delete(self, keys: Iterable[str]) -> int:
@@ -85,14 +83,15 @@ class Writer:
         doomed = list(dict.fromkeys(map(self._core.check, keys)))
         if not doomed or self._core.modes.now() is Mode.OFF:
             return 0
-        self._changed(*doomed)
-        try:
-            return await self._commands.run("delete", self._backend.delete, doomed)
-        except BaseException:
-            self._core.owe(*doomed)
-            raise
-        finally:
+        with self._core.flights.changing(*doomed):
             self._changed(*doomed)
+            try:
+                return await self._commands.run("delete", self._backend.delete, doomed)
+            except BaseException:
+                self._core.owe(*doomed)
+                raise
+            finally:
+                self._changed(*doomed)
 
     async def touch(self, key: str, ttl: TTL) -> bool:
         """Give a fresh value a new time to live, from now on; False if there is none."""
@@ -120,9 +119,9 @@ class Writer:
             return by
         dead = await self._reader.dead(key)
         fresh = self._counter_header(seconds, await self._born()) if self._core.codec.enveloped else b""
-        with self._ambiguous(key):
+        with self._writing(key):
             total = await self._commands.run("incr", counters.incr, key, by, fresh, seconds, dead)
-        self._changed(key)
+            self._changed(key)
         return total
 
     async def write_through(
@@ -136,13 +135,12 @@ class Writer:
         core = self._core
         core.check(key)
         seconds = core.jittered(ttl)
-        written = await io.user(source)
-        if written.error is not None or core.modes.now() is Mode.OFF:
-            return written
-        result = written.get()
-        cached = value if result is None else result
-        self._changed(key)
+        cached = value
         try:
+            written = await io.user(source)
+            if written.error is not None or core.modes.now() is Mode.OFF:
+                return written
+            cached = value if (result := written.get()) is None else result
             await self._follow_source(key, cached, seconds, schema)
         except BackendError:
             core.owe(key)
@@ -154,8 +152,11 @@ class Writer:
     async def _follow_source(self, key: str, value: Any, seconds: float, schema: Schema | None) -> None:
         if value is MISS or self._core.modes.now() is Mode.DISABLED:
             await self.delete([key])
-        else:
-            await self.store(self.draft(key, value, seconds, schema))
+            return
+        with self._core.flights.changing(key):
+            self._changed(key)
+            stamp = self._core.near.stamp(key)
+            await self.store(self.draft(key, value, seconds, schema), stamp)
 
     # What the other verbs build on
 
@@ -180,17 +181,28 @@ class Writer:
         )
         return Item(draft.key, raw, draft.ttl)
 
-    async def store(self, draft: Draft) -> None:
-        """Store a draft and keep it near, unless another write of the key overlapped."""
+    async def put(self, draft: Draft) -> None:
+        """Store a draft because somebody says so, not because it was loaded."""
+        if self._stores():
+            with self._core.flights.changing(draft.key):
+                await self.store(draft, self._core.near.stamp(draft.key))
+
+    async def store(self, draft: Draft, stamp: int) -> None:
+        """Store a draft and keep it near, unless another write of the key overlapped since `stamp` was taken."""
         core = self._core
         item = self.seal(draft, await self._born())
-        stamp, asked = core.near.stamp(item.key), core.clock()
+        asked = core.clock()
         with self._ambiguous(item.key):
             await self._commands.run("set", self._backend.set, item)
         state, copier = core.form(draft.value, draft.encoded, draft.schema)
         deadline = core.near_deadline(asked, item.ttl, self._backend.shared)
-        core.flights.detach(item.key)
         core.near.wrote(item.key, state, copier, deadline, len(item.raw), stamp, draft.schema)
+
+    @contextmanager
+    def _writing(self, *keys: str) -> Generator[None]:
+        """Keep loads of these keys from storing, and turn the keys into debts if nobody knows what the engine did."""
+        with self._core.flights.changing(*keys), self._ambiguous(*keys):
+            yield
 
     @contextmanager
     def _ambiguous(self, *keys: str) -> Generator[None]:
@@ -209,7 +221,6 @@ class Writer:
 
     def _changed(self, *keys: str) -> None:
         for key in keys:
-            self._core.flights.detach(key)
             self._core.near.changed(key)
 
     async def _born(self) -> float:

@@ -2,14 +2,19 @@
 
 The first to `join` a key leads; the others follow and are woken when the leader `land`s the outcome. An invalidation
 detaches the flight: it goes on for those who already wait, but nobody joins it any more and its leader does not store.
+
+Writes and stores of one key by this process may cross on their way to the engine, over different connections. So no
+flight may store while a write is under way; and a key whose store is under way when a write begins is doubtful until
+that store has ended.
 Safe to use from any thread; no method blocks.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from threading import Lock
 from typing import Any
+from weakref import WeakValueDictionary
 
 from nearcache._core.outcome import Outcome
 
@@ -19,7 +24,7 @@ Waker = Callable[[], None]
 class Flight:
     """One load in progress: who waits for it, and how it ended."""
 
-    __slots__ = ("_lock", "_wakers", "cancel", "detached", "home", "key", "outcome", "table", "until")
+    __slots__ = ("__weakref__", "_lock", "_wakers", "cancel", "detached", "home", "key", "outcome", "table", "until")
 
     def __init__(self, table: "Flights", key: str, until: float, home: object) -> None:
         self.table: Flights = table
@@ -75,16 +80,27 @@ def leading(flight: Flight) -> Generator[None]:
             _leading.reset(token)
 
 
+class Change:
+    """A write of one key that is under way."""
+
+    __slots__ = ("__weakref__",)
+
+
 class Flights:
-    """The flights of one cache, by key."""
+    """The flights of one cache, by key, and the writes that they must not overtake."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
-        self._by_key: dict[str, Flight] = {}
+        self.after_fork()
 
     def new(self, key: str, until: float, home: object) -> Flight:
         """Return a flight that nobody knows yet, so that nobody can join it; `until` bounds how long others may."""
         return Flight(self, key, until, home)
+
+    def solo(self, key: str) -> Flight:
+        """Return a flight that nobody can join or detach, and that therefore never stores."""
+        flight = Flight(self, key, 0.0, None)
+        flight.detached = True
+        return flight
 
     def join(self, mine: Flight, now: float) -> Flight:
         """Return the flight of the key: another one to follow, or `mine`, which the caller must land.
@@ -109,12 +125,46 @@ class Flights:
                 del self._by_key[flight.key]
         flight.land(outcome)
 
-    def detach(self, key: str) -> None:
-        """Let nobody join the key's flight any more, and keep its leader from storing."""
+    @contextmanager
+    def changing(self, *keys: str) -> Generator[None]:
+        """Write these keys inside: loads of them that began before the end never store."""
         with self._lock:
-            flight = self._by_key.pop(key, None)
-            if flight is not None:
-                flight.detached = True
+            changes = [self._change(key) for key in keys]
+        try:
+            yield
+        finally:
+            with self._lock:
+                for key in keys:
+                    self._detach(key)
+            changes.clear()
+
+    def may_store(self, flight: Flight) -> bool:
+        """Tell whether the flight's result may be stored; if so, `crossed` and `settle` must follow."""
+        key = flight.key
+        with self._lock:
+            free = not flight.detached and key not in self._changes and key not in self._storing
+            if free:
+                self._storing[key] = flight
+            return free
+
+    def crossed(self, flight: Flight) -> bool:
+        """End the flight's store, unless a write of this process began meanwhile: nobody knows which came last."""
+        with self._lock:
+            if not flight.detached:
+                self._storing.pop(flight.key, None)
+            return flight.detached
+
+    def settle(self, flight: Flight) -> None:
+        """Note that whatever the flight stored is of no account any more."""
+        with self._lock:
+            if self._storing.get(flight.key) is flight:
+                del self._storing[flight.key]
+
+    def doubtful(self, keys: Iterable[str]) -> set[str]:
+        """Return those of the keys whose record in the engine may be older than a write of this process."""
+        if not self._storing:
+            return set()
+        return {key for key in keys if (flight := self._storing.get(key)) is not None and flight.detached}
 
     def led_here(self, key: str) -> bool:
         """Whether the calling code runs inside a load of this very key."""
@@ -123,7 +173,10 @@ class Flights:
     def after_fork(self) -> None:
         """Forget all flights: their leaders stayed in the parent process."""
         self._lock = Lock()
-        self._by_key = {}
+        self._by_key: dict[str, Flight] = {}
+        # Weak: what an interrupt dropped between two lines must not bind its key for ever.
+        self._changes: WeakValueDictionary[str, Change] = WeakValueDictionary()
+        self._storing: WeakValueDictionary[str, Flight] = WeakValueDictionary()
 
     def _replace(self, mine: Flight) -> Flight:
         old = self._by_key.get(mine.key)
@@ -131,3 +184,15 @@ class Flights:
             old.detached = True
         self._by_key[mine.key] = mine
         return mine
+
+    def _detach(self, key: str) -> None:
+        for flight in (self._by_key.pop(key, None), self._storing.get(key)):
+            if flight is not None:
+                flight.detached = True
+
+    def _change(self, key: str) -> Change:
+        self._detach(key)
+        change = self._changes.get(key)
+        if change is None:
+            change = self._changes[key] = Change()
+        return change
