@@ -30,6 +30,12 @@ def url(request: pytest.FixtureRequest) -> str:
     return url_of(request.param, request)
 
 
+@pytest.fixture
+def valkey_url(request: pytest.FixtureRequest) -> str:
+    """An engine that others share, for tests that need no more than one of them."""
+    return url_of("valkey", request)
+
+
 @pytest.fixture(params=["memory", "valkey", "redis", "embedded"])
 def any_url(request: pytest.FixtureRequest) -> str:
     """Every engine."""

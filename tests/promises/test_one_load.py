@@ -1,4 +1,4 @@
-"""However many threads and tasks of a process ask for an absent key, it is loaded once; cancelling harms nobody else."""
+"""However many threads and tasks of a process ask for an absent key, it is loaded once; cancelling harms no others."""
 
 import asyncio
 import random
