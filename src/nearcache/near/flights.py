@@ -6,13 +6,14 @@ detaches the flight: it goes on for those who already wait, but nobody joins it 
 Writes and stores of one key by this process may cross on their way to the engine, over different connections. So no
 flight may store while a write is under way; and a key whose store is under way when a write begins is doubtful until
 that store has ended.
-Safe to use from any thread; no method blocks.
+Safe to use from any thread; no method blocks. Locks are re-entrant because a finalizer or a signal handler that runs
+inside may use the cache again.
 """
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from threading import Lock
+from threading import RLock
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -36,7 +37,7 @@ class Flight:
         self.outcome: Outcome[Any] | None = None
         self.cancel: Callable[[], None] | None = None
         """Stops the leader, where that is possible; called when its last waiter leaves."""
-        self._lock = Lock()
+        self._lock = RLock()
         self._wakers: list[Waker] = []
 
     def watch(self, waker: Waker) -> bool:
@@ -81,9 +82,12 @@ def leading(flight: Flight) -> Generator[None]:
 
 
 class Change:
-    """A write of one key that is under way."""
+    """The writes of one key that are under way."""
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "writers")
+
+    def __init__(self) -> None:
+        self.writers = 0
 
 
 class Flights:
@@ -134,9 +138,8 @@ class Flights:
             yield
         finally:
             with self._lock:
-                for key in keys:
-                    self._detach(key)
-            changes.clear()
+                for key, change in zip(keys, changes, strict=True):
+                    self._changed(key, change)
 
     def may_store(self, flight: Flight) -> bool:
         """Tell whether the flight's result may be stored; if so, `crossed` and `settle` must follow."""
@@ -172,7 +175,7 @@ class Flights:
 
     def after_fork(self) -> None:
         """Forget all flights: their leaders stayed in the parent process."""
-        self._lock = Lock()
+        self._lock = RLock()
         self._by_key: dict[str, Flight] = {}
         # Weak: what an interrupt dropped between two lines must not bind its key for ever.
         self._changes: WeakValueDictionary[str, Change] = WeakValueDictionary()
@@ -195,4 +198,11 @@ class Flights:
         change = self._changes.get(key)
         if change is None:
             change = self._changes[key] = Change()
+        change.writers += 1
         return change
+
+    def _changed(self, key: str, change: Change) -> None:
+        self._detach(key)
+        change.writers -= 1
+        if change.writers == 0:
+            self._changes.pop(key, None)
