@@ -16,6 +16,7 @@ from nearcache import BatchError, Cache, CacheError, LoaderTimeoutError
 from nearcache._core.outcome import Outcome
 from nearcache._engine import load as loading
 from nearcache._io.blocking import BlockingIo
+from nearcache.near import flights
 from nearcache.near.flights import Flight, Flights
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import (
@@ -192,11 +193,17 @@ def test_an_interrupt_that_is_handed_on_is_noticed(new_cache: NewCache, fresh_ke
         an_interrupt_is_nobody_elses(new_cache("memory://"), fresh_key(), KeyboardInterrupt())
 
 
-class InterruptAt:
-    """Raises KeyboardInterrupt at the n-th place of the library at which Python looks for signals."""
+def interrupt() -> NoReturn:
+    """Do what Ctrl-C does."""
+    raise KeyboardInterrupt
 
-    def __init__(self, place: int) -> None:
+
+class SignalAt:
+    """Does what a signal handler does, at the n-th place of the library at which Python looks for signals."""
+
+    def __init__(self, place: int, handler: Callable[[], object] = interrupt) -> None:
         self.place = place
+        self.handler = handler
         self.where = ""
         self._seen = 0
 
@@ -207,10 +214,10 @@ class InterruptAt:
         self._seen += 1
         if self._seen == self.place:
             self.where = f"{frame.f_code.co_qualname}:{frame.f_lineno} ({event})"
-            raise KeyboardInterrupt
+            self.handler()
 
     def run(self, do: Callable[[], Any]) -> str:
-        """Do it with the interrupt, and return where that came ("" if it was over before)."""
+        """Do it with the signal, and return where that came ("" if it was over before)."""
         sys.setprofile(self)
         try:
             do()
@@ -232,7 +239,7 @@ def interrupted_anywhere(cache: Cache, fresh_key: Key) -> int:
     """Interrupt a load at every place there is, and see that the next one who asks need not wait; count the places."""
     for place in range(1, 2000):
         key = fresh_key()
-        where = at_once(partial(InterruptAt(place).run, partial(cache.get_or_load, key, lambda: 7)))
+        where = at_once(partial(SignalAt(place).run, partial(cache.get_or_load, key, lambda: 7)))
         if not where:
             return place
         try:
@@ -252,6 +259,33 @@ def test_an_interrupt_at_any_place_leaves_no_dead_leader(url: str, new_cache: Ne
 def test_a_leader_that_never_lands_is_noticed(new_cache: NewCache, fresh_key: Key) -> None:
     with broken(Flights, "land", lambda flights, flight, outcome: None), noticed():
         interrupted_anywhere(new_cache("memory://", hard_timeout=2), fresh_key)
+
+
+def test_a_signal_handler_may_use_the_cache_at_any_place(url: str, new_cache: NewCache, fresh_key: Key) -> None:
+    """As finalizers may, which run wherever the last reference is dropped."""
+    cache = new_cache(url)
+
+    def use() -> None:
+        key = fresh_key()
+        assert cache.get_or_load(key, lambda: 1) == 1
+        cache.delete(key)
+
+    def work() -> None:
+        key = fresh_key()
+        assert cache.get_or_load(key, lambda: 2) == 2
+        cache.set(key, 3)
+        assert cache.delete(key)
+
+    for place in range(1, 2000):
+        if not at_once(partial(SignalAt(place, use).run, work)):
+            assert place > 100
+            return
+    raise AssertionError("the work never ended")
+
+
+def test_a_lock_that_its_own_thread_cannot_take_twice_is_noticed(new_cache: NewCache, fresh_key: Key) -> None:
+    with broken(flights, "RLock", threading.Lock), noticed():
+        test_a_signal_handler_may_use_the_cache_at_any_place("memory://", new_cache, fresh_key)
 
 
 class Alarm:
@@ -443,8 +477,8 @@ def test_a_load_that_outlived_its_deadline_is_not_stored(url: str, new_cache: Ne
 
 
 def test_a_late_load_that_is_stored_is_noticed(new_cache: NewCache, fresh_key: Key) -> None:
-    def replace(flights: Flights, mine: Flight) -> Flight:
-        flights._by_key[mine.key] = mine
+    def replace(flights_: Flights, mine: Flight) -> Flight:
+        flights_._by_key[mine.key] = mine
         return mine
 
     with broken(Flights, "_replace", replace), noticed():
