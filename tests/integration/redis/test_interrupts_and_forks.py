@@ -3,10 +3,12 @@
 import os
 import random
 import signal
+import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
@@ -93,6 +95,50 @@ def test_an_interrupted_call_never_leaves_its_reply_to_another(own_server: Redis
     assert interrupted > 50
     assert len(link_of(backend)._pool) <= 2
     run_threads(lambda number: check_all(backend), 4)
+    drive(backend.close())
+
+
+def call_inside(step: int, call: Callable[[], None], inner: Callable[[], None]) -> bool:
+    """Make a call, and another in the middle of it, after so many lines of the pool; tell whether it came to that."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, arg: object) -> Callable[..., Any] | None:
+        nonlocal lines
+        if frame.f_code.co_qualname.startswith("Pool."):
+            lines += event == "line"
+            if event == "line" and lines == step:
+                inner()
+        return trace
+
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(None)
+    return lines >= step
+
+
+def test_a_handler_that_interrupts_the_pool_anywhere_can_make_calls_itself(own_server: RedisServer):
+    backend = made(own_server.unix_url, "sync", "t", pool_max=2, pool_timeout=1.0)
+    drive(fill(backend))
+    steps = 0
+
+    def call() -> None:
+        drive(check(backend, KEYS[0]))
+
+    def at_every_step() -> None:
+        nonlocal steps
+        while call_inside(steps + 1, call, call):
+            steps += 1
+            if steps % 2:
+                drive(backend.close())
+
+    thread = threading.Thread(target=at_every_step, daemon=True)
+    thread.start()
+    thread.join(timeout=20)
+    assert not thread.is_alive(), f"a call inside the step {steps + 1} of the pool never came back"
+    assert steps > 5
+    assert len(link_of(backend)._pool) <= 2
     drive(backend.close())
 
 

@@ -208,7 +208,9 @@ class Pool:
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        # Re-entrant because a finalizer or a signal handler that runs inside may use the cache too. It may come between
+        # any two steps here, so what is empty is found out by taking from it.
+        self._lock = threading.RLock()
         self._idle: list[Wire] = []
         self._alive: weakref.WeakSet[Wire] = weakref.WeakSet()
         self._waiters: deque[_Waiter] = deque()
@@ -248,7 +250,7 @@ class Pool:
         ).unsent()
 
     def _available(self) -> Wire | None:
-        if self._idle:
+        with contextlib.suppress(IndexError):
             return self._idle.pop()
         return self._admit() if self._has_room() else None
 
@@ -258,9 +260,9 @@ class Pool:
             self._waiters.remove(waiter)
 
     def _pass_on(self, wire: Wire) -> None:
-        if self._waiters:
+        try:
             self._waiters.popleft().hand(wire)
-        else:
+        except IndexError:
             self._idle.append(wire)
 
     def _has_room(self) -> bool:
