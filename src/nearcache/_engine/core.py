@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
+from weakref import WeakMethod
 
 from nearcache._core.clock import Clock
 from nearcache._core.events import Event, Evicted, Failure, Flushable, Observer, Startable
@@ -107,7 +108,9 @@ class Core:
     def listen(self, observers: Iterable[Observer]) -> None:
         """Set who is told of events."""
         self._observers = tuple(observers)
-        self.near.tell = self._flush_observers
+        # Weakly: what a dropped cache has not told yet is kept with its near tier, which must not keep the cache.
+        flush = WeakMethod(self._flush_observers)
+        self.near.tell = lambda: _call(flush)
 
     def emit(self, event: Event) -> None:
         """Tell the observers; one that fails is counted as a failure and the cache goes on.
@@ -131,9 +134,12 @@ class Core:
     def _flush_observers(self) -> None:
         for observer in self._observers:
             if isinstance(observer, Flushable):
-                observer.flush()
+                try:
+                    observer.flush()
+                except Exception as error:  # noqa: BLE001 -- somebody else's code
+                    self._observer_failed(None, error)
 
-    def _observer_failed(self, event: Event, error: Exception) -> None:
+    def _observer_failed(self, event: Event | None, error: Exception) -> None:
         if not isinstance(event, Failure):
             self.emit(Failure("observer", "", type(error).__name__))
 
@@ -153,6 +159,12 @@ class Core:
             self.near.clear()
         elif self.records is not self.near:
             self.records.after_fork()
+
+
+def _call(method: WeakMethod[Callable[[], None]]) -> None:
+    target = method()
+    if target is not None:
+        target()
 
 
 def new_fill_id() -> bytes:

@@ -89,6 +89,8 @@ class Families:
 
     def called(self, meter: Meter) -> None:
         """Bring up to date what no scrape will ask for, after a call to the engine; sizes at most once a second."""
+        if self.orphans:  # a program that nobody scrapes must not keep their near tiers either
+            self._bury()
         if self._multiprocess:
             self._tell(meter)
             if time.monotonic() >= self._gauges_due:
