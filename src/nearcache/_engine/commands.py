@@ -8,6 +8,7 @@ this process.
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import islice
 from time import perf_counter
 from typing import ParamSpec, TypeVar
 
@@ -21,6 +22,10 @@ T = TypeVar("T")
 
 FACTS_EVERY = 15.0
 """Seconds between two questions about the engine's size."""
+
+
+DEBTS_AT_ONCE = 500
+"""Debts that are paid with one command."""
 
 
 class Commands:
@@ -57,12 +62,13 @@ class Commands:
             self._core.count_engine_evictions(facts.evictions)
 
     async def _pay(self) -> None:
-        owed = list(self._core.debts.items())
-        try:
-            await self._backend.delete([key for key, _ in owed])
-        except BackendError as error:
-            raise error.unsent() from None
-        self._core.paid(owed)
+        # In batches, so that a call costs no more while many debts wait for an engine that is gone.
+        while owed := list(islice(self._core.debts.items(), DEBTS_AT_ONCE)):
+            try:
+                await self._backend.delete([key for key, _ in owed])
+            except BackendError as error:
+                raise error.unsent() from None
+            self._core.paid(owed)
 
     def _failed(self, operation: str, started: float, error: BackendError) -> None:
         core = self._core

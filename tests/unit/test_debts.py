@@ -1,0 +1,41 @@
+"""Keys that wait for an engine that is gone."""
+
+import contextlib
+from collections.abc import Sequence
+
+import pytest
+
+from nearcache import BackendError, Cache
+from nearcache._engine.commands import DEBTS_AT_ONCE
+from nearcache.testing import Faults, FaultyBackend
+
+
+class Counting(FaultyBackend):
+    """Notes how many keys each deletion takes."""
+
+    deletions: list[int]
+
+    async def delete(self, keys: Sequence[str]) -> int:
+        """Note it."""
+        self.deletions.append(len(keys))
+        return await super().delete(keys)
+
+
+def test_a_call_to_an_engine_that_is_gone_costs_no_more_when_many_keys_wait() -> None:
+    cache = Cache("memory://", namespace="debts", observers=())
+    engine, faults = cache._parts.engine("sync"), Faults()
+    backend = Counting(engine.backend, faults)
+    backend.deletions = []
+    engine.use(backend)
+    many = 3 * DEBTS_AT_ONCE + 1
+    faults.down()
+    for number in range(many):
+        with contextlib.suppress(BackendError):
+            cache.delete(f"a:{number}")
+    with pytest.raises(BackendError):
+        cache.exists("a:1")
+    assert max(backend.deletions) <= DEBTS_AT_ONCE
+    backend.deletions.clear()
+    faults.up()
+    assert cache.get("b:1") is None
+    assert backend.deletions == [DEBTS_AT_ONCE] * 3 + [1]
