@@ -44,6 +44,9 @@ def drive(work: Coroutine[Any, Any, T]) -> T:
     except StopIteration as stop:
         result: T = stop.value
         return result
+    except BaseException:
+        work.close()  # interrupted in here, the coroutine would not know as long as the traceback lives
+        raise
     work.close()
     raise RuntimeError(f"a blocking call suspended on {call!r}")
 
