@@ -334,8 +334,7 @@ def _in_class_body(function: Any) -> bool:
 
 
 def _sync_call(recipe: Recipe, engine: Engine) -> Callable[..., Any]:
-    key_of, near, load, plan = recipe.key, engine.near_lookup(recipe.plan.schema), engine.loads.get_or_load, recipe.plan
-    function = recipe.function
+    key_of, near, plan, function = recipe.key, engine.near_lookup(recipe.plan.schema), recipe.plan, recipe.function
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -343,14 +342,13 @@ def _sync_call(recipe: Recipe, engine: Engine) -> Callable[..., Any]:
         value = near(key)
         if value is not MISS:
             return value
-        return drive(load(key, functools.partial(function, *args, **kwargs), plan)).get()
+        return drive(engine.loads.get_or_load(key, functools.partial(function, *args, **kwargs), plan)).get()
 
     return call
 
 
 def _async_call(recipe: Recipe, engine: Engine) -> Callable[..., Any]:
-    key_of, near, load, plan = recipe.key, engine.near_lookup(recipe.plan.schema), engine.loads.get_or_load, recipe.plan
-    function = recipe.function
+    key_of, near, plan, function = recipe.key, engine.near_lookup(recipe.plan.schema), recipe.plan, recipe.function
 
     @functools.wraps(function)
     async def call(*args: Any, **kwargs: Any) -> Any:
@@ -358,6 +356,6 @@ def _async_call(recipe: Recipe, engine: Engine) -> Callable[..., Any]:
         value = near(key)
         if value is not MISS:
             return value
-        return (await load(key, functools.partial(function, *args, **kwargs), plan)).get()
+        return (await engine.loads.get_or_load(key, functools.partial(function, *args, **kwargs), plan)).get()
 
     return call
