@@ -130,7 +130,8 @@ class Writer:
         """Write the source, then the cache: what the source returned, or `value` if that is None (MISS: only
         invalidate).
 
-        If the source fails nothing changes here. If the cache fails, the key becomes a debt and the write still counts.
+        If the source fails nothing changes here; if it is interrupted nobody knows whether it was written, and the key
+        becomes a debt. So it does if the cache fails, and the write still counts.
         """
         core = self._core
         core.check(key)
@@ -138,6 +139,8 @@ class Writer:
         cached = value
         try:
             written = await io.user(source)
+            if written.abandoned:
+                core.owe(key)
             if written.error is not None or core.modes.now() is Mode.OFF:
                 return written
             cached = value if (result := written.get()) is None else result
