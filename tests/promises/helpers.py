@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 
@@ -200,6 +200,59 @@ def recorded(*caches: Cache | AsyncCache) -> Iterator[Recorder]:
             engine.use(backend)
 
 
+# Signals
+
+
+def interrupt() -> NoReturn:
+    """Do what Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def interrupted(test: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a test that interrupts at any place: Python complains of what it could not begin or end because of that."""
+    never_begun = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+    in_a_finalizer = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    return never_begun(in_a_finalizer(test))
+
+
+class SignalAt:
+    """Does what a signal handler does, at the n-th place of the library at which Python looks for signals."""
+
+    def __init__(self, place: int, handler: Callable[[], object] = interrupt) -> None:
+        self.place = place
+        self.handler = handler
+        self.where = ""
+        self.error: KeyboardInterrupt | None = None
+        self._seen = 0
+
+    def __call__(self, frame: Any, event: str, _: Any) -> None:
+        """Count the beginnings of functions and the returns of built-in ones, as sys.setprofile reports them."""
+        if event not in ("call", "c_return") or frame.f_code.co_filename not in LIBRARY:
+            return
+        self._seen += 1
+        if self._seen == self.place:
+            self.where = f"{frame.f_code.co_qualname}:{frame.f_lineno} ({event})"
+            self.handler()
+
+    def run(self, do: Callable[[], Any]) -> str:
+        """Do it with the signal, and return where that came ("" if it was over before)."""
+        sys.setprofile(self)
+        try:
+            do()
+        except KeyboardInterrupt as error:
+            self.error = error  # and its traceback: nothing may depend on frames being dropped at once
+        finally:
+            sys.setprofile(None)
+        return self.where
+
+
+LIBRARY = {
+    str(module.__file__)
+    for name, module in sys.modules.items()
+    if name.startswith("nearcache") and getattr(module, "__file__", None)
+}
+
+
 # Deliberate defects
 
 
@@ -233,8 +286,9 @@ def noticed_within(rounds: int, check: Callable[[], object]) -> None:
     raise AssertionError(f"the check did not notice the defect in {rounds} rounds")
 
 
-def at_once(do: Callable[[], Any], within: float = 5.0) -> Any:
-    """Do it in a thread of its own and return its value or raise its error; it may not take longer than this."""
+def at_once(do: Callable[[], Any], within: float | None = None) -> Any:
+    """Do it in a thread of its own and return its value or raise its error; it must be done within some seconds."""
+    within = min(5.0, PATIENCE) if within is None else within
     outcome: list[Outcome[Any]] = []
     thread = threading.Thread(target=lambda: outcome.append(outcome_of(do)), daemon=True)
     thread.start()

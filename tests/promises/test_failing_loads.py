@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,8 +19,10 @@ from nearcache.near import flights
 from nearcache.near.flights import Flight, Flights
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import (
+    LIBRARY,
     ROUNDS,
     Crowd,
+    SignalAt,
     SlowSource,
     at_once,
     broken,
@@ -29,6 +30,7 @@ from tests.promises.helpers import (
     eventually,
     eventually_in_loop,
     impatient,
+    interrupted,
     noticed,
     outcome_of,
     values,
@@ -193,48 +195,6 @@ def test_an_interrupt_that_is_handed_on_is_noticed(new_cache: NewCache, fresh_ke
         an_interrupt_is_nobody_elses(new_cache("memory://"), fresh_key(), KeyboardInterrupt())
 
 
-def interrupt() -> NoReturn:
-    """Do what Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
-class SignalAt:
-    """Does what a signal handler does, at the n-th place of the library at which Python looks for signals."""
-
-    def __init__(self, place: int, handler: Callable[[], object] = interrupt) -> None:
-        self.place = place
-        self.handler = handler
-        self.where = ""
-        self._seen = 0
-
-    def __call__(self, frame: Any, event: str, _: Any) -> None:
-        """Count the beginnings of functions and the returns of built-in ones, as sys.setprofile reports them."""
-        if event not in ("call", "c_return") or frame.f_code.co_filename not in LIBRARY:
-            return
-        self._seen += 1
-        if self._seen == self.place:
-            self.where = f"{frame.f_code.co_qualname}:{frame.f_lineno} ({event})"
-            self.handler()
-
-    def run(self, do: Callable[[], Any]) -> str:
-        """Do it with the signal, and return where that came ("" if it was over before)."""
-        sys.setprofile(self)
-        try:
-            do()
-        except KeyboardInterrupt:
-            pass
-        finally:
-            sys.setprofile(None)
-        return self.where
-
-
-LIBRARY = {
-    str(module.__file__)
-    for name, module in sys.modules.items()
-    if name.startswith("nearcache") and getattr(module, "__file__", None)
-}
-
-
 def interrupted_anywhere(cache: Cache, fresh_key: Key) -> int:
     """Interrupt a load at every place there is, and see that the next one who asks need not wait; count the places."""
     for place in range(1, 2000):
@@ -250,12 +210,12 @@ def interrupted_anywhere(cache: Cache, fresh_key: Key) -> int:
     raise AssertionError("the load never ended")
 
 
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@interrupted
 def test_an_interrupt_at_any_place_leaves_no_dead_leader(url: str, new_cache: NewCache, fresh_key: Key) -> None:
     assert interrupted_anywhere(new_cache(url), fresh_key) > 50
 
 
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@interrupted
 def test_a_leader_that_never_lands_is_noticed(new_cache: NewCache, fresh_key: Key) -> None:
     with broken(Flights, "land", lambda flights, flight, outcome: None), noticed():
         interrupted_anywhere(new_cache("memory://", hard_timeout=2), fresh_key)
@@ -284,7 +244,7 @@ def test_a_signal_handler_may_use_the_cache_at_any_place(url: str, new_cache: Ne
 
 
 def test_a_lock_that_its_own_thread_cannot_take_twice_is_noticed(new_cache: NewCache, fresh_key: Key) -> None:
-    with broken(flights, "RLock", threading.Lock), noticed():
+    with broken(flights, "RLock", threading.Lock), impatient(), noticed():
         test_a_signal_handler_may_use_the_cache_at_any_place("memory://", new_cache, fresh_key)
 
 
@@ -332,7 +292,7 @@ def loads_and_deletes(cache: Cache, key: str) -> None:
 
 
 @pytest.mark.timeout(60, method="thread")  # the other method needs the alarm for itself
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@interrupted
 def test_a_signal_in_the_main_thread_leaves_the_cache_in_order(
     url: str, new_cache: NewCache, fresh_key: Key, alarm: Alarm
 ) -> None:
