@@ -82,9 +82,9 @@ def _after_fork_in_child() -> None:
         parts.core.after_fork()
 
 
-def _after_fork_in_parent() -> None:
-    if any(parts.core.options.defaulted and len(parts.core.near) for parts in list(_all)):
-        _warn("this process has forked")
+def _before_fork() -> None:
+    if any(parts.core.options.defaulted for parts in list(_all)):
+        _warn("this process forks")
 
 
-on_fork(in_child=_after_fork_in_child, in_parent=_after_fork_in_parent)
+on_fork(in_child=_after_fork_in_child, before=_before_fork)

@@ -9,8 +9,8 @@ def _nothing() -> None:
     pass
 
 
-def on_fork(*, in_child: Callable[[], None], in_parent: Callable[[], None] = _nothing) -> None:
-    """Have functions called right after each fork of this process; they cannot be taken back."""
+def on_fork(*, in_child: Callable[[], None] = _nothing, before: Callable[[], None] = _nothing) -> None:
+    """Have functions called before each fork of this process, and after it in the child; they cannot be taken back."""
     # the first half is for type checkers, the second for platforms that differ in more than their name
     if sys.platform != "win32" and hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=in_child, after_in_parent=in_parent)
+        os.register_at_fork(before=before, after_in_child=in_child)
