@@ -3,6 +3,7 @@
 python embedded_worker.py <folder instead of /tmp> <url> [<where it kills itself>]
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def answer(lease: share.Lease, word: str) -> str:
 
 def main() -> None:
     """Do as told: `join` and `leave` are answered by a line, `exit` ends the process."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     place.TEMPORARY = Path(sys.argv[1])
     lease = share.Lease(parse(sys.argv[2]), timeout=5.0)
     for line in sys.stdin:
