@@ -212,7 +212,8 @@ def interrupted(test: Callable[..., Any]) -> Callable[..., Any]:
     """Mark a test that interrupts at any place: Python complains of what it could not begin or end because of that."""
     never_begun = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
     in_a_finalizer = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-    return never_begun(in_a_finalizer(test))
+    marked: Callable[..., Any] = never_begun(in_a_finalizer(test))
+    return marked
 
 
 class SignalAt:

@@ -57,7 +57,7 @@ class Table:
         """Write the row through a decorated function."""
         entity, number = self.key.split(":")
 
-        @self.cache.writes("{entity}:{number}", ignore=["value"])
+        @self.cache.writes("{entity}:{number}")
         def write(entity: str, number: str, value: str) -> str:
             self.row = value
             return value
@@ -68,7 +68,7 @@ class Table:
         """Write the row through a decorated coroutine function."""
         entity, number = self.key.split(":")
 
-        @self.cache.aio.writes("{entity}:{number}", ignore=["value"])
+        @self.cache.aio.writes("{entity}:{number}")
         async def write(entity: str, number: str, value: str) -> str:
             self.row = value
             return value
