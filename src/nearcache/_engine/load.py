@@ -63,14 +63,21 @@ class Loads:
         """Return what came of every key: one batch read, then one load for each key that is missing."""
         keys = list(map(self._core.check, loaders))
         values, missing = await self._reader.split(keys, plan.schema)
-        loaded = await self._io.each([self.get_or_load(key, loaders[key], plan) for key in missing])
+        loaded = await self._io.each([self._one_of_many(key, loaders[key], plan) for key in missing])
         outcomes = dict(zip(missing, loaded, strict=True))
         return {key: outcomes[key] if key in outcomes else Outcome(values[key]) for key in keys}
 
+    async def _one_of_many(self, key: str, loader: Callable[[], Any], plan: Plan) -> Outcome[Any]:
+        outcome = await self.get_or_load(key, loader, plan)
+        if outcome.error is not None and outcome.abandoned:
+            raise outcome.error  # who presses Ctrl-C means all of them
+        return outcome
+
     async def refresh(self, key: str, loader: Callable[[], Any], plan: Plan) -> Outcome[Any]:
         """Load now, whatever is cached and whoever is loading, and replace it."""
-        core = self._core
-        core.check(key)
+        self._core.check(key)
+        if self._core.flights.led_here(key):
+            return self._asked_itself(key)
         flight, _ = await self._depart(key, loader, plan, fresh=True)
         await self._io.wait(flight, self._bound(plan))
         return flight.outcome or self._overdue(key, plan)
@@ -79,9 +86,7 @@ class Loads:
         deadline = time.monotonic() + self._bound(plan) + WAIT_MARGIN
         while (left := deadline - time.monotonic()) > 0:
             if self._core.flights.led_here(key):
-                return Outcome(
-                    error=CacheError(f"the loader of {key!r} asked for {key!r} itself and would wait for ever")
-                )
+                return self._asked_itself(key)
             flight, leads = await self._depart(key, loader, plan)
             if not leads and not self._io.can_wait(flight):
                 return await self._read_or_load(self._core.flights.solo(key), loader, plan)
@@ -165,6 +170,9 @@ class Loads:
         if outcome.error is None:
             self._core.emit(Hit(entity_of(key), "flight", 1))
         return outcome.copied()
+
+    def _asked_itself(self, key: str) -> Outcome[Any]:
+        return Outcome(error=CacheError(f"the loader of {key!r} asked for {key!r} itself and would wait for ever"))
 
     def _bound(self, plan: Plan) -> float:
         return self._core.options.hard_timeout if plan.hard_timeout is None else plan.hard_timeout

@@ -32,8 +32,14 @@ class AsyncIo:
         loop = asyncio.get_running_loop()
         task = loop.create_task(body)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda ended: self._ended(ended, flight))
         flight.cancel = lambda: _soon(loop, task.cancel)
+
+    def _ended(self, task: "asyncio.Task[None]", flight: Flight) -> None:
+        """Let go of a leader; one that was cancelled before its first step could not land its flight."""
+        self._tasks.discard(task)
+        if task.cancelled():
+            flight.table.land(flight, Outcome(error=asyncio.CancelledError()))
 
     async def wait(self, flight: Flight, seconds: float) -> bool:
         """Suspend the task until the flight lands."""

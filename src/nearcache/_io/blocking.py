@@ -83,7 +83,11 @@ class BlockingIo:
 
     async def each(self, works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         """Finish one after the other."""
-        return [await work for work in works]
+        try:
+            return [await work for work in works]
+        finally:
+            for work in works:
+                work.close()  # those that an interrupt kept from starting; the others have ended
 
     def home(self) -> object:
         """A blocking leader needs nobody's turn."""
