@@ -312,7 +312,8 @@ class Cache(_Face):
         the first. Its exception goes to all who wait, and nothing is stored. Raises `LoaderTimeoutError` after
         waiting for `hard_timeout`. While the engine cannot be reached, the loader answers.
         """
-        return cast(T, drive(self._engine.loads.get_or_load(key, loader, Plan(ttl))).get())
+        value, load = self._lookup(key), self._engine.loads.get_or_load
+        return cast(T, value if value is not MISS else drive(load(key, loader, Plan(ttl))).get())
 
     def write_through(self, key: str, value: T, store: Callable[[T], T | None], ttl: TTL = "default") -> T:
         """Write a value to its source with `store(value)`, then to the cache, and return what is cached.
@@ -347,14 +348,15 @@ class Cache(_Face):
         return lambda function: decorate.cached(self._engine, function, template, ignore, returns, plan)
 
     def writes(
-        self, template: str, *, ttl: TTL = "default", ignore: Iterable[str] = (), returns: Any = None
+        self, template: str, *, ttl: TTL = "default", returns: Any = None
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Decorate a function that writes the source, so that its result is cached afterwards.
 
-        If the function raises, nothing changes in the cache. If it returns None, the key is invalidated.
+        The template names the parameters that make the key; what is written need not be in it. If the function raises,
+        nothing changes in the cache. If it returns None, the key is invalidated.
         """
         plan = decorate.plan(template, ttl)
-        return lambda function: decorate.writes(self._engine, function, template, ignore, returns, plan)
+        return lambda function: decorate.writes(self._engine, function, template, returns, plan)
 
 
 class AsyncCache(_Face):
@@ -443,7 +445,8 @@ class AsyncCache(_Face):
 
     async def get_or_load(self, key: str, loader: Callable[[], Awaitable[T]], ttl: TTL = "default") -> T:
         """Return the cached value, or call the loader and cache what it returns."""
-        return cast(T, (await self._engine.loads.get_or_load(key, loader, Plan(ttl))).get())
+        value, load = self._lookup(key), self._engine.loads.get_or_load
+        return cast(T, value if value is not MISS else (await load(key, loader, Plan(ttl))).get())
 
     async def write_through(
         self, key: str, value: T, store: Callable[[T], Awaitable[T | None]], ttl: TTL = "default"
@@ -466,11 +469,11 @@ class AsyncCache(_Face):
         return lambda function: decorate.cached(self._engine, function, template, ignore, returns, plan)
 
     def writes(
-        self, template: str, *, ttl: TTL = "default", ignore: Iterable[str] = (), returns: Any = None
+        self, template: str, *, ttl: TTL = "default", returns: Any = None
     ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
         """Decorate a function that writes the source, so that its result is cached afterwards."""
         plan = decorate.plan(template, ttl)
-        return lambda function: decorate.writes(self._engine, function, template, ignore, returns, plan)
+        return lambda function: decorate.writes(self._engine, function, template, returns, plan)
 
 
 def _pages(engine: Engine, prefix: str) -> Iterator[str]:

@@ -24,6 +24,7 @@ from nearcache.codecs.schema import Schema
 from nearcache.errors import BackendError, CodecError
 
 NO_SCHEMA = bytes(8)
+INT64 = range(-(1 << 63), 1 << 63)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ class Writer:
         """Add to an integer and return the sum; an absent one counts as 0 and gets the TTL, without jitter."""
         counters = require(self._backend.counters, self._backend, "counters", "memory, embedded, redis")
         self._core.check(key)
+        _check_step(key, by)
         seconds = self._core.exact(ttl)
         if not self._stores():
             return by
@@ -141,10 +143,11 @@ class Writer:
             written = await io.user(source)
             if written.abandoned:
                 core.owe(key)
-            if written.error is not None or core.modes.now() is Mode.OFF:
+            if written.error is not None:
                 return written
             cached = value if (result := written.get()) is None else result
-            await self._follow_source(key, cached, seconds, schema)
+            if core.modes.now() is not Mode.OFF:
+                await self._follow_source(key, cached, seconds, schema)
         except BackendError:
             core.owe(key)
         except BaseException as error:  # noqa: BLE001 -- the source was written: the cache must not keep the old value
@@ -246,3 +249,10 @@ class Writer:
                 tags=(),
             )
         )
+
+
+def _check_step(key: str, by: object) -> None:
+    if type(by) is not int:
+        raise CodecError(f"the step of {key!r} is a {type(by).__name__}; it must be an int")
+    if by not in INT64:
+        raise CodecError(f"the step of {key!r} does not fit into 64 bits")
