@@ -26,19 +26,21 @@ S = TypeVar("S")
 Arg = TypeVar("Arg", contravariant=True)
 Result = TypeVar("Result", covariant=True)
 
+Ignore = Iterable[str] | None
+"""Parameters that are left out of the key; None: all that the template does not name."""
 PLAIN = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Recipe:
     """How calls of one function become keys, and how its results are stored."""
 
-    def __init__(self, function: Callable[..., Any], template: str, ignore: Iterable[str], plan: Plan) -> None:
+    def __init__(self, function: Callable[..., Any], template: str, ignore: Ignore, plan: Plan) -> None:
         self.function: Callable[..., Any] = function
         self.plan: Plan = plan
         self.signature: inspect.Signature = inspect.signature(function)
         self._template = Template(template)
         self._names = list(self.signature.parameters)
-        _check_parameters(function, self._names, self._template.fields, tuple(ignore))
+        _check_parameters(function, self._names, self._template.fields, ignore)
         self._picks = [self._names.index(name) for name in self._template.fields]
         plain = all(parameter.kind in PLAIN for parameter in self.signature.parameters.values())
         self._positional = len(self._names) if plain else None
@@ -52,10 +54,9 @@ class Recipe:
         return self._template.render(*[bound.arguments[name] for name in self._template.fields])
 
 
-def _check_parameters(
-    function: Callable[..., Any], names: list[str], used: Iterable[str], ignored: tuple[str, ...]
-) -> None:
+def _check_parameters(function: Callable[..., Any], names: list[str], used: tuple[str, ...], ignore: Ignore) -> None:
     where = function.__qualname__
+    ignored = names if ignore is None else (ignore,) if isinstance(ignore, str) else tuple(ignore)
     if unknown := [name for name in (*used, *ignored) if name not in names]:
         raise ConfigError(f"{where} has no parameter {unknown[0]!r}; its parameters are: {', '.join(names) or 'none'}")
     if left_out := [name for name in names if name not in used and name not in ignored]:
@@ -111,11 +112,11 @@ class _Decorated(Generic[P, R]):
             parameters = list(recipe.signature.parameters.values())[len(prefix) :]
             self.__signature__: inspect.Signature = recipe.signature.replace(parameters=parameters)
 
-    def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
+    def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """Return the key of a call, as every verb of the cache takes it."""
         return self._recipe.key((*self._prefix, *args), kwargs)
 
-    def _loader(self, *args: Any, **kwargs: Any) -> Callable[[], Any]:
+    def _loader(self, /, *args: Any, **kwargs: Any) -> Callable[[], Any]:
         return functools.partial(self._recipe.function, *self._prefix, *args, **kwargs)
 
     def _bound(self, instance: Any) -> Any:
@@ -153,7 +154,7 @@ class CachedFunction(_Decorated[P, R]):
 
     __wrapped__: Callable[P, R]
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return the cached value, or load it."""
         result: R = self._call(*self._prefix, *args, **kwargs)
         return result
@@ -170,24 +171,24 @@ class CachedFunction(_Decorated[P, R]):
         """Bind a method to its instance or class."""
         return self if instance is None else self._bound(instance)
 
-    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+    def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Remove the value of this call; tell whether there was one."""
         return drive(self._engine.delete_one(self.key(*args, **kwargs)))
 
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Load now and replace what is cached."""
         work = self._engine.loads.refresh(self.key(*args, **kwargs), self._loader(*args, **kwargs), self._recipe.plan)
         return cast(R, drive(work).get())
 
-    def peek(self, *args: P.args, **kwargs: P.kwargs) -> R | None:
+    def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
         """Return the cached value, or None; never loads."""
         return cast(R | None, drive(self._engine.reader.get(self.key(*args, **kwargs), None, self._recipe.plan.schema)))
 
-    def set(self, value: R, *args: P.args, **kwargs: P.kwargs) -> None:
+    def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Store a value as if this call had returned it."""
         drive(self._engine.loads.put(self.key(*args, **kwargs), value, self._recipe.plan))
 
-    def bypass(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def bypass(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function; neither read the cache nor store anything."""
         return cast(R, self._loader(*args, **kwargs)())
 
@@ -205,7 +206,7 @@ class AsyncCachedFunction(_Decorated[P, R]):
 
     __wrapped__: Callable[P, Coroutine[Any, Any, R]]
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Return the cached value, or load it."""
         return cast(Coroutine[Any, Any, R], self._call(*self._prefix, *args, **kwargs))
 
@@ -221,24 +222,24 @@ class AsyncCachedFunction(_Decorated[P, R]):
         """Bind a method to its instance or class."""
         return self if instance is None else self._bound(instance)
 
-    async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+    async def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Remove the value of this call; tell whether there was one."""
         return await self._engine.delete_one(self.key(*args, **kwargs))
 
-    async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Load now and replace what is cached."""
         key, loader = self.key(*args, **kwargs), self._loader(*args, **kwargs)
         return cast(R, (await self._engine.loads.refresh(key, loader, self._recipe.plan)).get())
 
-    async def peek(self, *args: P.args, **kwargs: P.kwargs) -> R | None:
+    async def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
         """Return the cached value, or None; never loads."""
         return cast(R | None, await self._engine.reader.get(self.key(*args, **kwargs), None, self._recipe.plan.schema))
 
-    async def set(self, value: R, *args: P.args, **kwargs: P.kwargs) -> None:
+    async def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Store a value as if this call had returned it."""
         await self._engine.loads.put(self.key(*args, **kwargs), value, self._recipe.plan)
 
-    async def bypass(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def bypass(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function; neither read the cache nor store anything."""
         return cast(R, await self._loader(*args, **kwargs)())
 
@@ -249,6 +250,17 @@ class AsyncCachedFunction(_Decorated[P, R]):
         """
         keys, work = cast(_Decorated[Any, Any], self).batch(items)
         return _gathered(keys, await work)
+
+
+class _ClassMethod:
+    """A class method that is bound as the function it holds says; since Python 3.13 `classmethod` does not ask it."""
+
+    def __init__(self, function: Any) -> None:
+        self.__func__: Any = function
+        self.__wrapped__: Any = function
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self.__func__.__get__(type(instance) if owner is None else owner)
 
 
 def _gathered(keys: dict[A, str], outcomes: dict[str, Outcome[Any]]) -> dict[A, Any]:
@@ -276,11 +288,11 @@ def plan(template: object, ttl: TTL, none_ttl: TTL | None = None, hard_timeout: 
     return Plan(ttl, none_ttl, None, bound)
 
 
-def cached(engine: Engine, function: Any, template: str, ignore: Iterable[str], returns: object, plan: Plan) -> Any:
+def cached(engine: Engine, function: Any, template: str, ignore: Ignore, returns: object, plan: Plan) -> Any:
     """Return the decorated form of a function, of the engine's flavour."""
     if isinstance(function, staticmethod | classmethod):
-        method = cast(Any, function)
-        return type(method)(cached(engine, method.__func__, template, ignore, returns, plan))
+        inner = cached(engine, cast(Any, function).__func__, template, ignore, returns, plan)
+        return _ClassMethod(inner) if isinstance(function, classmethod) else staticmethod(inner)
     recipe = _recipe(engine, function, template, ignore, returns, plan)
     is_async = engine.io.flavour == "async"
     call = (_async_call if is_async else _sync_call)(recipe, engine)
@@ -293,9 +305,15 @@ def cached(engine: Engine, function: Any, template: str, ignore: Iterable[str], 
     return call
 
 
-def writes(engine: Engine, function: Any, template: str, ignore: Iterable[str], returns: object, plan: Plan) -> Any:
-    """Return a function that writes the source and then the cache, of the engine's flavour."""
-    recipe = _recipe(engine, function, template, ignore, returns, plan)
+def writes(engine: Engine, function: Any, template: str, returns: object, plan: Plan) -> Any:
+    """Return a function that writes the source and then the cache, of the engine's flavour.
+
+    What is written is no part of the key, so its parameters need not be in the template.
+    """
+    if isinstance(function, staticmethod | classmethod):
+        method = cast(Any, function)
+        return type(method)(writes(engine, method.__func__, template, returns, plan))
+    recipe = _recipe(engine, function, template, None, returns, plan)
 
     @functools.wraps(function)
     def write(*args: Any, **kwargs: Any) -> Any:
@@ -310,13 +328,13 @@ def writes(engine: Engine, function: Any, template: str, ignore: Iterable[str], 
     return async_write if engine.io.flavour == "async" else write
 
 
-def _recipe(engine: Engine, function: Any, template: str, ignore: Iterable[str], returns: object, plan: Plan) -> Recipe:
+def _recipe(engine: Engine, function: Any, template: str, ignore: Ignore, returns: object, plan: Plan) -> Recipe:
     _check_function(engine, function)
     engine.core.exact(plan.ttl)
     if plan.none_ttl is not None:
         engine.core.exact(plan.none_ttl)
     schema = engine.core.codec.declare(return_type(function, returns))
-    return Recipe(function, template, (ignore,) if isinstance(ignore, str) else ignore, replace(plan, schema=schema))
+    return Recipe(function, template, ignore, replace(plan, schema=schema))
 
 
 def _check_function(engine: Engine, function: Any) -> None:

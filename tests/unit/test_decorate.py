@@ -341,7 +341,7 @@ def test_what_is_no_function_is_refused() -> None:
 def test_a_writer_caches_what_it_returns_and_invalidates_on_none() -> None:
     rows: dict[int, str] = {}
 
-    @cache.writes("rows:{row_id}", ttl="1h", ignore=("text",))
+    @cache.writes("rows:{row_id}", ttl="1h")
     def save(row_id: int, text: str) -> str | None:
         rows[row_id] = text
         return text or None
@@ -354,7 +354,7 @@ def test_a_writer_caches_what_it_returns_and_invalidates_on_none() -> None:
 
 
 async def test_a_writer_may_be_a_coroutine_function() -> None:
-    @acache.writes("arows:{row_id}", ignore=("text",))
+    @acache.writes("arows:{row_id}")
     async def save(row_id: int, text: str) -> str:
         if not text:
             raise ValueError("empty")
@@ -372,3 +372,74 @@ def test_the_twins_share_their_near_tier() -> None:
     assert isinstance(acache, AsyncCache)
     cache.set("twins:1", "x")
     assert asyncio.run(acache.get("twins:1")) == "x"
+
+
+class Directory:
+    """Functions of a class."""
+
+    @cache.cached("by_class:{number}", ignore="cls")
+    @classmethod
+    def of_class(cls, number: int) -> str:
+        """Read one."""
+        return f"{cls.__name__}-{number}"
+
+    @cache.writes("written:{number}")
+    @classmethod
+    def write_of_class(cls, number: int) -> str:
+        """Write one."""
+        return f"{cls.__name__}-{number}"
+
+    @cache.writes("written:{number}")
+    @staticmethod
+    def write(number: int) -> str:
+        """Write one."""
+        return f"static-{number}"
+
+
+class SubDirectory(Directory):
+    """Another class."""
+
+
+def test_verbs_of_a_class_method_know_their_class():
+    kind, instance = cast(Any, SubDirectory), cast(Any, SubDirectory())
+    assert kind.of_class(1) == instance.of_class(1) == "SubDirectory-1"
+    assert kind.of_class.key(1) == "by_class:1"
+    assert instance.of_class.many([1, 2]) == {1: "SubDirectory-1", 2: "SubDirectory-2"}
+    assert kind.of_class.refresh(1) == "SubDirectory-1"
+    assert kind.of_class.invalidate(1)
+
+
+def test_class_and_static_methods_can_write():
+    kind, instance = cast(Any, SubDirectory), cast(Any, SubDirectory())
+    assert kind.write_of_class(1) == instance.write_of_class(1) == "SubDirectory-1"
+    assert cache.get("written:1") == "SubDirectory-1"
+    assert kind.write(2) == instance.write(2) == "static-2"
+    assert cache.get("written:2") == "static-2"
+
+
+def test_parameters_may_have_the_names_that_the_verbs_use():
+    @cache.cached("named:{value}:{self}:{key}")
+    def read(value: int, self: int, key: int) -> int:
+        return value + self + key
+
+    read.set(9, value=1, self=2, key=3)
+    assert read(value=1, self=2, key=3) == read(1, 2, 3) == 9
+    assert read.key(value=1, self=2, key=3) == "named:1:2:3"
+    assert read.invalidate(value=1, self=2, key=3)
+    assert read.refresh(value=1, self=2, key=3) == read.bypass(value=1, self=2, key=3) == 6
+
+
+def test_an_interrupt_ends_a_batch_of_loads():
+    loaded: list[int] = []
+
+    @cache.cached("interrupted:{number}")
+    def read(number: int) -> int:
+        loaded.append(number)
+        if number == 2:
+            raise KeyboardInterrupt
+        return number
+
+    with pytest.raises(KeyboardInterrupt):
+        read.many([1, 2, 3])
+    assert loaded == [1, 2]
+    assert read.peek(1) == 1
