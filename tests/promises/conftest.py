@@ -1,6 +1,7 @@
 """Fixtures of the tests of the guarantees: engines, and caches that are closed at the end."""
 
 import itertools
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from nearcache import Cache
+from tests.promises.helpers import Alarm
 from tests.servers import RedisServer
 
 NewCache = Callable[..., Cache]
@@ -62,3 +64,13 @@ def new_cache() -> Iterator[NewCache]:
 def fresh_key() -> Callable[[], str]:
     """Make keys that nobody has used yet."""
     return lambda: f"keys:{next(_numbers)}"
+
+
+@pytest.fixture
+def alarm() -> Iterator[Alarm]:
+    """An alarm, and the usual handler afterwards."""
+    alarm = Alarm()
+    before = signal.signal(signal.SIGALRM, alarm)
+    yield alarm
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any, NoReturn, cast
 
 import pytest
 
+import nearcache
 from nearcache import AsyncCache, Cache
 from nearcache._core.outcome import Outcome
 from nearcache.testing import Faults, FaultyBackend
@@ -228,7 +230,7 @@ class SignalAt:
 
     def __call__(self, frame: Any, event: str, _: Any) -> None:
         """Count the beginnings of functions and the returns of built-in ones, as sys.setprofile reports them."""
-        if event not in ("call", "c_return") or frame.f_code.co_filename not in LIBRARY:
+        if event not in ("call", "c_return") or not frame.f_code.co_filename.startswith(LIBRARY):
             return
         self._seen += 1
         if self._seen == self.place:
@@ -247,11 +249,34 @@ class SignalAt:
         return self.where
 
 
-LIBRARY = {
-    str(module.__file__)
-    for name, module in sys.modules.items()
-    if name.startswith("nearcache") and getattr(module, "__file__", None)
-}
+LIBRARY = os.path.dirname(nearcache.__file__) + os.sep
+"""Where the library's files are."""
+
+
+class Alarm:
+    """Interrupts the main thread after a while, by a real signal, while `armed`."""
+
+    def __init__(self) -> None:
+        self.armed = False
+        self.rung = 0
+
+    def __call__(self, *_: object) -> None:
+        """Handle the signal."""
+        if self.armed:
+            self.rung += 1
+            raise KeyboardInterrupt
+
+    def during(self, seconds: float, do: Callable[[], Any]) -> None:
+        """Do it, interrupted after so many seconds."""
+        try:
+            try:
+                self.armed = True
+                signal.setitimer(signal.ITIMER_REAL, seconds)
+                do()
+            finally:
+                self.armed = False
+        except KeyboardInterrupt:
+            pass
 
 
 # Deliberate defects

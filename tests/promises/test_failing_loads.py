@@ -1,16 +1,14 @@
 """A load that fails harms nobody for long: its error reaches all who wait for it, an interrupt only its own caller."""
 
 import asyncio
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
 import pytest
 
-import nearcache
 from nearcache import BatchError, Cache, CacheError, LoaderTimeoutError
 from nearcache._core.outcome import Outcome
 from nearcache._engine import load as loading
@@ -19,8 +17,8 @@ from nearcache.near import flights
 from nearcache.near.flights import Flight, Flights
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import (
-    LIBRARY,
     ROUNDS,
+    Alarm,
     Crowd,
     SignalAt,
     SlowSource,
@@ -246,42 +244,6 @@ def test_a_signal_handler_may_use_the_cache_at_any_place(url: str, new_cache: Ne
 def test_a_lock_that_its_own_thread_cannot_take_twice_is_noticed(new_cache: NewCache, fresh_key: Key) -> None:
     with broken(flights, "RLock", threading.Lock), impatient(), noticed():
         test_a_signal_handler_may_use_the_cache_at_any_place("memory://", new_cache, fresh_key)
-
-
-class Alarm:
-    """Interrupts the main thread after a while, by a real signal, while `armed`."""
-
-    def __init__(self) -> None:
-        self.armed = False
-        self.rung = 0
-
-    def __call__(self, *_: object) -> None:
-        """Handle the signal."""
-        if self.armed:
-            self.rung += 1
-            raise KeyboardInterrupt
-
-    def during(self, seconds: float, do: Callable[[], Any]) -> None:
-        """Do it, interrupted after so many seconds."""
-        try:
-            try:
-                self.armed = True
-                signal.setitimer(signal.ITIMER_REAL, seconds)
-                do()
-            finally:
-                self.armed = False
-        except KeyboardInterrupt:
-            pass
-
-
-@pytest.fixture
-def alarm() -> Iterator[Alarm]:
-    """An alarm, and the usual handler afterwards."""
-    alarm = Alarm()
-    before = signal.signal(signal.SIGALRM, alarm)
-    yield alarm
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
 
 
 def loads_and_deletes(cache: Cache, key: str) -> None:
@@ -527,9 +489,3 @@ def test_a_cached_coroutine_function_may_call_itself_three_hundred_deep(url: str
         return n + await total(n - 1) if n else 0
 
     assert asyncio.run(total(300)) == 300 * 301 // 2
-
-
-def test_the_library_is_known_to_the_test() -> None:
-    """The list of files that interrupts are sent to is not empty."""
-    assert str(nearcache.cache.__file__) in LIBRARY
-    assert len(LIBRARY) > 20

@@ -383,5 +383,5 @@ def test_a_read_that_trusts_the_near_tier_for_another_type_is_not_served(url: st
     assert cache.get("b:1") == Basket([], Decimal(1))
     assert cache.get("b:1", type=Frozen) is None
     assert cache.get("b:1", type=Basket) == Basket([], Decimal(1))
-    with broken(Reader, "_near", lambda reader, key, schema: reader._core.near.lookup(key)), noticed():
+    with broken(Reader, "near", lambda reader, key, schema: reader._core.near.lookup(key)), noticed():
         assert cache.get("b:1", type=Frozen) is None
