@@ -121,10 +121,11 @@ class Writer:
             return by
         dead = await self._reader.dead(key)
         fresh = self._counter_header(seconds, await self._born()) if self._core.codec.enveloped else b""
-        with self._writing(key):
-            total = await self._commands.run("incr", counters.incr, key, by, fresh, seconds, dead)
-            self._changed(key)
-        return total
+        with self._core.flights.changing(key):
+            try:
+                return await self._commands.run("incr", counters.incr, key, by, fresh, seconds, dead)
+            finally:
+                self._changed(key)  # no debt: counted or not, the engine's number is right
 
     async def write_through(
         self, io: Io, key: str, source: Callable[[], Any], value: Any, ttl: TTL, schema: Schema | None = None
