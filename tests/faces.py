@@ -22,6 +22,7 @@ class Awaited:
     def __init__(self, cache: Cache | AsyncCache) -> None:
         self.cache: Any = cache
         self.is_async = isinstance(cache, AsyncCache)
+        self.is_near = cache._parts.core.options.near is not None
 
     def __getattr__(self, name: str) -> Any:
         verb = getattr(self.cache, "aclose" if name == "close" and self.is_async else name)

@@ -287,3 +287,32 @@ async def test_what_happened_is_counted(face: Awaited) -> None:
     assert (seen.hits, seen.misses, seen.hit_ratio) == (4, 1, 0.8)
     assert seen.near_hits + seen.engine_hits == 4
     assert seen.misses_by_reason == {"cold": 1}
+
+
+async def test_a_load_looks_near_before_it_asks_the_engine(face: Awaited) -> None:
+    loader = face.loader(lambda: "loaded")
+    await face.get_or_load("near:1", loader)
+    before = face.stats()
+    for _ in range(20):
+        assert await face.get_or_load("near:1", loader) == "loaded"
+    after = face.stats()
+    if face.is_near:
+        assert (after.near_hits - before.near_hits, after.commands - before.commands) == (20, 0)
+    else:
+        assert (after.engine_hits - before.engine_hits, after.commands - before.commands) == (20, 20)
+
+
+async def test_many_reads_the_engine_once_and_loads_what_is_missing(face: Awaited) -> None:
+    @face.cached("batch:{n}")
+    @face.loader
+    def load(n: int) -> int:
+        return n
+
+    await face.awaited(load.many)(range(3))
+    before = face.stats()
+    assert await face.awaited(load.many)(range(10)) == {n: n for n in range(10)}
+    after = face.stats()
+    assert after.loads - before.loads == 7
+    assert after.misses - before.misses == 7
+    reads = 1 if face.is_near else 1 + 7
+    assert after.commands - before.commands == reads + 7, "one batch read, and a store for each load"

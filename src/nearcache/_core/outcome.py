@@ -13,18 +13,27 @@ T = TypeVar("T")
 class Outcome(Generic[T]):
     """A value or an error; `get` returns the one or raises the other."""
 
-    __slots__ = ("_copier", "_state", "_value", "error")
+    __slots__ = ("_copier", "_private", "_state", "_traceback", "_value", "error")
 
     def __init__(self, value: T | None = None, error: BaseException | None = None) -> None:
         self._value = value
         self.error: BaseException | None = error
+        self._traceback = None if error is None else error.__traceback__
         self._state: Any = None
         self._copier: Callable[[Any], Any] | None = None
+        self._private = False
 
     @property
     def abandoned(self) -> bool:
-        """Whether the work was stopped from outside (cancelled, interrupted), which says nothing about its result."""
-        return self.error is not None and not isinstance(self.error, Exception)
+        """Whether others who waited for it must look for themselves: the work was cancelled or interrupted, which says
+        nothing about its result, or its value is for one reader only.
+        """
+        return self._private or (self.error is not None and not isinstance(self.error, Exception))
+
+    def unshared(self) -> "Outcome[T]":
+        """Keep the value for the one who did the work; return self."""
+        self._private = True
+        return self
 
     def shared_as(self, state: object, copier: Callable[[Any], Any] | None) -> "Outcome[T]":
         """Let `copy` hand out independent values made from `state`; return self."""
@@ -32,9 +41,9 @@ class Outcome(Generic[T]):
         return self
 
     def get(self) -> T:
-        """Return the value, or raise the error."""
+        """Return the value, or raise the error, whose traceback does not tell of others who got it too."""
         if self.error is not None:
-            raise self.error
+            raise self.error.with_traceback(self._traceback)
         return self._value  # type: ignore[return-value]
 
     def copied(self) -> "Outcome[T]":

@@ -1,13 +1,15 @@
 """Loading: one read of the engine and at most one load per key in this process, whoever and however many ask for it."""
 
 import contextlib
+import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from nearcache._core.events import Hit, Load, Miss
 from nearcache._core.keys import entity_of
+from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
 from nearcache._core.ttl import TTL
 from nearcache._engine.core import Core
@@ -18,6 +20,12 @@ from nearcache._io.port import Io
 from nearcache.codecs.schema import Schema
 from nearcache.errors import BackendError, CacheError, LoaderTimeoutError
 from nearcache.near.flights import Flight, leading
+
+Work = Callable[[Flight], Coroutine[Any, Any, Outcome[Any]]]
+"""What the leader of a flight does."""
+
+DO_NOT_STORE = (Absence.SCHEMA, Absence.ERROR)
+"""A value of another release's type is left alone; an engine that just failed is not asked again by the same call."""
 
 WAIT_MARGIN = 1.0
 """Seconds that a follower waits beyond the bound of the load, so that the leader can report its own end."""
@@ -42,14 +50,19 @@ class Loads:
         self._reader = reader
         self._writer = writer
 
-    async def get_or_load(self, key: str, loader: Callable[[], Any], plan: Plan) -> Outcome[Any]:
-        """Return the cached value, or what the loader returns, which is then cached."""
+    async def get_or_load(
+        self, key: str, loader: Callable[[], Any], plan: Plan, absence: Absence | None = None
+    ) -> Outcome[Any]:
+        """Return the cached value, or what the loader returns, which is then cached; the caller has looked near.
+
+        With `absence`, the engine was just read, and why it had no value is known.
+        """
         core = self._core
         core.check(key)
         core.exact(plan.ttl)
         mode = core.modes.now()
         if mode is Mode.NORMAL:
-            return await self._share(key, loader, plan)
+            return await self._share(key, loader, plan, absence)
         core.emit(Miss(entity_of(key), Absence.DISABLED.value, 1))
         return await (self.refresh(key, loader, plan) if mode is Mode.BYPASS else self._io.user(loader))
 
@@ -63,12 +76,13 @@ class Loads:
         """Return what came of every key: one batch read, then one load for each key that is missing."""
         keys = list(map(self._core.check, loaders))
         values, missing = await self._reader.split(keys, plan.schema)
-        loaded = await self._io.each([self._one_of_many(key, loaders[key], plan) for key in missing])
+        loaded = await self._io.each([self._one_of_many(key, loaders[key], plan, missing[key]) for key in missing])
         outcomes = dict(zip(missing, loaded, strict=True))
         return {key: outcomes[key] if key in outcomes else Outcome(values[key]) for key in keys}
 
-    async def _one_of_many(self, key: str, loader: Callable[[], Any], plan: Plan) -> Outcome[Any]:
-        outcome = await self.get_or_load(key, loader, plan)
+    async def _one_of_many(self, key: str, loader: Callable[[], Any], plan: Plan, absence: Absence) -> Outcome[Any]:
+        # without a near tier, only the engine can tell that somebody else has loaded the key since the batch was read
+        outcome = await self.get_or_load(key, loader, plan, absence if self._core.options.near else None)
         if outcome.error is not None and outcome.abandoned:
             raise outcome.error  # who presses Ctrl-C means all of them
         return outcome
@@ -78,18 +92,20 @@ class Loads:
         self._core.check(key)
         if self._core.flights.led_here(key):
             return self._asked_itself(key)
-        flight, _ = await self._depart(key, loader, plan, fresh=True)
+        work = functools.partial(self._load, loader=loader, plan=plan)
+        flight, _ = await self._depart(key, plan, work, self._core.flights.replace)
         await self._io.wait(flight, self._bound(plan))
         return flight.outcome or self._overdue(key, plan)
 
-    async def _share(self, key: str, loader: Callable[[], Any], plan: Plan) -> Outcome[Any]:
+    async def _share(self, key: str, loader: Callable[[], Any], plan: Plan, absence: Absence | None) -> Outcome[Any]:
+        work = functools.partial(self._read_or_load, loader=loader, plan=plan, absence=absence)
         deadline = time.monotonic() + self._bound(plan) + WAIT_MARGIN
         while (left := deadline - time.monotonic()) > 0:
             if self._core.flights.led_here(key):
                 return self._asked_itself(key)
-            flight, leads = await self._depart(key, loader, plan)
+            flight, leads = await self._depart(key, plan, work, self._core.flights.join)
             if not leads and not self._io.can_wait(flight):
-                return await self._read_or_load(self._core.flights.solo(key), loader, plan)
+                return await work(self._core.flights.solo(key))
             if not await self._io.wait(flight, left):
                 break
             outcome = flight.outcome
@@ -98,35 +114,39 @@ class Loads:
         return self._overdue(key, plan)
 
     async def _depart(
-        self, key: str, loader: Callable[[], Any], plan: Plan, fresh: bool = False
+        self, key: str, plan: Plan, work: Work, enter: Callable[[Flight, float], Flight]
     ) -> tuple[Flight, bool]:
-        """Join the key's flight, or lead one; tell whether the caller leads."""
+        """Enter a flight for the key: follow somebody else's, or lead one that does the work; tell whether it leads."""
         flights, now = self._core.flights, time.monotonic()
         mine = flights.new(key, now + self._bound(plan), self._io.home())
         try:
-            flight = flights.replace(mine) if fresh else flights.join(mine, now)
+            flight = enter(mine, now)
             if flight is mine:
-                await self._io.lead(mine, self._lead(mine, loader, plan, fresh))
+                await self._io.lead(mine, self._lead(mine, work))
         except BaseException as error:
             flights.land(mine, Outcome(error=error))  # interrupted before the load itself could tell how it ended
             raise
         return flight, flight is mine
 
-    async def _lead(self, flight: Flight, loader: Callable[[], Any], plan: Plan, fresh: bool) -> None:
+    async def _lead(self, flight: Flight, work: Work) -> None:
         try:
-            work = self._load if fresh else self._read_or_load
-            outcome: Outcome[Any] = await work(flight, loader, plan)
+            outcome: Outcome[Any] = await work(flight)
         except BaseException as error:  # noqa: BLE001 -- whatever happens, those who wait must be told
             outcome = Outcome(error=error)
         self._core.flights.land(flight, outcome)
 
-    async def _read_or_load(self, flight: Flight, loader: Callable[[], Any], plan: Plan) -> Outcome[Any]:
-        found = await self._reader.fetch(flight.key, plan.schema)
+    async def _read_or_load(
+        self, flight: Flight, loader: Callable[[], Any], plan: Plan, absence: Absence | None
+    ) -> Outcome[Any]:
+        value = self._reader.near(flight.key, plan.schema)
+        if value is not MISS:  # an earlier flight has landed since the caller looked
+            return Outcome(value).unshared()
+        found = absence or await self._reader.fetch(flight.key, plan.schema)
         if isinstance(found, Found):
             self._core.emit(Hit(entity_of(flight.key), "engine", 1))
             return Outcome(found.value).shared_as(*found.form)
         self._core.emit(Miss(entity_of(flight.key), found.value, 1))
-        return await self._load(flight, loader, plan, store=found is not Absence.SCHEMA)
+        return await self._load(flight, loader, plan, store=found not in DO_NOT_STORE)
 
     async def _load(self, flight: Flight, loader: Callable[[], Any], plan: Plan, store: bool = True) -> Outcome[Any]:
         started = time.perf_counter()

@@ -58,7 +58,7 @@ class Reader:
         core.check(key)
         if core.modes.now() is not Mode.NORMAL:
             return self._missed(key, Absence.DISABLED, default)
-        if (value := self._near(key, schema)) is not MISS:
+        if (value := self.near(key, schema)) is not MISS:
             return value
         found = await self.fetch(key, schema)
         if isinstance(found, Found):
@@ -89,7 +89,7 @@ class Reader:
         """Return what there is, and why the rest is absent; misses are for the caller to count."""
         if self._core.modes.now() is not Mode.NORMAL:
             return {}, dict.fromkeys(keys, Absence.DISABLED)
-        values = {key: value for key in keys if (value := self._near(key, schema)) is not MISS}
+        values = {key: value for key in keys if (value := self.near(key, schema)) is not MISS}
         far = await self.fetch_many([key for key in keys if key not in values], schema)
         absent: dict[str, Absence] = {}
         for key, found in far.items():
@@ -115,6 +115,16 @@ class Reader:
         return self._ages(record)[1] if isinstance(record, Record) else MISS
 
     # What the other verbs build on
+
+    def near(self, key: str, schema: Schema | None) -> Any:
+        """Return the near value if it has the declared type, else MISS."""
+        value = self._core.near.lookup(key)
+        if schema is None or value is MISS:
+            return value
+        try:
+            return schema.check(value)
+        except SchemaMismatch:
+            return MISS
 
     async def record(self, key: str) -> Record | Absence:
         """Read the fresh record of one key; raises when the engine fails. Not for values without an envelope."""
@@ -162,15 +172,6 @@ class Reader:
                 deadline = core.near_deadline(asked, found.ttl, backend.shared)
                 core.near.keep(key, *found.form, deadline, len(raw), stamp, schema)
         return results
-
-    def _near(self, key: str, schema: Schema | None) -> Any:
-        value = self._core.near.lookup(key)
-        if schema is None or value is MISS:
-            return value
-        try:
-            return schema.check(value)
-        except SchemaMismatch:
-            return MISS
 
     async def _raw(self, keys: Sequence[str]) -> list[bytes | None]:
         if len(keys) == 1:

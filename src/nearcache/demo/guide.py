@@ -32,7 +32,7 @@ async def country_aio(code: str) -> Country:
     return await atlas.country_aio(code)
 
 
-@cache.writes("city:{city_id}", ttl="10m", ignore=("mayor",))
+@cache.writes("city:{city_id}", ttl="10m")
 def update_mayor(city_id: int, mayor: str) -> City:
     """Write SQLite first, then the cache: what this returns is what everybody reads next."""
     return atlas.update_mayor(city_id, mayor)

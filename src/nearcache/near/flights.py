@@ -117,8 +117,8 @@ class Flights:
                 return flight
             return self._replace(mine)
 
-    def replace(self, mine: Flight) -> Flight:
-        """Make `mine` the flight of its key, whoever leads another one, and return it."""
+    def replace(self, mine: Flight, _now: float) -> Flight:
+        """Make `mine` the flight of its key, whoever leads another one, and return it; called like `join`."""
         with self._lock:
             return self._replace(mine)
 
