@@ -291,9 +291,9 @@ def broken(owner: Any, name: str, replacement: Any) -> Iterator[None]:
 
 
 @contextmanager
-def noticed() -> Iterator[None]:
+def noticed(because: str | None = None) -> Iterator[None]:
     """Demand that the check in the block fails: a check that cannot fail tells nothing."""
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=because):
         yield
 
 
