@@ -87,7 +87,7 @@ class Change:
     __slots__ = ("__weakref__", "writers")
 
     def __init__(self) -> None:
-        self.writers = 0
+        self.writers: int = 0
 
 
 class Flights:
