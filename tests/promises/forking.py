@@ -1,6 +1,6 @@
 """A program with one cache, made when it is imported, that forks; `test_forks_and_loops.py` starts it.
 
-    python -m tests.promises.forking <url> <namespace> <scenario> [<mechanism to take away>]
+    CACHE_URL=... CACHE_NAMESPACE=... python -m tests.promises.forking <scenario> [<mechanism to take away>]
 
 It exits with 0 if every process found what it should have found.
 """
@@ -20,14 +20,7 @@ from nearcache._engine.core import Core
 from nearcache.backends.redis.blocking import Pool
 from tests.promises.helpers import Crowd, SlowSource, at_once, eventually, values
 
-cache = Cache(
-    sys.argv[1] if len(sys.argv) > 1 else "memory://",
-    namespace=sys.argv[2] if len(sys.argv) > 2 else "app",
-    observers=(),
-    pool_min=1,
-    pool_max=3,
-    staleness=0.001,
-)
+cache = Cache(observers=(), pool_min=1, pool_max=3, staleness=0.001)
 KEYS = [f"names:{number}" for number in range(20)]
 CHILD_ENDS_WITHIN = 15.0
 
@@ -233,4 +226,4 @@ def main(scenario: str, without: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[3:])
+    main(*sys.argv[1:])

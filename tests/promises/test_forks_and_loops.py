@@ -26,8 +26,9 @@ Key = Callable[[], str]
 
 def run(url: str, scenario: str, without: str = "") -> subprocess.CompletedProcess[str]:
     """Run the program that forks, in a process of its own."""
-    words = [sys.executable, "-m", "tests.promises.forking", url, f"fork{uuid.uuid4().hex[:8]}", scenario]
-    environment = {**os.environ, "PYTHONPATH": f"{Path(LIBRARY).parent}{os.pathsep}{CHECKOUT}"}
+    words = [sys.executable, "-m", "tests.promises.forking", scenario]
+    settings = {"CACHE_URL": url, "CACHE_NAMESPACE": f"fork{uuid.uuid4().hex[:8]}"}
+    environment = {**os.environ, **settings, "PYTHONPATH": f"{Path(LIBRARY).parent}{os.pathsep}{CHECKOUT}"}
     return subprocess.run(
         [*words, *([without] if without else [])],
         capture_output=True,
