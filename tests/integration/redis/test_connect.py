@@ -140,3 +140,15 @@ async def test_nobody_listening_is_an_error_that_names_the_address(flavour: Flav
     with pytest.raises(BackendUnavailableError, match=rf"127\.0\.0\.1:{port} \(.*CACHE_URL"):
         await backend.get("a")
     await backend.close()
+
+
+@pytest.mark.parametrize("authority", [":secret@localhost:notaport", ":secret@localhost:99999", ":sec/ret@localhost:1"])
+def test_a_wrong_port_is_named_without_credentials(authority: str):
+    with pytest.raises(ConfigError, match="the port must be a number up to 65535") as raised:
+        Endpoint(f"redis://{authority}/0")
+    assert "sec" not in str(raised.value)
+
+
+def test_a_unix_url_without_a_path_says_how_to_write_one():
+    with pytest.raises(ConfigError, match="unix:///"):
+        Endpoint("unix://relative")

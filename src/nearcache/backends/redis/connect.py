@@ -187,11 +187,14 @@ def _settings(url: str) -> Connection | UnixDomainSocketConnection:
         options = dict(parse_url(url))
         made = options.pop("connection_class", Connection)
         _check_options(options)
-        return made(**options)  # type: ignore[operator, no-any-return]  # a class, by redis-py's contract
+        settings = made(**options)  # type: ignore[operator]  # a class, by redis-py's contract
     except ConfigError:
         raise
     except (TypeError, ValueError, RedisError) as error:
         raise ConfigError(f"CACHE_URL: not a redis URL this library can use ({_option_in(error)})") from None
+    if isinstance(settings, UnixDomainSocketConnection) and not settings.path:
+        raise ConfigError("CACHE_URL: unix:// needs the absolute path of a socket, as in unix:///run/valkey.sock")
+    return settings  # type: ignore[no-any-return]
 
 
 def _check_options(options: dict[str, object]) -> None:
@@ -204,6 +207,8 @@ def _check_options(options: dict[str, object]) -> None:
 def _option_in(error: Exception) -> str:
     """Say which option is wrong, in words that cannot hold a password."""
     text = str(error)
+    if text.startswith("Port "):  # what follows may be a part of the password
+        return "the port must be a number up to 65535; a password's '/', '?' and '#' are written %2F, %3F and %23"
     return text if "argument" in text or "Invalid value for" in text else type(error).__name__
 
 
