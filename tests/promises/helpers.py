@@ -162,9 +162,12 @@ class SlowSource:
 
 
 def waiting(cache: Cache | AsyncCache, key: str) -> int:
-    """Return how many wait for the load of a key (an async leader waits for its own load too)."""
+    """Return how many wait for the load of a key, its leader included."""
     flight = cache._parts.core.flights._by_key.get(key)
-    return 0 if flight is None else len(flight._wakers)
+    if flight is None:
+        return 0
+    led_by_a_thread = flight.home is None  # which is busy; a task waits for its load like the others
+    return len(flight._wakers) + led_by_a_thread
 
 
 # Eyes on the engine

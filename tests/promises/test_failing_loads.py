@@ -134,7 +134,7 @@ def an_error_reaches_all_who_wait(cache: Cache, key: str) -> None:
     source = SlowSource(raising(ValueError("no such user")))
     crowd = Crowd().threads(3, lambda: cache.get_or_load(key, source.load))
     crowd.tasks(3, lambda: cache.aio.get_or_load(key, source.aload)).start()
-    eventually(lambda: waiting(cache, key) >= 5, "all of them wait")
+    eventually(lambda: waiting(cache, key) == 6, "all of them wait")
     source.open()
     assert [type(outcome.error) for outcome in crowd.finish()] == [ValueError] * 6
     assert source.loads == 1
@@ -172,7 +172,7 @@ def an_interrupt_is_nobody_elses(cache: Cache, key: str, interrupt: BaseExceptio
     eventually(lambda: first.loads, "the leader loads")
     crowd = Crowd().threads(3, lambda: cache.get_or_load(key, second.load))
     crowd.tasks(3, lambda: cache.aio.get_or_load(key, second.aload)).start()
-    eventually(lambda: waiting(cache, key) == 6, "all of them wait")
+    eventually(lambda: waiting(cache, key) == 7, "all of them wait")
     first.open()
     assert leader.finish()[0].error is interrupt
     assert values(crowd.finish()) == ["taken over"] * 6

@@ -82,7 +82,7 @@ def none_reaches_a_crowd(cache: Cache, key: str) -> None:
     source = SlowSource(lambda: None)
     crowd = Crowd().threads(3, lambda: cache.get_or_load(key, source.load))
     crowd.tasks(3, lambda: cache.aio.get_or_load(key, source.aload)).start()
-    eventually(lambda: waiting(cache, key) >= 5, "all of them wait")
+    eventually(lambda: waiting(cache, key) == 6, "all of them wait")
     source.open()
     assert values(crowd.finish()) == [None] * 6
     assert source.loads == 1

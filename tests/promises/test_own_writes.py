@@ -282,6 +282,10 @@ def test_a_read_that_trusts_a_crossed_store_is_noticed(new_cache: NewCache, fres
 # At random
 
 
+BREATH = 1e-4
+"""Seconds in which a reader lets the others have the interpreter."""
+
+
 class Numbers:
     """A source whose number only grows, its cache, and one who writes it and must read its writes back."""
 
@@ -309,12 +313,13 @@ class Numbers:
         while not self.over.is_set():
             self.cache.get_or_load(self.key, self.load)
             self.cache.get(self.key)
+            time.sleep(BREATH)
 
     async def aread(self) -> None:
         """Read, load and fill until it is over."""
         while not self.over.is_set():
             await self.cache.aio.get_or_load(self.key, self.aload)
-            await asyncio.sleep(0)
+            await asyncio.sleep(BREATH)
 
     def write(self, times: int) -> None:
         """Write new numbers, and read each one back by both faces."""
