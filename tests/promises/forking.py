@@ -188,9 +188,15 @@ def during_a_load() -> None:
 
 def sees_what_others_write() -> None:
     """Write in a child: on a shared engine the parent reads it, in memory it does not."""
-    cache.set("shared:1", "parent")
-    ended(forked(lambda: cache.set("shared:1", "child")))
     shared = cache._engine.backend.shared
+    cache.set("shared:1", "parent")
+
+    def child() -> None:
+        assert (cache.stats().near_entries == 0) == shared, "what others may change is not kept over a fork"
+        assert cache.get("shared:1") == "parent"
+        cache.set("shared:1", "child")
+
+    ended(forked(child))
     eventually(lambda: cache.get("shared:1") == ("child" if shared else "parent"), "the parent sees it")
 
 

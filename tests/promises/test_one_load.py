@@ -108,6 +108,26 @@ def test_a_decorated_function_and_its_batch_share_the_load(url: str, new_cache: 
         decorated_function_loads_once(cache, fresh_key())
 
 
+def engine_down_loads_once(cache: Cache, key: str) -> None:
+    """Let a crowd ask while the engine cannot be reached."""
+    source = SlowSource()
+    with recorded(cache, cache.aio) as recorder:
+        recorder.down()
+        crowd = Crowd().threads(3, lambda: cache.get_or_load(key, source.load))
+        crowd.tasks(3, lambda: cache.aio.get_or_load(key, source.aload)).start()
+        eventually(lambda: source.loads > 1 or waiting(cache, key) == 6, "all of them wait")
+        source.open()
+        assert values(crowd.finish()) == [["a", "value"]] * 6
+    assert source.loads == 1
+    assert cache.get(key) is None, "what nobody could store is not kept"
+
+
+def test_one_load_answers_all_while_the_engine_is_away(valkey_url: str, new_cache: NewCache, fresh_key: Key) -> None:
+    cache = new_cache(valkey_url)
+    for _ in range(ROUNDS):
+        engine_down_loads_once(cache, fresh_key())
+
+
 def followers_have_values_of_their_own(cache: Cache, key: str) -> None:
     """Let everybody spoil what it got; nobody else may see it, now or later."""
     source = SlowSource(lambda: {"tags": ["a"]})

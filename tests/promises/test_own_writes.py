@@ -244,6 +244,15 @@ def test_a_load_that_began_before_a_write_is_not_stored_after_it(
         write_beats_a_load(cache, fresh_key(), write)
 
 
+@pytest.mark.parametrize("by_a_task", [False, True], ids=["thread", "task"])
+def test_an_add_and_a_count_beat_older_loads(url: str, new_cache: NewCache, fresh_key: Key, by_a_task: bool) -> None:
+    cache = new_cache(url)
+    writes: list[Verb] = [lambda cache, key: cache.add(key, "new"), lambda cache, key: cache.incr(key)]
+    for write in writes:
+        write_beats_a_load(cache, fresh_key(), write)
+        write_crosses_a_store(cache, fresh_key(), write, "before", by_a_task)
+
+
 @contextmanager
 def not_guarded(flights: Flights, *keys: str) -> Iterator[None]:
     """Write without a word to those who load."""
