@@ -5,9 +5,10 @@ from types import FrameType
 
 
 def is_measuring(frame: FrameType | None) -> bool:
-    """Tell whether this frame, or one that called it, is coverage's own code."""
+    """Tell whether coverage's own code runs in this frame, called by the program that it measures."""
     while frame is not None:
-        if "coverage" in Path(frame.f_code.co_filename).parts:
-            return True
+        parts = Path(frame.f_code.co_filename).parts
+        if "coverage" in parts or "nearcache" in parts or "tests" in parts:
+            return "coverage" in parts
         frame = frame.f_back
     return False
