@@ -25,10 +25,11 @@ Key = Callable[[], str]
 
 
 def run(url: str, scenario: str, without: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the program that forks, in a process of its own."""
+    """Run the program that forks, in a process of its own; not under coverage, whose lock does not survive such forks."""
     words = [sys.executable, "-m", "tests.promises.forking", scenario]
     settings = {"CACHE_URL": url, "CACHE_NAMESPACE": f"fork{uuid.uuid4().hex[:8]}"}
-    environment = {**os.environ, **settings, "PYTHONPATH": f"{Path(LIBRARY).parent}{os.pathsep}{CHECKOUT}"}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    environment = {**inherited, **settings, "PYTHONPATH": f"{Path(LIBRARY).parent}{os.pathsep}{CHECKOUT}"}
     return subprocess.run(
         [*words, *([without] if without else [])],
         capture_output=True,
