@@ -25,7 +25,7 @@ Key = Callable[[], str]
 
 
 def run(url: str, scenario: str, without: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the program that forks, in a process of its own; not under coverage, whose lock does not survive such forks."""
+    """Run the program that forks, in a process of its own; not under coverage, whose lock hangs after such forks."""
     words = [sys.executable, "-m", "tests.promises.forking", scenario]
     settings = {"CACHE_URL": url, "CACHE_NAMESPACE": f"fork{uuid.uuid4().hex[:8]}"}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
