@@ -4,7 +4,7 @@ import logging
 import weakref
 from collections.abc import Iterable, Mapping
 
-from nearcache._core.clock import Clock
+from nearcache._core.clock import Clock, EngineTime
 from nearcache._core.events import Observer
 from nearcache._core.fork import on_fork
 from nearcache._engine.core import Core
@@ -37,7 +37,7 @@ class Parts:
             pool_max=options.pool_max,
             pool_timeout=options.pool_timeout,
             timeout=options.timeout,
-            clock=clock,
+            time=EngineTime(clock),
             enveloped=self.core.codec.enveloped,
             store=self.core.records,
         )

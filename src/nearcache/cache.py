@@ -14,6 +14,7 @@ from nearcache._core.events import Observer
 from nearcache._core.missing import MISS, Missing
 from nearcache._core.template import template as parsed_template
 from nearcache._core.ttl import TTL
+from nearcache._core.urls import redacted
 from nearcache._engine.engine import Engine
 from nearcache._engine.load import Plan
 from nearcache._engine.modes import Mode
@@ -74,7 +75,7 @@ class _Face:
             for none.
             near_copy: "copy" (default) gives every reader a mutable value of its own, "share" the same object.
             codec: "msgpack" (default), "json" (no envelope, shared with other languages) or "pickle" (signed, needs
-            `secret`).
+            `secret`); "msgpack+zstd" and "pickle+zstd" compress payloads above 1,024 bytes.
             secret: the key that signs pickles.
             types: classes whose instances may be stored without a declaration where they are read.
             jitter: the share by which a TTL may be shortened at random, 0 to 1. Default 0.1.
@@ -143,7 +144,8 @@ class _Face:
         return cls()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._parts.core.options!r})"
+        options = self._parts.core.options
+        return f"{type(self).__name__}({redacted(options.url)!r}, namespace={options.namespace!r})"
 
     def key(self, template: str, /, **arguments: object) -> str:
         """Return the key for a template such as "users:{email}:profile"; arguments are escaped and can add no part."""

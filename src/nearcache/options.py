@@ -6,25 +6,23 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from enum import Enum
-from typing import Final, Literal, TypeVar, cast
+from typing import Final, Literal, TypeVar, cast, get_args
 
 from nearcache._core.keys import Namespace
 from nearcache._core.settings import Settings, boolean, milliseconds, whole_number
 from nearcache._core.ttl import TTL, TtlRules, described, parse_duration
-from nearcache._core.urls import DEFAULT_URLS, KINDS, redacted, scheme_of
+from nearcache._core.urls import DEFAULT_URLS, KINDS, LATER, redacted, scheme_of
 from nearcache.errors import ConfigError
 
 __all__ = ["TTL", "UNSET", "Codec", "NearCopy", "NearLimit", "Options", "Unset", "parse_near", "redacted", "resolve"]
 
-Codec = Literal["msgpack", "json", "pickle"]
+Codec = Literal["msgpack", "msgpack+zstd", "json", "pickle", "pickle+zstd"]
 NearCopy = Literal["copy", "share"]
 Duration = float | int | timedelta | str
 """Seconds, a `timedelta` or a text such as "90s"."""
 
 MOST_CONNECTIONS: Final = 10_000
 
-_CODECS: Final = ("msgpack", "json", "pickle")
-_NEAR_COPIES: Final = ("copy", "share")
 _SIZE: Final = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>B|KB|MB|GB|TB|KIB|MIB|GIB|TIB)", re.IGNORECASE)
 _UNITS: Final = {"B": 1} | {f"{letter}B": 1_000**power for power, letter in enumerate("KMGT", 1)}
 _BINARY_UNITS: Final = {f"{letter}IB": 1_024**power for power, letter in enumerate("KMGT", 1)}
@@ -131,9 +129,9 @@ def resolve(
         ttl_rules=rules,
         none_ttl=_none_ttl(none_ttl, rules),
         near=parse_near(_or(near, "64MB")),
-        near_copy=cast(NearCopy, _one_of("near_copy", _or(near_copy, "copy"), _NEAR_COPIES)),
+        near_copy=cast(NearCopy, _one_of("near_copy", _or(near_copy, "copy"), get_args(NearCopy))),
         staleness=parse_duration(_or(staleness, 1.0), "staleness"),
-        codec=cast(Codec, _one_of("codec", _or(codec, "msgpack"), _CODECS)),
+        codec=cast(Codec, _one_of("codec", _or(codec, "msgpack"), get_args(Codec))),
         secret=_secret(_or(secret, None)),
         types=_types(_or(types, ())),
         hard_timeout=parse_duration(_or(hard_timeout, 30.0), "hard_timeout"),
@@ -212,7 +210,7 @@ def _checked_url(option: str, url: object) -> str:
         raise _wrong(option, url, "a str such as 'redis://localhost:6379/0'")
     scheme = scheme_of(url)
     if scheme not in KINDS:
-        known = " ".join(f"{name}://" for name in KINDS)
+        known = " ".join(f"{name}://" for name in KINDS if name not in LATER)
         raise ConfigError(f"{option} is {redacted(url)}; it must begin with one of {known}")
     return scheme + url[len(scheme) :]
 

@@ -2,7 +2,10 @@
 
 import dataclasses
 import gc
+import os
+import threading
 import weakref
+from contextlib import ExitStack
 
 import pytest
 
@@ -60,3 +63,68 @@ def test_a_listener_that_fails_to_flush_is_counted_and_reads_go_on() -> None:
     cache.set("a:1", 1)
     assert all(cache.get("a:1") == 1 for _ in range(2_100))
     assert cache.stats().errors == 2
+
+
+class FailsToStart:
+    def __init__(self) -> None:
+        self.events = 0
+
+    def start(self) -> None:
+        raise OSError("no such collector")
+
+    def on(self, event: object) -> None:
+        self.events += 1
+
+
+def test_an_observer_that_fails_to_start_does_not_stop_the_cache():
+    observer = FailsToStart()
+    cache = Cache("memory://", namespace="unstarted", observers=[observer])
+    cache.set("users:1", "Ada")
+    assert cache.get("users:1") == "Ada"
+    assert cache.stats().errors == 1
+    assert observer.events > 0
+
+
+def test_a_cache_shows_where_it_is_and_no_more():
+    cache = Cache("redis://user:secret@h:6379/0", namespace="shop")
+    assert repr(cache) == "Cache('redis://h:6379', namespace='shop')"
+    assert repr(cache.aio) == "AsyncCache('redis://h:6379', namespace='shop')"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no os.fork")
+@pytest.mark.parametrize("whose", ["another thread's", "its own"])
+def test_a_forked_child_reads_near_again_after_a_bypass(whose):
+    cache = Cache("memory://", namespace="forked", observers=())
+    cache.set("users:1", "Ada")
+    inside, leave = threading.Event(), threading.Event()
+
+    def bypassing() -> None:
+        with cache.bypass():
+            inside.set()
+            leave.wait(10)
+
+    with ExitStack() as stack:
+        if whose == "its own":
+            stack.enter_context(cache.bypass())
+        else:
+            thread = threading.Thread(target=bypassing)
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(leave.set)
+            assert inside.wait(10)
+        child = os.fork()
+        if child == 0:
+            if whose == "its own":
+                mine = cache.get("users:1") is None
+                stack.close()
+            else:
+                mine = True
+            before = cache.stats().near_hits
+            near = cache.get("users:1") == "Ada" and cache.stats().near_hits == before + 1
+            os._exit(0 if mine and near else 1)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_both_flavours_of_a_cache_know_one_time_of_the_engine():
+    cache = Cache("redis://h:6379/0", namespace="times")
+    assert cache._engine.backend.time is cache.aio._engine.backend.time

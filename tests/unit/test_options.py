@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nearcache import options
+from nearcache import Cache, options
 from nearcache._core.settings import VARIABLES
 from nearcache.errors import ConfigError
 from nearcache.options import UNSET, NearLimit, parse_near, resolve
@@ -353,8 +353,8 @@ def test_a_wrong_near_size_is_refused_saying_what_it_may_be(near):
 @pytest.mark.parametrize(
     ("option", "value", "may_be"),
     [
-        ("codec", "yaml", "'msgpack' or 'json' or 'pickle'"),
-        ("codec", None, "'msgpack' or 'json' or 'pickle'"),
+        ("codec", "yaml", "'msgpack' or 'msgpack+zstd' or 'json' or 'pickle' or 'pickle+zstd'"),
+        ("codec", None, "'msgpack' or 'msgpack+zstd' or 'json' or 'pickle' or 'pickle+zstd'"),
         ("near_copy", "maybe", "'copy' or 'share'"),
         ("types", "User", "a list of classes"),
         ("types", ["User"], "a list of classes"),
@@ -437,3 +437,31 @@ def test_a_misspelt_variable_is_one_log_line_with_the_nearest_name_but_not_its_v
 def test_known_names_and_those_of_other_libraries_are_not_reported(variable, caplog):
     resolve(environ={variable: ""})
     assert caplog.record_tuples == []
+
+
+def test_a_codec_may_compress_what_is_large():
+    engines = {name: Cache("memory://", codec=name, near=None, jitter=0) for name in ("msgpack", "msgpack+zstd")}
+    text = "again and " * 1_000
+    sizes = {}
+    for name, cache in engines.items():
+        cache.set_many({"texts:1": text, "texts:2": "short"})
+        assert cache.get_many(["texts:1", "texts:2"]) == {"texts:1": text, "texts:2": "short"}
+        sizes[name] = cache._parts.core.records.size_bytes
+    assert sizes["msgpack+zstd"] < sizes["msgpack"] - 9_000
+
+
+@pytest.mark.parametrize("codec", ["json+zstd", "msgpack+", "zstd", ""])
+def test_a_codec_that_does_not_exist_is_a_wrong_setting(codec):
+    assert "'msgpack+zstd'" in refused(codec=codec)
+
+
+@pytest.mark.parametrize("url", ["redis://[::1", "embedded://[::1"])
+def test_a_url_that_cannot_be_read_is_a_wrong_setting(url):
+    with pytest.raises(ConfigError, match="CACHE_URL"):
+        Cache(url)
+
+
+def test_an_unknown_scheme_is_told_of_the_engines_that_there_are():
+    message = refused(url="rediz://h")
+    assert "redis://" in message
+    assert "memcached://" not in message

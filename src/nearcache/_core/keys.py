@@ -1,7 +1,8 @@
 """Keys: their rules, and the namespace that keeps the caches of one engine apart."""
 
 import re
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, cast
 
 from nearcache._core.arguments import UNPRINTABLE, canonical
 from nearcache._core.template import MAX_PARTS, Template, template
@@ -41,6 +42,12 @@ class Namespace:
             return key
         return _checked(key, "key", self._room)
 
+    def check_all(self, keys: object) -> list[str]:
+        """Return cache keys, each once; `InvalidKeyError` if one breaks a rule, or if this is one str, not several."""
+        if isinstance(keys, str) or not isinstance(keys, Iterable):
+            raise InvalidKeyError(f"keys are a list or another iterable of str, not a {type(keys).__name__}")
+        return list(dict.fromkeys(map(self.check, cast(Iterable[object], keys))))
+
     def check_name(self, name: object) -> str:
         """Return the name of a lock, limiter, topic or stream; `InvalidKeyError` if it breaks a rule of keys."""
         return _checked(name, "name", self._room)
@@ -48,15 +55,6 @@ class Namespace:
     def engine_key(self, key: str) -> str:
         """Return what the engine holds for a cache key: "app:users:1" for "users:1"."""
         return self._prefix + key
-
-    def cache_key(self, engine_key: str) -> str | None:
-        """Return the cache key of an engine's key; None for other namespaces, internal records and foreign records."""
-        if not engine_key.startswith(self._prefix):
-            return None
-        try:
-            return self.check(engine_key[len(self._prefix) :])
-        except InvalidKeyError:
-            return None
 
 
 def _namespace(name: object) -> str:

@@ -16,6 +16,9 @@ KINDS: Final = {
 }
 """The kind of engine behind each scheme."""
 
+LATER: Final = frozenset({"redis+sentinel", "redis+cluster", "memcached", "hazelcast"})
+"""Schemes that are reserved for engines of later releases."""
+
 DEFAULT_URLS: Final = {
     "memory": "memory://",
     "embedded": "embedded://",

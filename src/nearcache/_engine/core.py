@@ -7,7 +7,7 @@ import os
 import random
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Final, cast
 from weakref import WeakMethod
 
 from nearcache._core.clock import Clock
@@ -15,8 +15,9 @@ from nearcache._core.events import Event, Evicted, Failure, Flushable, Observer,
 from nearcache._core.keys import Namespace
 from nearcache._core.ttl import TTL
 from nearcache._engine.modes import Mode, Modes
-from nearcache.codecs.codec import Codec, Encoded, Record
+from nearcache.codecs.codec import Codec, CodecName, Encoded, Record
 from nearcache.codecs.schema import Schema
+from nearcache.errors import ConfigError
 from nearcache.near.flights import Flights
 from nearcache.near.slot import Copier
 from nearcache.near.store import Limit, Store
@@ -27,6 +28,10 @@ FAR_MEMORY = Limit(bytes=64_000_000)
 """How much memory:// holds where the near tier is turned off."""
 
 
+COMPRESS_ABOVE: Final = 1_024
+"""Bytes of a payload above which "+zstd" compresses: below, little is saved."""
+
+
 class Core:
     """One cache, before it is sync or async."""
 
@@ -34,7 +39,7 @@ class Core:
         self.options: Options = options
         self.clock: Clock = clock
         self.namespace: Namespace = Namespace(options.namespace)
-        self.codec: Codec = Codec(options.codec, types=options.types, secret=options.secret)
+        self.codec: Codec = _codec(options)
         self.modes: Modes = Modes(options.enabled)
         limit = NO_NEAR if options.near is None else Limit(options.near.entries, options.near.bytes)
         near_is_store = in_memory and options.near is not None
@@ -51,6 +56,7 @@ class Core:
         self._engine_evictions: int | None = None
         self.debts: dict[str, object] = {}
         self.check: Callable[[object], str] = self.namespace.check
+        self.check_all: Callable[[object], list[str]] = self.namespace.check_all
 
     # Modes
 
@@ -126,10 +132,18 @@ class Core:
                 self._observer_failed(event, error)
 
     def _start_observers(self) -> None:
+        failed: list[Exception] = []
         for observer in self._observers:
             if isinstance(observer, Startable):
-                observer.start()
+                try:
+                    observer.start()
+                except ConfigError:
+                    raise
+                except Exception as error:  # noqa: BLE001 -- somebody else's code
+                    failed.append(error)
         self._observing = True
+        for error in failed:
+            self._observer_failed(None, error)
 
     def _flush_observers(self) -> None:
         for observer in self._observers:
@@ -154,11 +168,18 @@ class Core:
         change.
         """
         self.flights.after_fork()
-        self.near.after_fork()
+        self.near.after_fork(suspended=self.modes.now() in (Mode.BYPASS, Mode.DISABLED))
+        self.facts_due = 0.0
         if self.records is None:
             self.near.clear()
         elif self.records is not self.near:
             self.records.after_fork()
+
+
+def _codec(options: Options) -> Codec:
+    name, _, compression = options.codec.partition("+")
+    above = COMPRESS_ABOVE if compression else None
+    return Codec(cast(CodecName, name), types=options.types, secret=options.secret, compress_above=above)
 
 
 def _call(method: WeakMethod[Callable[[], None]]) -> None:

@@ -79,7 +79,7 @@ class Reader:
 
     async def get_many(self, keys: Iterable[str], schema: Schema | None = None) -> dict[str, Any]:
         """Return what there is, by key: near values, then one round trip for the rest."""
-        wanted = list(dict.fromkeys(map(self._core.check, keys)))
+        wanted = self._core.check_all(keys)
         values, absent = await self.split(wanted, schema)
         for key, absence in absent.items():
             self._missed(key, absence, None)

@@ -81,7 +81,7 @@ class Writer:
 
     async def delete(self, keys: Iterable[str]) -> int:
         """Remove values; return how many there were. A load of them that runs now is not stored by this process."""
-        doomed = list(dict.fromkeys(map(self._core.check, keys)))
+        doomed = self._core.check_all(keys)
         if not doomed or self._core.modes.now() is Mode.OFF:
             return 0
         with self._core.flights.changing(*doomed):

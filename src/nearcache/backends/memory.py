@@ -5,7 +5,7 @@ others.
 from collections.abc import Sequence
 from typing import ClassVar
 
-from nearcache._core.clock import Clock, EngineTime
+from nearcache._core.clock import EngineTime
 from nearcache.backends.base import Backend, Counters, Item, Scan
 from nearcache.backends.registry import BackendSpec, Flavour
 from nearcache.codecs.codec import COUNTER
@@ -21,8 +21,8 @@ def build(spec: BackendSpec, flavour: Flavour) -> Backend:
     """Build the backend over the cache's own store, or over one of its own where it is given none."""
     store = spec.store
     if store is None:
-        store = Store(Limit(bytes=DEFAULT_BYTES), spec.clock, source=True)
-    return MemoryBackend(store, spec.clock, spec.enveloped)
+        store = Store(Limit(bytes=DEFAULT_BYTES), spec.time.clock, source=True)
+    return MemoryBackend(store, spec.time, spec.enveloped)
 
 
 class MemoryBackend(Backend):
@@ -31,11 +31,11 @@ class MemoryBackend(Backend):
     name: ClassVar[str] = "memory"
     shared: ClassVar[bool] = False
 
-    def __init__(self, store: Store, clock: Clock, enveloped: bool = True) -> None:
+    def __init__(self, store: Store, time: EngineTime, enveloped: bool = True) -> None:
         self._store = store
-        self._clock = clock
+        self._clock = time.clock
         self._enveloped = enveloped
-        self.time: EngineTime = EngineTime(clock)
+        self.time: EngineTime = time
         self.time.observe(0.0, 0.0, 0.0)
         self.counters: Counters | None = self
         self.scan: Scan | None = self

@@ -1,13 +1,12 @@
 """From a URL to an engine: which module builds the backend of which scheme, imported on first use."""
 
 import importlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal, cast
-from urllib.parse import urlsplit
 
-from nearcache._core.clock import Clock
+from nearcache._core.clock import EngineTime
+from nearcache._core.urls import LATER, scheme_of
 from nearcache.backends.base import Backend
 from nearcache.errors import ConfigError, UnsupportedError
 from nearcache.near.store import Store
@@ -31,7 +30,8 @@ class BackendSpec:
     pool_max: int = 20
     pool_timeout: float = 5.0
     timeout: float = 1.0
-    clock: Clock = time.monotonic
+    time: EngineTime = field(default_factory=EngineTime)
+    """This process's clock, and what is known of the engine's: one for all backends of a cache, so that they agree."""
     enveloped: bool = True
     store: Store | None = field(default=None, repr=False)
     """The cache's own store, where it is the engine too (memory://)."""
@@ -48,9 +48,6 @@ SCHEMES: Final[dict[str, str]] = {
 }
 """The builder of each scheme, as `module:function`."""
 
-LATER: Final = frozenset({"redis+sentinel", "redis+cluster", "memcached", "hazelcast"})
-"""Schemes that are reserved for engines of later releases."""
-
 EXTRAS: Final[dict[str, str]] = {"embedded": "embedded", "redis": "redis", "rediss": "redis", "unix": "redis"}
 """The extra of the package that brings the client library of a scheme."""
 
@@ -61,15 +58,14 @@ def build(spec: BackendSpec, flavour: Flavour) -> Backend:
     Raises `ConfigError` for an unknown scheme or a missing client library, `UnsupportedError` for an engine that this
     release does not have.
     """
-    scheme = urlsplit(spec.url).scheme
-    return _builder(scheme)(spec, flavour)
+    return _builder(scheme_of(spec.url) or "")(spec, flavour)
 
 
 def _builder(scheme: str) -> Builder:
     if scheme in LATER:
         raise UnsupportedError(f"{scheme}:// is not in this release; it has: {_known()}")
     if scheme not in SCHEMES:
-        raise ConfigError(f"CACHE_URL: unknown scheme {scheme!r}; it may be one of: {_known()}")
+        raise ConfigError(f"url (CACHE_URL): unknown scheme {scheme!r}; it may be one of: {_known()}")
     module, _, function = SCHEMES[scheme].partition(":")
     return cast(Builder, getattr(_import(module, scheme), function))
 

@@ -14,7 +14,7 @@ def require() -> None:
     try:
         _library()
     except ImportError:
-        raise ConfigError('compress_above needs zstandard: pip install "nearcache[zstd]"') from None
+        raise ConfigError('compression ("+zstd") needs zstandard: pip install "nearcache[zstd]"') from None
 
 
 def compress(payload: bytes) -> bytes:

@@ -251,15 +251,18 @@ class Store:
     def resume(self) -> None:
         """End one `suspend`."""
         with self._lock:
-            self._suspensions -= 1
+            self._suspensions = max(0, self._suspensions - 1)  # a fork may have ended it already
             if self._suspensions == 0:
                 self._now = self._clock
 
-    def after_fork(self) -> None:
+    def after_fork(self, suspended: bool = False) -> None:
         """Make the store usable in a forked child; to be called there before anything else.
 
-        If another thread of the parent was changing it at that moment it may be half changed, and starts empty.
+        If another thread of the parent was changing it at that moment it may be half changed, and starts empty. What
+        other threads suspended is resumed, unless the forking one has `suspended` it too.
         """
+        if not suspended:
+            self._suspensions, self._now = 0, self._clock
         whole = self._lock.acquire(blocking=False)
         self._lock = threading.RLock()
         if not whole:

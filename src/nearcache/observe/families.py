@@ -5,7 +5,7 @@ numbers first. The shared object hangs on the registry itself: a reloaded module
 
 In Prometheus' multiprocess mode nobody asks this collector: each process writes its numbers to files of its own, so
 they are also brought up to date at each call to the engine and at exit. Gauges there carry a `pid`: sum those of
-`tier="near"`, take any of `tier="engine"`.
+`tier="near"`, and take the largest of `tier="engine"`, for not every process has asked the engine.
 """
 
 import atexit
@@ -59,7 +59,7 @@ class Families:
         self._meters: weakref.WeakSet[Meter] = weakref.WeakSet()
         self.orphans: deque[Meter] = deque()
         self._lock = threading.RLock()
-        self._multiprocess = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        self.multiprocess: bool = "PROMETHEUS_MULTIPROC_DIR" in os.environ
         self._gauges_due = 0.0
         self._measured: set[str] = set()
 
@@ -91,7 +91,7 @@ class Families:
         """Bring up to date what no scrape will ask for, after a call to the engine; sizes at most once a second."""
         if self.orphans:  # a program that nobody scrapes must not keep their near tiers either
             self._bury()
-        if self._multiprocess:
+        if self.multiprocess:
             self._tell(meter)
             if time.monotonic() >= self._gauges_due:
                 self.flush()
@@ -164,9 +164,20 @@ def _make(registry: CollectorRegistry) -> Families:
             "rename those, or turn nearcache's off with Cache(observers=())"
         ) from error
     setattr(registry, SHARED, families)
-    atexit.register(families.flush)
     on_fork(in_child=families.after_fork)
+    _flush_at_exit(families)
     return families
+
+
+def _flush_at_exit(families: Families) -> None:
+    atexit.register(families.flush)
+    if families.multiprocess:
+        # Processes that `multiprocessing` forked end without atexit: they call their own finalizers, and forget the
+        # parent's when they begin.
+        from multiprocessing import util
+
+        util.Finalize(None, families.flush, exitpriority=0)
+        util.register_after_fork(families, lambda mine: util.Finalize(None, mine.flush, exitpriority=0))
 
 
 def _counter(name: str, text: str, labels: list[str]) -> Counter:

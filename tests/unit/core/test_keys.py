@@ -102,10 +102,8 @@ def test_the_quick_check_and_the_thorough_one_agree(key):
     except InvalidKeyError:
         with pytest.raises(InvalidKeyError):
             APP.check(key)
-        assert APP.cache_key(f"app:{key}") is None
     else:
         assert APP.check(key) == expected == key
-        assert APP.cache_key(APP.engine_key(key)) == key
 
 
 @pytest.mark.parametrize("name", ["app", "A.b-c_9", "x" * 100])
@@ -113,7 +111,6 @@ def test_a_namespace_is_the_first_part_of_the_engines_key(name):
     namespace = Namespace(name)
     assert namespace.name == name
     assert namespace.engine_key("users:1") == f"{name}:users:1"
-    assert namespace.cache_key(f"{name}:users:1") == "users:1"
     assert repr(namespace) == f"Namespace({name!r})"
 
 
@@ -121,13 +118,6 @@ def test_a_namespace_is_the_first_part_of_the_engines_key(name):
 def test_a_namespace_has_only_letters_digits_underscores_dots_and_hyphens(name):
     with pytest.raises(ConfigError, match=r"^namespace is .*; it must be 1 to 100 characters"):
         Namespace(name)
-
-
-@pytest.mark.parametrize(
-    "engine_key", ["other:users:1", "app2:users:1", "app", "{app:users:1}~l", "{app}~m", "app~s", ""]
-)
-def test_foreign_keys_and_internal_records_are_no_cache_keys(engine_key):
-    assert APP.cache_key(engine_key) is None
 
 
 @settings(deadline=None)
@@ -144,3 +134,13 @@ def test_no_key_can_take_the_name_of_an_internal_record(text):
 def test_the_entity_is_the_first_part():
     assert entity_of("users:1:profile") == "users"
     assert entity_of("flags") == "flags"
+
+
+@pytest.mark.parametrize("keys", ["users:1", 5, None], ids=repr)
+def test_several_keys_are_not_one_str(keys):
+    with pytest.raises(InvalidKeyError, match="keys are a list"):
+        APP.check_all(keys)
+
+
+def test_several_keys_come_once_each_and_in_order():
+    assert APP.check_all(iter(["b:1", "a:1", "b:1"])) == ["b:1", "a:1"]

@@ -61,7 +61,7 @@ def test_no_argument_adds_a_part_or_leaves_its_place(text, values):
         assert parts[0] == "users"
     if len(key.encode()) <= 190:
         assert check_key(key) == key
-        assert Namespace("app").cache_key(f"app:{key}") == key
+        assert Namespace("app").check(key) == key
 
 
 def test_the_names_of_parameters_come_in_order_and_once():

@@ -82,6 +82,31 @@ def test_sizes_are_those_of_each_process(run, read):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no os.fork")
+@pytest.mark.parametrize("first", ["parent", "child"])
+def test_near_hits_of_workers_that_multiprocessing_forks_are_told_at_exit(run, read, first):
+    run(
+        f"""
+import multiprocessing
+
+def work():
+    store.after_fork()
+    called()
+    near_hits(5)
+
+if "{first}" == "parent":
+    called()
+child = multiprocessing.get_context("fork").Process(target=work)
+child.start()
+child.join()
+assert child.exitcode == 0
+near_hits(2)
+called()
+"""
+    )
+    assert read("cache_hits_total", tier="near") == 7
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no os.fork")
 def test_a_forked_worker_counts_only_what_it_did_itself(run, read):
     run(
         """

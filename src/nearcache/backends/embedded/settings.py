@@ -44,32 +44,39 @@ class Settings:
 
 def parse(url: str) -> Settings:
     """Read an embedded:// URL; raises `ConfigError` naming what is wrong in it and what it may be."""
-    parts = urlsplit(url)
+    parts = _split(url)
     options = _options(parts)
     keep = _keep(options.pop("keep", None))
     maxmemory = _maxmemory(options.pop("maxmemory", DEFAULT_MAXMEMORY))
     if options:
         unknown = ", ".join(sorted(options))
-        raise ConfigError(f"CACHE_URL: embedded:// has no parameter {unknown}; it has keep and maxmemory")
+        raise ConfigError(f"url (CACHE_URL): embedded:// has no parameter {unknown}; it has keep and maxmemory")
     return Settings(_directory(parts), keep, maxmemory)
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        raise ConfigError(f"url (CACHE_URL): a bracket stands where embedded:// has no host; {SHAPE}") from None
 
 
 def _options(parts: SplitResult) -> dict[str, str]:
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     options = dict(pairs)
     if len(options) < len(pairs):
-        raise ConfigError("CACHE_URL: a parameter of embedded:// is given twice")
+        raise ConfigError("url (CACHE_URL): a parameter of embedded:// is given twice")
     return options
 
 
 def _directory(parts: SplitResult) -> Path | None:
     if parts.netloc or parts.fragment or (not parts.path.startswith(("/", "//")) and parts.path):
-        raise ConfigError(f"CACHE_URL: the directory of embedded:// must be an absolute path; {SHAPE}")
+        raise ConfigError(f"url (CACHE_URL): the directory of embedded:// must be an absolute path; {SHAPE}")
     path = unquote(parts.path)
     if path in ("", "/"):
         return None
     if "\0" in path:
-        raise ConfigError("CACHE_URL: the directory of embedded:// has a NUL character in it")
+        raise ConfigError("url (CACHE_URL): the directory of embedded:// has a NUL character in it")
     return Path(os.path.realpath(path))
 
 
@@ -77,15 +84,15 @@ def _keep(text: str | None) -> bool | None:
     if text is None:
         return None
     if text.lower() not in TRUTHS:
-        raise ConfigError(f"CACHE_URL: keep={text[:20]!r} of embedded:// may be true or false")
+        raise ConfigError(f"url (CACHE_URL): keep={text[:20]!r} of embedded:// may be true or false")
     return TRUTHS[text.lower()]
 
 
 def _maxmemory(text: str) -> int:
     found = re.fullmatch(r"([0-9]{1,15})([a-z]*)", text.lower())
     if found is None or found[2] not in UNITS:
-        raise ConfigError(f"CACHE_URL: maxmemory={text[:20]!r} of embedded:// must look like 256mb or 1gb")
+        raise ConfigError(f"url (CACHE_URL): maxmemory={text[:20]!r} of embedded:// must look like 256mb or 1gb")
     size = int(found[1]) * UNITS[found[2]]
     if size < SMALLEST_MAXMEMORY:
-        raise ConfigError(f"CACHE_URL: maxmemory={text[:20]!r} of embedded:// is too small; it must be at least 4mb")
+        raise ConfigError(f"url (CACHE_URL): maxmemory={text[:20]!r} of embedded:// is too small: at least 4mb")
     return size

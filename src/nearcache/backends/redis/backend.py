@@ -31,10 +31,10 @@ class RedisBackend(Backend):
 
     def __init__(self, link: Link, spec: BackendSpec) -> None:
         self._link = link
-        self._clock = spec.clock
+        self._clock = spec.time.clock
         self._prefix = f"{spec.namespace}:"
         self._asking = False
-        self.time: EngineTime = EngineTime(spec.clock)
+        self.time: EngineTime = spec.time
         self.counters: Counters | None = _Counters(self)
         self.scan: Scan | None = _Scan(self, self._prefix)
         self.admin: Admin | None = _Admin(self)

@@ -69,7 +69,7 @@ class Endpoint:
         try:
             context: ssl.SSLContext = options.get()
         except (OSError, ValueError) as error:
-            raise ConfigError(f"CACHE_URL: the TLS options for {self.where} cannot be used: {error}") from error
+            raise ConfigError(f"url (CACHE_URL): the TLS options for {self.where} cannot be used: {error}") from error
         return context
 
     def addresses(self) -> Sequence[tuple[int, str | tuple[Any, ...]]]:
@@ -191,15 +191,15 @@ def _settings(url: str) -> Connection | UnixDomainSocketConnection:
     except ConfigError:
         raise
     except (TypeError, ValueError, RedisError) as error:
-        raise ConfigError(f"CACHE_URL: not a redis URL this library can use ({_option_in(error)})") from None
+        raise ConfigError(f"url (CACHE_URL): not a redis URL this library can use ({_option_in(error)})") from None
     if isinstance(settings, UnixDomainSocketConnection) and not settings.path:
-        raise ConfigError("CACHE_URL: unix:// needs the absolute path of a socket, as in unix:///run/valkey.sock")
+        raise ConfigError("url (CACHE_URL): unix:// needs the absolute path of a socket, as in unix:///run/valkey.sock")
     return settings  # type: ignore[no-any-return]
 
 
 def _check_options(options: dict[str, object]) -> None:
     for name in options.keys() & NOT_IN_URL.keys():
-        raise ConfigError(f"CACHE_URL: {name}= cannot be set in the URL; use {NOT_IN_URL[name]}")
+        raise ConfigError(f"url (CACHE_URL): {name}= cannot be set in the URL; use {NOT_IN_URL[name]}")
     options.setdefault("client_name", CLIENT_NAME)
     options.setdefault("protocol", 3)
 
@@ -215,7 +215,7 @@ def _option_in(error: Exception) -> str:
 def _unix_family() -> int:
     family = getattr(socket, "AF_UNIX", None)
     if family is None:
-        raise ConfigError(f"CACHE_URL: this platform ({os.name}) has no unix sockets; use redis://")
+        raise ConfigError(f"url (CACHE_URL): this platform ({os.name}) has no unix sockets; use redis://")
     return int(family)
 
 

@@ -12,10 +12,10 @@ DOWN: Final = frozenset({"LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOMASTERLINK",
 """Answers of an engine that is there and cannot serve yet."""
 
 ADVICE: Final[dict[str, str]] = {
-    "WRONGPASS": "check user and password in CACHE_URL",
-    "NOAUTH": "put user and password into CACHE_URL",
-    "NOPERM": "give the user of CACHE_URL this permission",
-    "READONLY": "CACHE_URL points at a replica; point it at the primary",
+    "WRONGPASS": "check user and password in url (CACHE_URL)",
+    "NOAUTH": "put user and password into url (CACHE_URL)",
+    "NOPERM": "give the user in url (CACHE_URL) this permission",
+    "READONLY": "url (CACHE_URL) points at a replica; point it at the primary",
     "OOM": "the engine is full; set a maxmemory-policy that evicts, such as allkeys-lru",
     "MISCONF": "the engine cannot save to disk and refuses writes; see its log",
     "LOADING": "the engine is still reading its data; try again soon",
@@ -40,7 +40,7 @@ def unreachable(where: str, error: OSError) -> BackendUnavailableError:
     """Build the error for an engine that cannot be connected to."""
     reason = error.strerror or str(error) or type(error).__name__
     return BackendUnavailableError(
-        f"cannot reach the engine at {where} ({reason}): is it running, and is CACHE_URL right?"
+        f"cannot reach the engine at {where} ({reason}): is it running, and is url (CACHE_URL) right?"
     )
 
 
