@@ -142,8 +142,8 @@ class Core:
                 except Exception as error:  # noqa: BLE001 -- somebody else's code
                     failed.append(error)
         self._observing = True
-        for error in failed:
-            self._observer_failed(None, error)
+        for each in failed:
+            self._observer_failed(None, each)
 
     def _flush_observers(self) -> None:
         for observer in self._observers:

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from nearcache.backends.registry import LATER, SCHEMES, BackendSpec, build
+from nearcache._core.urls import LATER
+from nearcache.backends.registry import SCHEMES, BackendSpec, build
 from nearcache.errors import ConfigError, UnsupportedError
 
 
