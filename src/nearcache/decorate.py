@@ -6,7 +6,7 @@ import typing
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
 from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
@@ -14,6 +14,7 @@ from nearcache._core.template import Template
 from nearcache._core.ttl import TTL, parse_duration
 from nearcache._engine.engine import Engine
 from nearcache._engine.load import Plan
+from nearcache._hits import AWAITED, SPECIALISED, Load, Memo, Seek, Shape, by_key, by_key_awaited, take_on
 from nearcache._io.blocking import drive
 from nearcache.errors import BatchError, ConfigError
 from nearcache.options import Duration
@@ -41,14 +42,18 @@ class Recipe:
         self._template = Template(template)
         self._names = list(self.signature.parameters)
         _check_parameters(function, self._names, self._template.fields, ignore)
-        self._picks = [self._names.index(name) for name in self._template.fields]
+        self.picks: list[int] = [self._names.index(name) for name in self._template.fields]
         plain = all(parameter.kind in PLAIN for parameter in self.signature.parameters.values())
         self._positional = len(self._names) if plain else None
+        self.entity: str = self._template.entity or ""
+        remembered = plain and self._template.direct and self.entity and self.picks == sorted(self.picks)
+        self.shape: Shape | None = (len(self._names), tuple(self.picks)) if remembered else None
+        """What decides who serves a call; None where a key is not made of whole arguments in their places."""
 
     def key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Return the key of one call; arguments that do not fit the function raise `TypeError`."""
         if not kwargs and len(args) == self._positional:
-            return self._template.render(*[args[pick] for pick in self._picks])
+            return self._template.render(*[args[pick] for pick in self.picks])
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return self._template.render(*[bound.arguments[name] for name in self._template.fields])
@@ -97,34 +102,56 @@ class _Takes(Protocol[Arg, Result]):
     def __call__(self, item: Arg, /) -> Result: ...
 
 
-class _Decorated(Generic[P, R]):
-    """What decorated functions of both flavours have in common. `prefix` is the instance or class a method is bound
-    to.
+if TYPE_CHECKING:
+
+    class _Partial(Generic[P, R]):
+        """`functools.partial`, whose own types say nothing of parameters."""
+
+        func: Callable[..., Any]
+        args: tuple[Any, ...]
+
+        @classmethod
+        def _made(cls, call: Callable[..., Any], *args: Any) -> Self: ...
+
+else:
+
+    class _Partial(functools.partial):
+        _made = classmethod(functools.partial.__new__)
+
+
+class _Decorated(_Partial[P, R]):
+    """What decorated functions of both flavours have in common.
+
+    It is a `functools.partial` because that is what a bound method is: what serves the calls, with the instance or
+    class given. All that are bound from one share its attributes.
     """
 
-    def __init__(self, recipe: Recipe, engine: Engine, call: Callable[..., Any], prefix: tuple[Any, ...] = ()) -> None:
+    _recipe: Recipe
+    _engine: Engine
+
+    @classmethod
+    def of(cls, recipe: Recipe, engine: Engine, call: Callable[..., Any]) -> Self:
+        """Return the verbs of a function whose calls are served by `call`."""
+        self = cls._made(call)
         functools.update_wrapper(cast(Callable[..., Any], self), recipe.function)
-        self._recipe = recipe
-        self._engine = engine
-        self._call = call
-        self._prefix = prefix
-        if prefix:
-            parameters = list(recipe.signature.parameters.values())[len(prefix) :]
-            self.__signature__: inspect.Signature = recipe.signature.replace(parameters=parameters)
+        self._recipe, self._engine = recipe, engine
+        return self
+
+    def _bound(self, instance: Any) -> Self:
+        bound = self._made(self.func, instance)
+        bound.__dict__ = self.__dict__
+        return bound
 
     def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """Return the key of a call, as every verb of the cache takes it."""
-        return self._recipe.key((*self._prefix, *args), kwargs)
+        return self._recipe.key((*self.args, *args), kwargs)
 
     def _loader(self, /, *args: Any, **kwargs: Any) -> Callable[[], Any]:
-        return functools.partial(self._recipe.function, *self._prefix, *args, **kwargs)
-
-    def _bound(self, instance: Any) -> Any:
-        return type(self)(self._recipe, self._engine, self._call, (instance,))
+        return functools.partial(self._recipe.function, *self.args, *args, **kwargs)
 
     def batch(self, items: Iterable[Any]) -> tuple[dict[Any, str], Coroutine[Any, Any, dict[str, Outcome[Any]]]]:
         """Return the key of each item, and the work that brings the outcome of each key; what `many` is made of."""
-        keys = {item: self._recipe.key((*self._prefix, item), {}) for item in items}
+        keys = {item: self._recipe.key((*self.args, item), {}) for item in items}
         loaders = {key: self._loader(item) for item, key in keys.items()}
         return keys, self._engine.loads.each(loaders, self._recipe.plan)
 
@@ -132,9 +159,24 @@ class _Decorated(Generic[P, R]):
 
         def __getattr__(self, name: str) -> Any:
             # the code object and the like, so that a coroutine function is known as one
+            if name == "__signature__":
+                return self._signature()
             if name.startswith("_recipe"):
                 raise AttributeError(name)
             return getattr(self._recipe.function, name)
+
+    def _signature(self) -> inspect.Signature:
+        parameters = list(self._recipe.signature.parameters.values())
+        return self._recipe.signature.replace(parameters=parameters[len(self.args) :])
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether the other is the same function, bound to the same instance."""
+        if not isinstance(other, _Decorated):
+            return NotImplemented
+        return self.func is other.func and list(map(id, self.args)) == list(map(id, other.args))
+
+    def __hash__(self) -> int:
+        return hash((self.func, *map(id, self.args)))
 
     def __repr__(self) -> str:
         return f"<cached {self._recipe.function.__qualname__}>"
@@ -142,9 +184,9 @@ class _Decorated(Generic[P, R]):
     def __reduce__(self) -> str | tuple[Any, ...]:
         """Pickle by name: a bound method by way of its instance, a verb of a plain function by way of the function."""
         function = self._recipe.function
-        if self._prefix:
-            return getattr, (self._prefix[0], function.__name__)
-        return function.__qualname__ if _in_class_body(function) else (attrgetter("key.__self__"), (self._call,))
+        if self.args:
+            return getattr, (self.args[0], function.__name__)
+        return function.__qualname__ if _in_class_body(function) else (attrgetter("key.__self__"), (self.func,))
 
 
 class CachedFunction(_Decorated[P, R]):
@@ -154,10 +196,11 @@ class CachedFunction(_Decorated[P, R]):
 
     __wrapped__: Callable[P, R]
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return the cached value, or load it."""
-        result: R = self._call(*self._prefix, *args, **kwargs)
-        return result
+    if TYPE_CHECKING:
+
+        def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            """Return the cached value, or load it."""
+            ...
 
     @overload
     def __get__(self, instance: None, owner: type) -> "CachedFunction[P, R]": ...
@@ -206,9 +249,11 @@ class AsyncCachedFunction(_Decorated[P, R]):
 
     __wrapped__: Callable[P, Coroutine[Any, Any, R]]
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        """Return the cached value, or load it."""
-        return cast(Coroutine[Any, Any, R], self._call(*self._prefix, *args, **kwargs))
+    if TYPE_CHECKING:
+
+        def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+            """Return the cached value, or load it."""
+            ...
 
     @overload
     def __get__(self, instance: None, owner: type) -> "AsyncCachedFunction[P, R]": ...
@@ -294,10 +339,9 @@ def cached(engine: Engine, function: Any, template: str, ignore: Ignore, returns
         inner = cached(engine, cast(Any, function).__func__, template, ignore, returns, plan)
         return _ClassMethod(inner) if isinstance(function, classmethod) else staticmethod(inner)
     recipe = _recipe(engine, function, template, ignore, returns, plan)
-    is_async = engine.io.flavour == "async"
-    call = (_async_call if is_async else _sync_call)(recipe, engine)
-    kind: Any = AsyncCachedFunction if is_async else CachedFunction
-    decorated = kind(recipe, engine, call)
+    call = functools.wraps(function)(_specialised(recipe, engine))
+    kind: Any = AsyncCachedFunction if engine.io.flavour == "async" else CachedFunction
+    decorated = kind.of(recipe, engine, call)
     if _in_class_body(function):
         return decorated
     for name in METHODS:
@@ -351,29 +395,38 @@ def _in_class_body(function: Any) -> bool:
     return outer != "" and not outer.endswith("<locals>")
 
 
-def _sync_call(recipe: Recipe, engine: Engine) -> Callable[..., Any]:
-    key_of, near, plan, function = recipe.key, engine.near_lookup(recipe.plan.schema), recipe.plan, recipe.function
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        key = key_of(args, kwargs)
-        value = near(key)
-        if value is not MISS:
-            return value
-        return drive(engine.loads.get_or_load(key, functools.partial(function, *args, **kwargs), plan)).get()
-
+def _specialised(recipe: Recipe, engine: Engine) -> Callable[..., Any]:
+    """Return the quickest function that serves the calls of a recipe, without its looks."""
+    awaited, near = engine.io.flavour == "async", engine.core.near
+    serve = (AWAITED if awaited else SPECIALISED).get(recipe.shape) if recipe.shape else None
+    if serve is None:
+        return (by_key_awaited if awaited else by_key)(_seek(recipe, engine, None), _load(recipe, engine))
+    memo = Memo(near.tally(recipe.entity))
+    call = serve(near, memo, _seek(recipe, engine, memo), _load(recipe, engine))
+    take_on(call, recipe.function, recipe.signature)
     return call
 
 
-def _async_call(recipe: Recipe, engine: Engine) -> Callable[..., Any]:
-    key_of, near, plan, function = recipe.key, engine.near_lookup(recipe.plan.schema), recipe.plan, recipe.function
+def _seek(recipe: Recipe, engine: Engine, memo: Memo | None) -> Seek:
+    near, key_of, schema, picks = engine.core.near, recipe.key, recipe.plan.schema, recipe.picks
+    lookup = engine.near_lookup(schema)
 
-    @functools.wraps(function)
-    async def call(*args: Any, **kwargs: Any) -> Any:
+    def seek(*args: Any, **kwargs: Any) -> Any:
         key = key_of(args, kwargs)
-        value = near(key)
-        if value is not MISS:
-            return value
-        return (await engine.loads.get_or_load(key, functools.partial(function, *args, **kwargs), plan)).get()
+        value = lookup(key)
+        if memo is not None and value is not MISS:
+            arguments = tuple(args[pick] for pick in picks)
+            if memo.admits(*arguments):
+                near.remember(memo.slots, arguments[0] if len(arguments) == 1 else arguments, key, schema)
+        return value
 
-    return call
+    return seek
+
+
+def _load(recipe: Recipe, engine: Engine) -> Load:
+    function, plan, key_of = recipe.function, recipe.plan, recipe.key
+
+    def load(*args: Any, **kwargs: Any) -> Any:
+        return engine.loads.get_or_load(key_of(args, kwargs), functools.partial(function, *args, **kwargs), plan)
+
+    return load

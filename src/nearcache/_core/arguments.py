@@ -28,7 +28,8 @@ UNPRINTABLE: Final = (
 
 _ENCODED: Final = re.compile(rf"[%:{{}}!{UNPRINTABLE}]")
 _ENCODED_IN_QUOTES: Final = re.compile(rf"[%:{{}}!'{UNPRINTABLE}]")
-_SMALL: Final = 1 << 63
+SMALL: Final = 1 << 63
+"""An int of a smaller amount is its text in a key, whatever Python's limit to the printing of ints."""
 _LONGEST_INT: Final = 2_000
 """Bits; Python may refuse to print an int of more than 640 digits, depending on a setting of the process."""
 
@@ -39,7 +40,7 @@ class _UnstableError(Exception):
 
 def canonical(value: object, parameter: str) -> str:
     """Return the text of an argument in a key; `InvalidKeyError`, naming the parameter, if its text is not stable."""
-    if type(value) is int and -_SMALL < value < _SMALL:  # ids: nearly every argument
+    if type(value) is int and -SMALL < value < SMALL:
         return str(value)
     try:
         return _at_top(value)

@@ -8,7 +8,7 @@ from functools import lru_cache, reduce
 from hashlib import blake2b
 from typing import Final
 
-from nearcache._core.arguments import UNPRINTABLE, canonical, percent_encoded
+from nearcache._core.arguments import SMALL, UNPRINTABLE, canonical, percent_encoded
 from nearcache.errors import ConfigError, InvalidKeyError
 
 MAX_PARTS: Final = 7
@@ -33,6 +33,11 @@ class _Hole:
     hashed: bool
     separators: Mapping[int, str]
     tail: str
+
+    @property
+    def whole(self) -> bool:
+        """Whether the value stands in the key as `canonical` writes it."""
+        return not (self.path or self.hashed or self.separators)
 
     def text(self, root: object) -> str:
         value = reduce(self._attribute, self.path, root) if self.path else root
@@ -61,10 +66,16 @@ class Template:
     raises `ConfigError` when it is made.
     """
 
-    __slots__ = ("_head", "_holes", "fields", "text")
+    __slots__ = ("_head", "_holes", "direct", "entity", "fields", "text")
 
     fields: tuple[str, ...]
     """The names of the parameters, in order of first use."""
+
+    direct: bool
+    """Whether the key is made of the parameters themselves, not of attributes of theirs."""
+
+    entity: str | None
+    """The first part of every key, None where it depends on the arguments."""
 
     def __init__(self, text: str) -> None:
         self.text = _text(text)
@@ -72,9 +83,13 @@ class Template:
         _check_literals(text, pieces[::2])
         matches = [_field(text, inner) for inner in pieces[1::2]]
         self.fields = tuple(dict.fromkeys(match["root"] for match in matches))
+        self.direct = not any(match["path"] for match in matches)
         self._head = pieces[0]
+        entity, colon, _ = self._head.partition(":")
+        self.entity = entity if colon or len(pieces) == 1 else None
         encoded = _separators(text, pieces[::2])
-        self._holes = tuple(map(self._hole, matches, encoded, pieces[2::2]))
+        holes = map(self._hole, matches, encoded, pieces[2::2])
+        self._holes = tuple((hole, hole.whole) for hole in holes)
 
     def _hole(self, match: re.Match[str], separators: Mapping[int, str], tail: str) -> _Hole:
         path = tuple(match["path"].split(".")[1:])
@@ -94,8 +109,11 @@ class Template:
     def render(self, *roots: object) -> str:
         """Return the key for the values of `fields`, in their order."""
         key = self._head
-        for hole in self._holes:
-            key += hole.text(roots[hole.index]) + hole.tail
+        for hole, whole in self._holes:
+            value = roots[hole.index]
+            # ids: nearly every argument
+            small = whole and type(value) is int and -SMALL < value < SMALL
+            key += (str(value) if small else hole.text(value)) + hole.tail
         return key
 
 

@@ -50,6 +50,7 @@ class Core:
             self.records = Store(FAR_MEMORY, clock, source=True)
         self.flights: Flights = Flights()
         self._observers: tuple[Observer, ...] = ()
+        self._flushable: tuple[Flushable, ...] = ()
         self._observing = False
         self.engine_lost: bool = False
         self.facts_due: float = 0.0
@@ -114,6 +115,7 @@ class Core:
     def listen(self, observers: Iterable[Observer]) -> None:
         """Set who is told of events."""
         self._observers = tuple(observers)
+        self._flushable = tuple(observer for observer in self._observers if isinstance(observer, Flushable))
         # Weakly: what a dropped cache has not told yet is kept with its near tier, which must not keep the cache.
         flush = WeakMethod(self._flush_observers)
         self.near.tell = lambda: _call(flush)
@@ -146,12 +148,11 @@ class Core:
             self._observer_failed(None, each)
 
     def _flush_observers(self) -> None:
-        for observer in self._observers:
-            if isinstance(observer, Flushable):
-                try:
-                    observer.flush()
-                except Exception as error:  # noqa: BLE001 -- somebody else's code
-                    self._observer_failed(None, error)
+        for observer in self._flushable:
+            try:
+                observer.flush()
+            except Exception as error:  # noqa: BLE001 -- somebody else's code
+                self._observer_failed(None, error)
 
     def _observer_failed(self, event: Event | None, error: Exception) -> None:
         if not isinstance(event, Failure):

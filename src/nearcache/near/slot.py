@@ -1,7 +1,7 @@
 """What the in-process tier holds for one key, and how often an entity was read from it."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 Copier = Callable[[object], object]
 """Makes a fresh, independent and equal value from the kept state."""
@@ -13,30 +13,52 @@ MAX_FREQ: Final = 3
 """Reads beyond this many tell the eviction policy nothing new (S3-FIFO keeps two bits)."""
 
 
+TELL_EVERY: Final = 1_024
+"""Near hits of an entity after which listeners are told."""
+
+AFTER: Final = tuple(range(1, TELL_EVERY))
+"""The number after a number of ticks; past the last one, an IndexError says that it is time to tell the listeners.
+So a hit counts and checks with one look into a tuple, which is quicker than a sum and a remainder."""
+
+
 class Tally:
-    """Counts the near hits of one entity.
+    """Counts the near hits of one entity: `ticks` up to the next telling, and those before.
 
     It is counted up without a lock. Under the global interpreter lock no count is lost, because no thread switch can
     happen between reading and writing an attribute; on a free-threaded build a few may be.
     """
 
-    __slots__ = ("hits",)
+    __slots__ = ("_told", "ticks")
 
     def __init__(self) -> None:
-        self.hits: int = 0
+        self.ticks: int = 0
+        self._told = 0
+
+    @property
+    def hits(self) -> int:
+        """How many there were."""
+        return self._told + self.ticks
+
+    def turn(self) -> None:
+        """Count the hit that found no tick left, and begin anew."""
+        self._told, self.ticks = self._told + self.ticks + 1, 0
 
 
 class Slot:
     """One key's place in the store.
 
     Readers take no lock, so what a slot holds never changes once it can be found: a new value is a new slot. Only
-    `deadline` may be lowered, and `freq` is a hint.
+    `deadline` may be lowered, and `freq` is a hint. A decorated function may remember a slot under an argument; when
+    the slot leaves the store its deadline passes, so that it is of no use wherever it is still found.
 
     Times are seconds on the store's clock. `deadline`: the value is served until then. `held`: the raw record lives
     until then. `size` is in bytes and includes the key and the bookkeeping.
     """
 
-    __slots__ = ("copy", "deadline", "freq", "held", "key", "raw", "schema", "size", "tally", "value")
+    __slots__ = (
+        *("copy", "deadline", "freq", "held", "key", "raw", "schema", "size", "tally", "value"),
+        *("_argument", "_memo"),
+    )
 
     def __init__(self, key: str, size: int, tally: Tally) -> None:
         self.key: str = key
@@ -49,6 +71,8 @@ class Slot:
         self.deadline: float = NEVER
         self.raw: bytes | None = None
         self.held: float = NEVER
+        self._memo: dict[Any, Slot] | None = None
+        self._argument: object = None
 
     def serve(self, value: object, copy: Copier | None, deadline: float, schema: object) -> None:
         """Set what readers get, and the declared type it was made for; only before the slot can be found."""
@@ -57,6 +81,21 @@ class Slot:
     def hold(self, raw: bytes, held: float) -> None:
         """Set the raw record; only before the slot can be found."""
         self.raw, self.held = raw, held
+
+    def remember(self, memo: "dict[Any, Slot]", argument: object) -> None:
+        """Let a function find this slot under an argument, until it leaves or another function does so."""
+        self._forget()
+        self._memo, self._argument = memo, argument
+        memo[argument] = self
+
+    def retire(self) -> None:
+        """Serve nothing any more: the slot has left the store."""
+        self.deadline = NEVER
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._memo is not None and self._memo.get(self._argument) is self:
+            del self._memo[self._argument]
 
     def expired(self, now: float) -> bool:
         """Tell whether nothing in this slot is of use any more."""

@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from nearcache._core.clock import Clock
+from nearcache._core.keys import entity_of
 from nearcache._core.missing import MISS, Missing
 from nearcache.near.policy import Policy, S3Fifo
-from nearcache.near.slot import MAX_FREQ, NEVER, Copier, Slot, Tally
+from nearcache.near.slot import AFTER, MAX_FREQ, NEVER, Copier, Slot, Tally
 
 __all__ = ["ENTRY_OVERHEAD", "Limit", "Slot", "Store", "Tally"]
 
@@ -27,9 +28,6 @@ ENTRY_OVERHEAD: Final = 600
 MAX_ENTITIES: Final = 100
 OTHER_ENTITIES: Final = "other"
 STRIPES: Final = 1_024
-TELL_EVERY: Final = 1_024
-"""Near hits of an entity after which `Store.tell` is called."""
-
 Change = Callable[[bytes | None, float], tuple[bytes, float] | None]
 """Gets a live record and the time until which it is held (None and minus infinity if there is none); returns both anew,
 or None to leave everything as it is."""
@@ -47,10 +45,6 @@ def _nothing() -> None:
     pass
 
 
-def _suspended_clock() -> float:
-    return math.inf
-
-
 class Store:
     """A bounded map from keys to values and records, for any number of threads.
 
@@ -60,19 +54,19 @@ class Store:
 
     __slots__ = (
         "_bytes",
-        "_clock",
         "_lock",
-        "_now",
         "_policy",
         "_slots",
         "_source",
         "_stripes",
         "_suspensions",
         "_tallies",
+        "clock",
         "evictions",
         "expirations",
         "limit",
         "tell",
+        "until",
     )
 
     def __init__(
@@ -89,7 +83,9 @@ class Store:
         nothing else."""
         self.evictions: int = 0
         self.expirations: int = 0
-        self._clock = self._now = clock
+        self.clock: Clock = clock
+        self.until: float = math.inf
+        """Nothing is served from this time on; minus infinity while lookups are suspended."""
         self._source = source
         self._policy = policy or _default_policy(limit)
         self._lock = threading.RLock()
@@ -100,32 +96,46 @@ class Store:
 
     def lookup(self, key: str) -> object | Missing:
         """Return the served value or a fresh copy of it, or MISS. Takes no lock."""
-        slot = self._slots.get(key)
-        if slot is None or slot.deadline <= self._now():
+        try:
+            slot = self._slots[key]
+        except KeyError:
             return MISS
+        now = self.clock()
+        if now >= slot.deadline or now >= self.until:
+            return MISS
+        tally = slot.tally
+        try:
+            tally.ticks = AFTER[tally.ticks]
+        except IndexError:
+            tally.turn()
+            self.tell()
         if slot.freq < MAX_FREQ:
             slot.freq += 1
-        tally = slot.tally
-        tally.hits = hits = tally.hits + 1
-        if not hits % TELL_EVERY:
-            self.tell()
-        copy = slot.copy
-        return slot.value if copy is None else copy(slot.value)
+        if slot.copy is None:
+            return slot.value
+        return slot.copy(slot.value)
 
     def lookup_as(self, schema: object, key: str) -> object | Missing:
         """Do as `lookup`, but MISS what was kept for another declared type."""
-        # Not by way of `lookup`: between two looks another type's slot may take the place, and a hit is one frame.
         slot = self._slots.get(key)
-        if slot is None or slot.schema is not schema or slot.deadline <= self._now():
+        if slot is None or slot.schema is not schema:
             return MISS
-        if slot.freq < MAX_FREQ:
-            slot.freq += 1
-        tally = slot.tally
-        tally.hits = hits = tally.hits + 1
-        if not hits % TELL_EVERY:
-            self.tell()
-        copy = slot.copy
-        return slot.value if copy is None else copy(slot.value)
+        value = self.lookup(key)
+        # In between, another type's slot may have taken the place.
+        return value if self._slots.get(key) is slot else MISS
+
+    def remember(self, memo: dict[Any, Slot], argument: object, key: str, schema: object) -> None:
+        """Let a decorated function find the slot of a key under an argument; None as schema means any type."""
+        with self._lock:
+            slot = self._slots.get(key)
+            if slot is not None and (schema is None or slot.schema is schema):
+                slot.remember(memo, argument)
+
+    def tally(self, entity: str) -> Tally:
+        """Return what counts the near hits of an entity; the same for all beyond the 99th."""
+        if entity not in self._tallies and len(self._tallies) >= MAX_ENTITIES - 1:
+            entity = OTHER_ENTITIES
+        return self._tallies.setdefault(entity, Tally())
 
     # Keeping values
 
@@ -190,7 +200,7 @@ class Store:
         slot = self._slots.get(key)
         if slot is None or slot.raw is None:
             return None
-        if slot.held <= self._clock():
+        if slot.held <= self.clock():
             self._expire(slot)
             return None
         if slot.freq < MAX_FREQ:
@@ -200,7 +210,7 @@ class Store:
     def held(self, key: str) -> float | None:
         """Return the time until which the record is held, or None if there is no live one."""
         slot = self._slots.get(key)
-        return None if slot is None or slot.held <= self._clock() else slot.held
+        return None if slot is None or slot.held <= self.clock() else slot.held
 
     def discard(self, key: str) -> bool:
         """Remove a record and what is served for it; tell whether there was a live one."""
@@ -210,7 +220,7 @@ class Store:
             if slot is None:
                 return False
             self._drop(slot)
-            return slot.held > self._clock()
+            return slot.held > self.clock()
 
     def mutate(self, key: str, change: Change) -> None:
         """Replace a record by what `change` makes of it, atomically; if it raises or returns None nothing changes.
@@ -219,7 +229,7 @@ class Store:
         """
         with self._lock:
             slot = self._slots.get(key)
-            live = slot is not None and slot.held > self._clock()
+            live = slot is not None and slot.held > self.clock()
             after = change(slot.raw, slot.held) if slot is not None and live else change(None, NEVER)
             if after is not None:
                 self._put(key, *after)
@@ -227,7 +237,7 @@ class Store:
     def keys(self, prefix: str = "") -> list[str]:
         """List the keys of live records that start with `prefix`; O(entries)."""
         with self._lock:
-            slots, now = list(self._slots.values()), self._clock()
+            slots, now = list(self._slots.values()), self.clock()
         return [slot.key for slot in slots if slot.held > now and slot.key.startswith(prefix)]
 
     # The whole store
@@ -236,6 +246,8 @@ class Store:
         """Drop everything, and refuse every fill that began before."""
         with self._lock:
             dropped = list(self._slots.values())
+            for slot in dropped:
+                slot.retire()
             self._stripes = [generation + 1 for generation in self._stripes]
             self._slots.clear()
             self._policy.clear()
@@ -246,14 +258,14 @@ class Store:
         """Make `lookup` miss until as many `resume` calls follow; nothing is dropped."""
         with self._lock:
             self._suspensions += 1
-            self._now = _suspended_clock
+            self.until = NEVER
 
     def resume(self) -> None:
         """End one `suspend`."""
         with self._lock:
             self._suspensions = max(0, self._suspensions - 1)  # a fork may have ended it already
             if self._suspensions == 0:
-                self._now = self._clock
+                self.until = math.inf
 
     def after_fork(self, suspended: bool = False) -> None:
         """Make the store usable in a forked child; to be called there before anything else.
@@ -262,7 +274,7 @@ class Store:
         other threads suspended is resumed, unless the forking one has `suspended` it too.
         """
         if not suspended:
-            self._suspensions, self._now = 0, self._clock
+            self._suspensions, self.until = 0, math.inf
         whole = self._lock.acquire(blocking=False)
         self._lock = threading.RLock()
         if not whole:
@@ -303,7 +315,7 @@ class Store:
         """Serve a value; tell whether it is kept."""
         old = self._slots.get(key)
         slot = self._beside(key, old, size)
-        if self._too_large(slot) or (self._source and slot.held <= self._clock()):
+        if self._too_large(slot) or (self._source and slot.held <= self.clock()):
             return False
         slot.serve(value, copy, min(deadline, slot.held) if self._source else deadline, schema)
         self._place(slot, old)
@@ -312,7 +324,7 @@ class Store:
     def _beside(self, key: str, old: Slot | None, size: int) -> Slot:
         """Make a slot that takes over the record of an old one."""
         raw = old.raw if old is not None else None
-        slot = Slot(key, _footprint(key, size + len(raw or b"")), self._tally(key))
+        slot = Slot(key, _footprint(key, size + len(raw or b"")), self.tally(entity_of(key)))
         if old is not None and raw is not None:
             slot.hold(raw, old.held)
         return slot
@@ -320,7 +332,7 @@ class Store:
     def _put(self, key: str, raw: bytes, held: float) -> None:
         self._bump(key)
         old = self._slots.get(key)
-        slot = Slot(key, _footprint(key, len(raw)), self._tally(key))
+        slot = Slot(key, _footprint(key, len(raw)), self.tally(entity_of(key)))
         slot.hold(raw, held)
         if not self._too_large(slot):
             self._place(slot, old)
@@ -334,13 +346,12 @@ class Store:
 
     def _place(self, slot: Slot, old: Slot | None) -> None:
         """Make room for a slot and put it where its key can be found."""
-        now = self._clock()
+        now = self.clock()
         while self._full(slot, old) and (victim := self._policy.victim(now)) is not None:
-            self._forget(victim)
-            if victim is old:
-                old = None
-            else:
+            if victim is not old:
                 self._count_out(victim, now)
+            self._forget(victim)
+            old = None if victim is old else old
         self._settle(slot, old)
 
     def _full(self, slot: Slot, old: Slot | None) -> bool:
@@ -355,6 +366,7 @@ class Store:
         else:
             self._policy.replace(old, slot)
             self._bytes -= old.size
+            old.retire()
         self._slots[slot.key] = slot
         self._bytes += slot.size
 
@@ -369,6 +381,7 @@ class Store:
         self._forget(slot)
 
     def _forget(self, slot: Slot) -> None:
+        slot.retire()
         if self._slots.pop(slot.key, None) is not None:
             self._bytes -= slot.size
 
@@ -377,12 +390,6 @@ class Store:
             if self._slots.get(slot.key) is slot:
                 self._drop(slot)
                 self.expirations += 1
-
-    def _tally(self, key: str) -> Tally:
-        entity = key.partition(":")[0]
-        if entity not in self._tallies and len(self._tallies) >= MAX_ENTITIES - 1:
-            entity = OTHER_ENTITIES
-        return self._tallies.setdefault(entity, Tally())
 
 
 def _footprint(key: str, size: int) -> int:

@@ -88,7 +88,9 @@ class Families:
             self._meters.add(meter)
 
     def called(self, meter: Meter) -> None:
-        """Bring up to date what no scrape will ask for, after a call to the engine; sizes at most once a second."""
+        """Bring up to date what no scrape will ask for, after a call to the engine or many near hits; sizes at most
+        once a second.
+        """
         if self.orphans:  # a program that nobody scrapes must not keep their near tiers either
             self._bury()
         if self.multiprocess:

@@ -1,7 +1,7 @@
 """Metrics for Prometheus, on by default: counters are told as things happen, near hits in bulk.
 
-A near hit only counts up an integer. That number reaches Prometheus at each call to the engine, after every 1,024 near
-hits of an entity, at each scrape and at exit. In multiprocess mode, where a scrape asks another process, up to
+A near hit only counts up an integer, which reaches Prometheus at each scrape. In multiprocess mode, where a scrape asks
+another process, it does so at each call to the engine, after every 1,024 near hits of an entity, and at exit: up to
 1,023 near hits of an entity may show only when this process calls its engine again or ends.
 
     cache_hits_total{namespace, entity, tier}          tier: near, engine, stale, flight
@@ -90,8 +90,8 @@ class Prometheus:
                 pass
 
     def flush(self) -> None:
-        """Tell Prometheus the near hits and sizes of this moment."""
-        self.start().flush()
+        """Tell Prometheus the near hits of this moment, where no scrape will ask for them."""
+        self.start().called(self._meter)
 
     def _took(self, families: Families, operation: str, seconds: float) -> None:
         child = self._latencies.get(operation)

@@ -17,7 +17,8 @@ class FakeNear:
 
     def hit(self, entity: str, times: int = 1) -> None:
         """Count near hits."""
-        self.hits.setdefault(entity, Tally()).hits += times
+        for _ in range(times):
+            self.hits.setdefault(entity, Tally()).turn()
 
     def tallies(self) -> dict[str, Tally]:
         """Hits by entity."""

@@ -184,7 +184,10 @@ def test_near_hits_of_a_cache_that_is_gone_are_not_lost(near, registry):
 
 def test_the_size_of_a_namespace_whose_caches_are_gone_is_zero(near, registry):
     near.size_bytes = 100
-    Prometheus("app", near, registry).flush()
+    listener = Prometheus("app", near, registry)
+    listener.start()
+    assert value(registry, "cache_size_bytes", tier="near") == 100
+    del listener
     gc.collect()
     assert value(registry, "cache_size_bytes", tier="near") == 0
 
