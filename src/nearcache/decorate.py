@@ -225,7 +225,7 @@ class CachedFunction(_Decorated[P, R]):
 
     def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
         """Return the cached value, or None; never loads."""
-        return cast(R | None, drive(self._engine.reader.get(self.key(*args, **kwargs), None, self._recipe.plan.schema)))
+        return cast(R | None, drive(self._engine.reader.peek(self.key(*args, **kwargs), self._recipe.plan.schema)))
 
     def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Store a value as if this call had returned it."""
@@ -278,7 +278,7 @@ class AsyncCachedFunction(_Decorated[P, R]):
 
     async def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
         """Return the cached value, or None; never loads."""
-        return cast(R | None, await self._engine.reader.get(self.key(*args, **kwargs), None, self._recipe.plan.schema))
+        return cast(R | None, await self._engine.reader.peek(self.key(*args, **kwargs), self._recipe.plan.schema))
 
     async def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Store a value as if this call had returned it."""

@@ -95,19 +95,17 @@ def test_a_crowd_that_gets_none_has_loaded_once(url: str, new_cache: NewCache, f
 
 
 def test_none_taken_for_absence_is_noticed(url: str, new_cache: NewCache, fresh_key: Key) -> None:
-    real_fetch, real_lookup = Reader.fetch_many, Store.lookup
+    real_fetch, real_lookup = Reader.fetch, Store.lookup
 
-    async def fetch_many(reader: Reader, *args: Any) -> dict[str, Found | Absence]:
+    async def fetch(reader: Reader, *args: Any) -> Found | Absence:
         found = await real_fetch(reader, *args)
-        return {
-            key: Absence.COLD if isinstance(one, Found) and one.value is None else one for key, one in found.items()
-        }
+        return Absence.COLD if isinstance(found, Found) and found.value is None else found
 
     def lookup(store: Store, key: str) -> Any:
         value = real_lookup(store, key)
         return MISS if value is None else value
 
-    with broken(Reader, "fetch_many", fetch_many), broken(Store, "lookup", lookup), noticed():
+    with broken(Reader, "fetch", fetch), broken(Store, "lookup", lookup), noticed():
         is_a_value(new_cache(url), fresh_key(), None)
 
 

@@ -231,7 +231,7 @@ def test_parameters_may_have_the_names_that_a_hit_uses(cache):
         assert one(slot=3) == 3
         assert two(2) == two(near=2) == two(clock=5, near=2) == 10
     with pytest.raises(TypeError, match=r"two\(\) missing 1 required positional argument: 'near'"):
-        two()  # type: ignore[call-arg]
+        two()
 
 
 def test_a_loaders_error_has_no_other_behind_it(cache):

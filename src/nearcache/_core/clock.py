@@ -7,6 +7,7 @@ there at `received` (both on the local clock). So the engine's time now lies bet
 make it expire early.
 """
 
+import math
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,51 +19,46 @@ REMEASURE_AFTER = 15.0
 
 
 class _Bounds(NamedTuple):
-    """What to add to the local clock for the engine's, at least and at most, and when that was measured."""
+    """What to add to the local clock for the engine's, at least and at most."""
 
     early: float
     late: float
-    measured: float
 
 
 class EngineTime:
     """The engine's time in seconds, as bounds, from the last exchange that was observed."""
 
-    __slots__ = ("_bounds", "clock")
+    __slots__ = ("_bounds", "_due", "clock", "simulated")
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self.clock: Clock = clock
-        self._bounds: _Bounds | None = None
+        self.simulated: bool = clock is not time.monotonic
+        """Whether the local clock was made for tests and moves without the engine's."""
+        self._bounds = _Bounds(0.0, 0.0)
+        self._due = -math.inf
 
     @property
     def known(self) -> bool:
         """Whether the engine was asked at least once."""
-        return self._bounds is not None
-
-    @property
-    def simulated(self) -> bool:
-        """Whether the local clock was made for tests and moves without the engine's."""
-        return self.clock is not time.monotonic
+        return self._due > -math.inf
 
     def due(self) -> bool:
         """Whether it is time to ask the engine again; with a simulated clock, only once."""
-        if self._bounds is None:
-            return True
-        return not self.simulated and self.clock() - self._bounds.measured > REMEASURE_AFTER
+        return self.clock() > self._due
 
     def observe(self, sent: float, received: float, engine: float) -> None:
         """Note that the engine's time was `engine` at some moment between the local times `sent` and `received`.
 
         What is known already is replaced when it is due, or when the new exchange was quicker and so says more.
         """
-        known = self._bounds
-        if known is None or self.due() or (not self.simulated and received - sent < known.late - known.early):
-            self._bounds = _Bounds(engine - received, engine - sent, received)
+        if self.due() or (not self.simulated and received - sent < self._bounds.late - self._bounds.early):
+            self._bounds = _Bounds(engine - received, engine - sent)
+            self._due = math.inf if self.simulated else received + REMEASURE_AFTER
 
     def earliest(self) -> float:
         """The smallest the engine's time can be now."""
-        return self.clock() + (self._bounds.early if self._bounds else 0.0)
+        return self.clock() + self._bounds.early
 
     def latest(self) -> float:
         """The largest the engine's time can be now."""
-        return self.clock() + (self._bounds.late if self._bounds else 0.0)
+        return self.clock() + self._bounds.late

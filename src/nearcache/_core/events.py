@@ -5,6 +5,7 @@ where that costs nothing, and listeners that were given a `NearTier` read them t
 
 Fields: `entity` is the first part of a key ("" where there is none), `seconds` is measured on the monotonic clock,
 `error` is the name of an error's type or, where an engine was lost, its message, which never has a value or a password.
+Every listener gets the same record; none may change it. (Frozen ones would take four times as long to make.)
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ FailureKind: TypeAlias = Literal["engine", "codec", "load", "observer"]
 """Who failed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hit:
     """`count` reads were answered by a tier."""
 
@@ -30,7 +31,7 @@ class Hit:
     count: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Miss:
     """`count` reads found nothing that could be served."""
 
@@ -39,7 +40,7 @@ class Miss:
     count: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Command:
     """One round trip to the engine ended."""
 
@@ -48,7 +49,7 @@ class Command:
     failed: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Load:
     """One call of a loader ended; `error` names the type of its error, or is None. No `Failure` comes beside it."""
 
@@ -57,7 +58,7 @@ class Load:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Evicted:
     """`count` live entries left the engine for want of room, as far as this process can tell."""
 
@@ -65,7 +66,7 @@ class Evicted:
     count: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EngineSize:
     """What the engine said about itself: bytes used, and allowed; None where it does not say or there is no limit."""
 
@@ -73,7 +74,7 @@ class EngineSize:
     limit_bytes: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Failure:
     """Something failed; `error` names the type of the error."""
 
@@ -82,7 +83,7 @@ class Failure:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EngineLost:
     """The engine stopped answering; emitted once until it is back."""
 
@@ -90,7 +91,7 @@ class EngineLost:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EngineBack:
     """The engine answers again."""
 

@@ -37,19 +37,19 @@ class Commands:
 
     async def run(self, operation: str, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Send one command; raises what the backend raises."""
-        started = perf_counter()
+        core, started = self._core, perf_counter()
         try:
-            if self._core.debts:
+            if core.debts:
                 await self._pay()
             reply = await call(*args, **kwargs)
         except BackendError as error:
             self._failed(operation, started, error)
             raise
-        self._core.emit(Command(operation, perf_counter() - started, failed=False))
-        if self._core.engine_lost:
-            self._core.engine_lost = False
-            self._core.emit(EngineBack(self._backend.name))
-        if self._backend.admin is not None and started >= self._core.facts_due:
+        core.emit(Command(operation, perf_counter() - started, False))
+        if core.engine_lost:
+            core.engine_lost = False
+            core.emit(EngineBack(self._backend.name))
+        if started >= core.facts_due and self._backend.admin is not None:
             await self._take_size(self._backend.admin, started)
         return reply
 

@@ -19,7 +19,7 @@ from nearcache.codecs.codec import Codec, CodecName, Encoded, Record
 from nearcache.codecs.schema import Schema
 from nearcache.errors import ConfigError
 from nearcache.near.flights import Flights
-from nearcache.near.slot import Copier
+from nearcache.near.slot import NEVER, Copier
 from nearcache.near.store import Limit, Store
 from nearcache.options import Options
 
@@ -42,7 +42,9 @@ class Core:
         self.codec: Codec = _codec(options)
         self.modes: Modes = Modes(options.enabled)
         limit = NO_NEAR if options.near is None else Limit(options.near.entries, options.near.bytes)
-        near_is_store = in_memory and options.near is not None
+        self.keeps: bool = options.near is not None
+        """Whether there is a near tier to keep values in."""
+        near_is_store = in_memory and self.keeps
         self.near: Store = Store(limit, clock, source=near_is_store)
         self.records: Store | None = self.near if near_is_store else None
         """The records of memory://, which both flavours share: the near tier itself, unless it is turned off."""
@@ -60,6 +62,10 @@ class Core:
         self.check_all: Callable[[object], list[str]] = self.namespace.check_all
 
     # Modes
+
+    def mode(self) -> Mode:
+        """Return the mode of the running code; without a look at it where no block is open anywhere."""
+        return self.modes.now() if self.near.until == NEVER else self.modes.default
 
     def using(self, mode: Mode) -> AbstractContextManager[None]:
         """Run a block in another mode; near hits are off for everybody meanwhile, so that a hit needs no check of
@@ -169,7 +175,7 @@ class Core:
         change.
         """
         self.flights.after_fork()
-        self.near.after_fork(suspended=self.modes.now() in (Mode.BYPASS, Mode.DISABLED))
+        self.near.after_fork(suspended=self.mode() in (Mode.BYPASS, Mode.DISABLED))
         self.facts_due = 0.0
         if self.records is None:
             self.near.clear()

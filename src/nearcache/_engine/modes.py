@@ -24,14 +24,15 @@ _modes: ContextVar[Mapping[int, Mode]] = ContextVar("nearcache_modes")
 class Modes:
     """The mode of one cache."""
 
-    __slots__ = ("_default",)
+    __slots__ = ("default",)
 
     def __init__(self, enabled: bool) -> None:
-        self._default = Mode.NORMAL if enabled else Mode.OFF
+        self.default: Mode = Mode.NORMAL if enabled else Mode.OFF
+        """The mode outside of every block."""
 
     def now(self) -> Mode:
         """Return the mode of the running code."""
-        return _modes.get({}).get(id(self), self._default) if self._default is Mode.NORMAL else Mode.OFF
+        return _modes.get({}).get(id(self), self.default) if self.default is Mode.NORMAL else Mode.OFF
 
     @contextmanager
     def using(self, mode: Mode, enter: Callable[[], None], leave: Callable[[], None]) -> Generator[None]:

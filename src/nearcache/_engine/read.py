@@ -17,7 +17,6 @@ from nearcache.codecs.codec import Record, SchemaMismatch
 from nearcache.codecs.envelope import fill_id_of
 from nearcache.codecs.schema import Schema
 from nearcache.errors import BackendError, CodecError
-from nearcache.near.slot import Copier
 
 
 class Absence(enum.Enum):
@@ -31,13 +30,12 @@ class Absence(enum.Enum):
     DISABLED = "disabled"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Found:
     """A fresh value that the engine holds, and the record it came from."""
 
     value: Any
-    form: tuple[Any, Copier | None]
-    """The near form of the value: a state, and what makes copies of it."""
+    record: Record
     age: float
     ttl: float
 
@@ -53,12 +51,15 @@ class Reader:
     # Verbs
 
     async def get(self, key: str, default: Any, schema: Schema | None) -> Any:
-        """Return the value, or the default; an engine that fails counts as a miss."""
+        """Return the value, or the default; an engine that fails counts as a miss.
+
+        Without a schema, the caller has looked near.
+        """
         core = self._core
         core.check(key)
-        if core.modes.now() is not Mode.NORMAL:
+        if core.mode() is not Mode.NORMAL:
             return self._missed(key, Absence.DISABLED, default)
-        if (value := self.near(key, schema)) is not MISS:
+        if schema is not None and (value := self.near(key, schema)) is not MISS:
             return value
         found = await self.fetch(key, schema)
         if isinstance(found, Found):
@@ -66,10 +67,15 @@ class Reader:
             return found.value
         return self._missed(key, found, default)
 
+    async def peek(self, key: str, schema: Schema | None) -> Any:
+        """Return the value, near or far, or None."""
+        value = self.near(key, schema)
+        return value if value is not MISS else await self.get(key, None, schema)
+
     async def get_entry(self, key: str) -> Entry | Missing:
         """Return the value with what is known about it, always from the engine."""
         self._core.check(key)
-        if self._core.modes.now() is not Mode.NORMAL:
+        if self._core.mode() is not Mode.NORMAL:
             return MISS
         served_near = self._core.near.lookup(key) is not MISS
         found = await self.fetch(key, None)
@@ -87,7 +93,7 @@ class Reader:
 
     async def split(self, keys: Sequence[str], schema: Schema | None) -> tuple[dict[str, Any], dict[str, Absence]]:
         """Return what there is, and why the rest is absent; misses are for the caller to count."""
-        if self._core.modes.now() is not Mode.NORMAL:
+        if self._core.mode() is not Mode.NORMAL:
             return {}, dict.fromkeys(keys, Absence.DISABLED)
         values = {key: value for key in keys if (value := self.near(key, schema)) is not MISS}
         far = await self.fetch_many([key for key in keys if key not in values], schema)
@@ -107,7 +113,7 @@ class Reader:
     async def ttl(self, key: str) -> float | Missing:
         """Return the seconds for which the value stays fresh; raises when the engine fails."""
         self._core.check(key)
-        if self._core.modes.now() is not Mode.NORMAL:
+        if self._core.mode() is not Mode.NORMAL:
             return MISS
         if not self._core.codec.enveloped:
             return await self._remaining(key)
@@ -149,10 +155,21 @@ class Reader:
 
     async def fetch(self, key: str, schema: Schema | None) -> Found | Absence:
         """Read one key from the engine and keep near what is fresh."""
-        return (await self.fetch_many((key,), schema))[key]
+        core, backend = self._core, self._backend
+        if core.flights.doubtful((key,)):
+            return Absence.COLD
+        stamp, asked = core.near.stamp(key), core.clock()
+        try:
+            raw = await self._commands.run("get", backend.get, key)
+            life = None if core.codec.enveloped else (await backend.remaining((key,)))[0]
+        except BackendError:
+            return Absence.ERROR
+        return self._keep(key, raw, life, schema, asked, stamp)
 
     async def fetch_many(self, keys: Sequence[str], schema: Schema | None) -> dict[str, Found | Absence]:
         """Read keys from the engine in one round trip and keep near what is fresh."""
+        if len(keys) == 1:
+            return {keys[0]: await self.fetch(keys[0], schema)}
         core, backend = self._core, self._backend
         results: dict[str, Found | Absence] = dict.fromkeys(core.flights.doubtful(keys), Absence.COLD)
         if results:
@@ -162,21 +179,23 @@ class Reader:
         stamps = [core.near.stamp(key) for key in keys]
         asked = core.clock()
         try:
-            raws = await self._raw(keys)
+            raws = await self._commands.run("get_many", backend.get_many, keys)
             lives = [None] * len(keys) if core.codec.enveloped else await backend.remaining(keys)
         except BackendError:
             return results | dict.fromkeys(keys, Absence.ERROR)
         for key, raw, life, stamp in zip(keys, raws, lives, stamps, strict=True):
-            found = results[key] = self._judge(key, raw, life, schema)
-            if isinstance(found, Found) and raw is not None:
-                deadline = core.near_deadline(asked, found.ttl, backend.shared)
-                core.near.keep(key, *found.form, deadline, len(raw), stamp, schema)
+            results[key] = self._keep(key, raw, life, schema, asked, stamp)
         return results
 
-    async def _raw(self, keys: Sequence[str]) -> list[bytes | None]:
-        if len(keys) == 1:
-            return [await self._commands.run("get", self._backend.get, keys[0])]
-        return await self._commands.run("get_many", self._backend.get_many, keys)
+    def _keep(
+        self, key: str, raw: bytes | None, life: float | None, schema: Schema | None, asked: float, stamp: int
+    ) -> Found | Absence:
+        """Judge what the engine answered, and keep it near if it is fresh and there is a near tier."""
+        core, found = self._core, self._judge(key, raw, life, schema)
+        if core.keeps and raw is not None and isinstance(found, Found):
+            deadline = core.near_deadline(asked, found.ttl, self._backend.shared)
+            core.near.keep(key, *core.form(found.value, found.record, schema), deadline, len(raw), stamp, schema)
+        return found
 
     async def _remaining(self, key: str) -> float | Missing:
         remaining = (await self._commands.run("ttl", self._backend.remaining, [key]))[0]
@@ -191,8 +210,7 @@ class Reader:
         if ttl <= 0:
             return Absence.EXPIRED
         try:
-            value = codec.decode(record, schema)
-            return Found(value, self._core.form(value, record, schema), age, ttl)
+            return Found(codec.decode(record, schema), record, age, ttl)
         except SchemaMismatch:
             return Absence.SCHEMA
         except CodecError as error:

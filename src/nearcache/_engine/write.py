@@ -82,7 +82,7 @@ class Writer:
     async def delete(self, keys: Iterable[str]) -> int:
         """Remove values; return how many there were. A load of them that runs now is not stored by this process."""
         doomed = self._core.check_all(keys)
-        if not doomed or self._core.modes.now() is Mode.OFF:
+        if not doomed or self._core.mode() is Mode.OFF:
             return 0
         with self._core.flights.changing(*doomed):
             self._changed(*doomed)
@@ -147,7 +147,7 @@ class Writer:
             if written.error is not None:
                 return written
             cached = value if (result := written.get()) is None else result
-            if core.modes.now() is not Mode.OFF:
+            if core.mode() is not Mode.OFF:
                 await self._follow_source(key, cached, seconds, schema)
         except BackendError:
             core.owe(key)
@@ -157,7 +157,7 @@ class Writer:
         return Outcome(None if cached is MISS else cached)
 
     async def _follow_source(self, key: str, value: Any, seconds: float, schema: Schema | None) -> None:
-        if value is MISS or self._core.modes.now() is Mode.DISABLED:
+        if value is MISS or self._core.mode() is Mode.DISABLED:
             await self.delete([key])
             return
         with self._core.flights.changing(key):
@@ -201,9 +201,10 @@ class Writer:
         asked = core.clock()
         with self._ambiguous(item.key):
             await self._commands.run("set", self._backend.set, item)
-        state, copier = core.form(draft.value, draft.encoded, draft.schema)
-        deadline = core.near_deadline(asked, item.ttl, self._backend.shared)
-        core.near.wrote(item.key, state, copier, deadline, len(item.raw), stamp, draft.schema)
+        if core.keeps:
+            state, copier = core.form(draft.value, draft.encoded, draft.schema)
+            deadline = core.near_deadline(asked, item.ttl, self._backend.shared)
+            core.near.wrote(item.key, state, copier, deadline, len(item.raw), stamp, draft.schema)
 
     @contextmanager
     def _writing(self, *keys: str) -> Generator[None]:
@@ -224,7 +225,7 @@ class Writer:
             raise
 
     def _stores(self) -> bool:
-        return self._core.modes.now() in (Mode.NORMAL, Mode.BYPASS)
+        return self._core.mode() in (Mode.NORMAL, Mode.BYPASS)
 
     def _changed(self, *keys: str) -> None:
         for key in keys:

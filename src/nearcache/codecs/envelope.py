@@ -77,8 +77,9 @@ def pack(header: Header) -> bytes:
 
 def _fixed(header: Header, tags: int) -> bytes:
     _check_ids(header)
-    born = int(header.born * 1000)
-    soft, hard, cost = toward_zero(header.soft), toward_zero(header.hard), toward_zero(header.cost)
+    born, soft = int(header.born * 1000), toward_zero(header.soft)
+    hard = soft if header.hard == header.soft else toward_zero(header.hard)
+    cost = toward_zero(header.cost) if header.cost else 0.0
     return _LAYOUT.pack(
         VERSION, header.flags, header.fill_id, header.epoch, born >> 32, born & 0xFFFFFFFF,
         soft, hard, cost, header.codec, header.schema, tags,

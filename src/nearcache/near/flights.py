@@ -129,17 +129,20 @@ class Flights:
                 del self._by_key[flight.key]
         flight.land(outcome)
 
-    @contextmanager
-    def changing(self, *keys: str) -> Generator[None]:
+    def changing(self, *keys: str) -> "Changing":
         """Write these keys inside: loads of them that began before the end never store."""
+        return Changing(self, keys)
+
+    def begin(self, keys: Iterable[str]) -> list[Change]:
+        """Note that writes of these keys are under way."""
         with self._lock:
-            changes = [self._change(key) for key in keys]
-        try:
-            yield
-        finally:
-            with self._lock:
-                for key, change in zip(keys, changes, strict=True):
-                    self._changed(key, change)
+            return [self._change(key) for key in keys]
+
+    def end(self, keys: Iterable[str], changes: Iterable[Change]) -> None:
+        """Note that those writes have ended."""
+        with self._lock:
+            for key, change in zip(keys, changes, strict=True):
+                self._changed(key, change)
 
     def may_store(self, flight: Flight) -> bool:
         """Tell whether the flight's result may be stored; if so, `crossed` and `settle` must follow."""
@@ -206,3 +209,20 @@ class Flights:
         change.writers -= 1
         if change.writers == 0:
             self._changes.pop(key, None)
+
+
+class Changing:
+    """The block in which some keys are written. A class, not a generator: every write enters one."""
+
+    __slots__ = ("_changes", "_flights", "_keys")
+
+    def __init__(self, flights: Flights, keys: tuple[str, ...]) -> None:
+        self._flights = flights
+        self._keys = keys
+        self._changes: list[Change] = []
+
+    def __enter__(self) -> None:
+        self._changes = self._flights.begin(self._keys)
+
+    def __exit__(self, *_: object) -> None:
+        self._flights.end(self._keys, self._changes)

@@ -10,7 +10,7 @@ import time
 from typing import Final
 
 from nearcache._core.clock import Clock
-from nearcache._core.events import EngineBack, EngineLost, Event, Load
+from nearcache._core.events import Command, EngineBack, EngineLost, Event, Hit, Load, Miss
 from nearcache.observe.labels import EntityLabels
 
 logger: Final = logging.getLogger("nearcache")
@@ -18,6 +18,10 @@ logger.addHandler(logging.NullHandler())
 
 REPEAT_AFTER: Final = 60.0
 """Seconds between two warnings about failed loads of one entity."""
+
+
+_EVERYDAY: Final = frozenset({Command, Hit, Miss})
+"""Events that come with every read."""
 
 
 class _Failures:
@@ -42,6 +46,8 @@ class Logging:
 
     def on(self, event: Event) -> None:
         """Write what is worth it."""
+        if type(event) in _EVERYDAY and not logger.isEnabledFor(logging.DEBUG):
+            return
         match event:
             case EngineLost(engine, error):
                 self._engine_lost(engine, error)

@@ -68,12 +68,14 @@ class Prometheus:
     def on(self, event: Event) -> None:
         """Tell Prometheus of an event."""
         families = self._families or self.start()
+        if type(event) is Command:  # these two come with every read, and `match` takes its time
+            self._took(families, event.operation, event.seconds)
+            families.called(self._meter)
+            return
+        if type(event) is Hit:
+            self._count(families.hits, "hits", event.entity, event.tier, event.count)
+            return
         match event:
-            case Command(operation, seconds):
-                self._took(families, operation, seconds)
-                families.called(self._meter)
-            case Hit(entity, tier, count):
-                self._count(families.hits, "hits", entity, tier, count)
             case Miss(entity, reason, count):
                 self._count(families.misses, "misses", entity, reason, count)
             case Load(entity, seconds, error):

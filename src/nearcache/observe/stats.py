@@ -98,11 +98,13 @@ class Stats:
 
     def on(self, event: Event) -> None:
         """Count an event."""
+        if type(event) is Command:  # these two come with every read, and `match` takes its time
+            self._commands += 1
+            return
+        if type(event) is Hit:
+            self._hits.add(self._labels.label(event.entity), event.tier, event.count)
+            return
         match event:
-            case Command():
-                self._commands += 1
-            case Hit(entity, tier, count):
-                self._hits.add(self._labels.label(entity), tier, count)
             case Miss(entity, reason, count):
                 self._misses.add(self._labels.label(entity), reason, count)
             case Load(error=error):

@@ -31,13 +31,14 @@ class Wire:
     and its place in the pool becomes free.
     """
 
-    __slots__ = ("__weakref__", "_answered", "_reader", "_sock", "_stale", "generation", "used")
+    __slots__ = ("__weakref__", "_answered", "_reader", "_sock", "_stale", "_write", "generation", "used")
 
     def __init__(self, generation: int) -> None:
         self.generation: int = generation
         self.used: bool = False
         self._sock: socket.socket | None = None
         self._stale: Callable[[], bool] = lambda: False
+        self._write: Callable[[bytes], int] | None = None
         self._reader = reader()
         self._answered = False
 
@@ -53,6 +54,7 @@ class Wire:
         """Open the connection and exchange the first commands."""
         self._sock = dial(endpoint, deadline)
         self._stale = probe.of(self._sock)
+        self._write = probe.writer(self._sock)
         greeting = endpoint.greeting()
         endpoint.check_greeting(self.call(pack(greeting), len(greeting), deadline))
 
@@ -84,8 +86,11 @@ class Wire:
 
     def _send(self, request: bytes, deadline: float) -> None:
         sock = self._open_socket()
-        _allow(sock, deadline)
-        sock.sendall(request)
+        if self._write is not None:
+            request = request[self._write(request) :]
+        if request:
+            _allow(sock, deadline)
+            sock.sendall(request)
 
     def _reply(self, deadline: float) -> Any:
         while True:
@@ -158,8 +163,6 @@ class Pool:
 
         Raises `BackendTimeoutError` when none became free in time.
         """
-        if self._pid != os.getpid():
-            self.after_fork()
         while True:
             wire = self._claim()
             if wire.fit():
@@ -207,7 +210,6 @@ class Pool:
             wire.abandon()
 
     def _reset(self) -> None:
-        self._pid = os.getpid()
         # Re-entrant because a finalizer or a signal handler that runs inside may use the cache too. It may come between
         # any two steps here, so what is empty is found out by taking from it.
         self._lock = threading.RLock()
@@ -250,9 +252,10 @@ class Pool:
         ).unsent()
 
     def _available(self) -> Wire | None:
-        with contextlib.suppress(IndexError):
+        try:
             return self._idle.pop()
-        return self._admit() if self._has_room() else None
+        except IndexError:
+            return self._admit() if self._has_room() else None
 
     def _forget(self, waiter: _Waiter) -> None:
         # It is not in line any more if an interrupt came between its turn and the handing over.
@@ -260,10 +263,11 @@ class Pool:
             self._waiters.remove(waiter)
 
     def _pass_on(self, wire: Wire) -> None:
-        try:
-            self._waiters.popleft().hand(wire)
-        except IndexError:
-            self._idle.append(wire)
+        if self._waiters:
+            with contextlib.suppress(IndexError):
+                self._waiters.popleft().hand(wire)
+                return
+        self._idle.append(wire)
 
     def _has_room(self) -> bool:
         return len(self._alive) < self._size

@@ -1,5 +1,7 @@
-"""Finding out without waiting whether a kept connection is still good."""
+"""What can be done with a socket without waiting: finding out whether it is still good, and writing to it."""
 
+import functools
+import os
 import select
 import socket
 import ssl
@@ -38,3 +40,20 @@ def _spoken(sock: socket.socket) -> bool:
     except OSError:
         return True
     return True
+
+
+def writer(sock: socket.socket) -> Callable[[bytes], int] | None:
+    """Return a function that writes what there is room for and returns how much that was; None if there is none.
+
+    A socket with a time limit first asks whether it may be written to, which nearly always is one system call too many.
+    """
+    if sys.platform == "win32" or isinstance(sock, ssl.SSLSocket):
+        return None
+    return functools.partial(_write, sock.fileno())
+
+
+def _write(descriptor: int, data: bytes) -> int:
+    try:
+        return os.write(descriptor, data)
+    except BlockingIOError:
+        return 0
