@@ -3,6 +3,7 @@
 import logging
 import weakref
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 from nearcache._core.clock import Clock, EngineTime
 from nearcache._core.events import Observer
@@ -13,6 +14,7 @@ from nearcache._io.aio import AsyncIo
 from nearcache._io.blocking import BlockingIo
 from nearcache._io.port import Flavour
 from nearcache.backends.registry import BackendSpec, build
+from nearcache.errors import ConfigError
 from nearcache.observe.logging import Logging
 from nearcache.observe.prometheus import Prometheus
 from nearcache.observe.stats import Stats
@@ -27,6 +29,7 @@ class Parts:
     """What a `Cache` and its async twin share."""
 
     def __init__(self, options: Options, observers: Iterable[Observer] | None, clock: Clock) -> None:
+        _check_parts(observers, clock)
         self.core: Core = Core(options, clock, in_memory=options.url.startswith("memory:"))
         self.stats: Stats = Stats(self.core.near)
         self.core.listen((self.stats, *(self._usual_observers() if observers is None else observers)))
@@ -54,6 +57,16 @@ class Parts:
     def _usual_observers(self) -> tuple[Observer, ...]:
         core = self.core
         return Prometheus(core.options.namespace, core.near), Logging(core.options.namespace)
+
+
+def _check_parts(observers: object, clock: object) -> None:
+    if observers is not None and not isinstance(observers, Iterable):
+        raise ConfigError(f"observers is of type {type(observers).__name__}; it must be a list of observers, or ()")
+    for each in cast(Iterable[object], observers or ()):
+        if not callable(getattr(each, "on", None)):
+            raise ConfigError(f"observers has one of type {type(each).__name__}; an observer has a method on(event)")
+    if not callable(clock):
+        raise ConfigError(f"clock is of type {type(clock).__name__}; it must be a function that returns seconds")
 
 
 _warned = False

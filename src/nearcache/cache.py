@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any, ParamSpec, Self, TypeVar, cast, overload
 
 from nearcache import decorate
@@ -78,7 +77,7 @@ class _Face:
             `secret`); "msgpack+zstd" and "pickle+zstd" compress payloads above 1,024 bytes.
             secret: the key that signs pickles.
             types: classes whose instances may be stored without a declaration where they are read.
-            jitter: the share by which a TTL may be shortened at random, 0 to 1. Default 0.1.
+            jitter: the share by which a TTL may be shortened at random, from 0 to less than 1. Default 0.1.
             none_ttl: how long None results of loaders are kept. Default "1m", and never longer than other results.
             staleness: how old a near value over a shared engine may become, in seconds. Default 1.
             stale: reserved.
@@ -143,6 +142,11 @@ class _Face:
         """Make a cache from the `CACHE_*` variables alone; with none set it lives in this process's memory."""
         return cls()
 
+    def __reduce__(self) -> str:
+        raise TypeError(
+            "a cache belongs to its process: make one at module level and import it, instead of pickling or copying it"
+        )
+
     def __repr__(self) -> str:
         options = self._parts.core.options
         return f"{type(self).__name__}({redacted(options.url)!r}, namespace={options.namespace!r})"
@@ -163,11 +167,16 @@ class _Face:
     def disabled(self) -> AbstractContextManager[None]:
         """Turn caching off inside the block: nothing is read or stored, loaders run each time; invalidations still
         work.
+
+        The block is that of the running thread or task; threads started inside it use the cache.
         """
         return self._parts.core.using(Mode.DISABLED)
 
     def bypass(self) -> AbstractContextManager[None]:
-        """Read nothing inside the block: loaders run each time and their results replace what is cached."""
+        """Read nothing inside the block: loaders run each time and their results replace what is cached.
+
+        The block is that of the running thread or task.
+        """
         return self._parts.core.using(Mode.BYPASS)
 
 
@@ -321,9 +330,11 @@ class Cache(_Face):
         """Write a value to its source with `store(value)`, then to the cache, and return what is cached.
 
         `store` may return another value to cache. If it raises, nothing changes in the cache. If the cache fails
-        after that, the call succeeds all the same and the key is deleted as soon as the engine answers again.
+        after that, the call succeeds all the same and the key is deleted as soon as the engine answers again. A value
+        that cannot be cached raises `CodecError` before anything is written; if it is the one that `store` returned, it
+        raises afterwards, and the key is deleted.
         """
-        return cast(T, drive(self._engine.write_through(key, partial(store, value), value, Plan(ttl))).get())
+        return cast(T, drive(self._engine.write_value_through(key, store, value, Plan(ttl))).get())
 
     def cached(
         self,
@@ -342,7 +353,8 @@ class Cache(_Face):
             ttl: how long results are fresh.
             none_ttl: how long None results are; by default the cache's `none_ttl`, and never longer than `ttl`.
             hard_timeout: how many seconds anybody waits for a load; by default the cache's.
-            ignore: parameters that do not change the result.
+            ignore: parameters that do not change the result. Static methods are decorated below `@staticmethod`, class
+            methods above `@classmethod`; type checkers understand only the former, called on the class.
             returns: the declared type of the results, where the return annotation does not say it.
 
         """
@@ -454,7 +466,7 @@ class AsyncCache(_Face):
         self, key: str, value: T, store: Callable[[T], Awaitable[T | None]], ttl: TTL = "default"
     ) -> T:
         """Write a value to its source with `store(value)`, then to the cache, and return what is cached."""
-        return cast(T, (await self._engine.write_through(key, partial(store, value), value, Plan(ttl))).get())
+        return cast(T, (await self._engine.write_value_through(key, store, value, Plan(ttl))).get())
 
     def cached(
         self,

@@ -54,7 +54,10 @@ class Recipe:
         """Return the key of one call; arguments that do not fit the function raise `TypeError`."""
         if not kwargs and len(args) == self._positional:
             return self._template.render(*[args[pick] for pick in self.picks])
-        bound = self.signature.bind(*args, **kwargs)
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.function.__qualname__}(): {error}") from None
         bound.apply_defaults()
         return self._template.render(*[bound.arguments[name] for name in self._template.fields])
 
@@ -149,7 +152,7 @@ class _Decorated(_Partial[P, R]):
     def _loader(self, /, *args: Any, **kwargs: Any) -> Callable[[], Any]:
         return functools.partial(self._recipe.function, *self.args, *args, **kwargs)
 
-    def batch(self, items: Iterable[Any]) -> tuple[dict[Any, str], Coroutine[Any, Any, dict[str, Outcome[Any]]]]:
+    def _batch(self, items: Iterable[Any]) -> tuple[dict[Any, str], Coroutine[Any, Any, dict[str, Outcome[Any]]]]:
         """Return the key of each item, and the work that brings the outcome of each key; what `many` is made of."""
         keys = {item: self._recipe.key((*self.args, item), {}) for item in items}
         loaders = {key: self._loader(item) for item, key in keys.items()}
@@ -240,7 +243,7 @@ class CachedFunction(_Decorated[P, R]):
 
         Raises `BatchError` with `.values` and `.errors` by item if some loads fail.
         """
-        keys, work = cast(_Decorated[Any, Any], self).batch(items)
+        keys, work = cast(_Decorated[Any, Any], self)._batch(items)  # noqa: SLF001 -- its own class
         return _gathered(keys, drive(work))
 
 
@@ -293,7 +296,7 @@ class AsyncCachedFunction(_Decorated[P, R]):
 
         They load side by side.
         """
-        keys, work = cast(_Decorated[Any, Any], self).batch(items)
+        keys, work = cast(_Decorated[Any, Any], self)._batch(items)  # noqa: SLF001 -- its own class
         return _gathered(keys, await work)
 
 
@@ -376,7 +379,7 @@ def _recipe(engine: Engine, function: Any, template: str, ignore: Ignore, return
     _check_function(engine, function)
     engine.core.exact(plan.ttl)
     if plan.none_ttl is not None:
-        engine.core.exact(plan.none_ttl)
+        engine.core.exact(plan.none_ttl, "none_ttl")
     schema = engine.core.codec.declare(return_type(function, returns))
     return Recipe(function, template, ignore, replace(plan, schema=schema))
 

@@ -45,15 +45,15 @@ class UnsupportedError(CacheError):
 class BackendError(CacheError):
     """The engine failed.
 
-    `sent` is False when it is certain that the command never reached the engine, so that nothing can have changed
-    there.
+    `ambiguous` is False when it is certain that nothing changed there: the command never reached the engine, or the
+    engine refused it.
     """
 
-    sent: bool = True
+    ambiguous: bool = True
 
-    def unsent(self) -> "BackendError":
-        """Mark this error as raised before anything reached the engine, and return it."""
-        self.sent = False
+    def undone(self) -> "BackendError":
+        """Mark this error as one after which nothing has changed, and return it."""
+        self.ambiguous = False
         return self
 
 

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Final, Literal, TypeVar, cast, get_args
 
 from nearcache._core.keys import Namespace
-from nearcache._core.settings import Settings, boolean, milliseconds, whole_number
+from nearcache._core.settings import Settings, boolean, is_ttl_class, milliseconds, whole_number
 from nearcache._core.ttl import TTL, TtlRules, described, parse_duration
 from nearcache._core.urls import DEFAULT_URLS, KINDS, LATER, redacted, scheme_of
 from nearcache.errors import ConfigError
@@ -180,7 +180,9 @@ def _report_misspelt(settings: Settings) -> None:
     for variable, nearest in settings.misspelt():
         mine = object()
         if _reported.setdefault(variable, mine) is mine:  # once per process, whoever comes first
-            _log.warning("%s is not a setting of nearcache and is ignored; did you mean %s?", variable, nearest)
+            ignored = "is not a setting of nearcache and is ignored"
+            effect = "makes a class of data" if is_ttl_class(variable) else ignored
+            _log.warning("%s %s; did you mean %s?", variable, effect, nearest)
 
 
 def _refuse_later_options(**given: object) -> None:

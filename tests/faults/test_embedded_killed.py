@@ -140,7 +140,7 @@ def test_a_frozen_server_is_reported_and_used_again_when_it_goes_on(
             lease.address()
     finally:
         os.kill(server, signal.SIGCONT)
-    assert not error.value.sent
+    assert not error.value.ambiguous
     assert socket_of(lease.address()) == address
 
 
@@ -175,7 +175,7 @@ def test_a_process_that_blocks_the_lock_is_reported(world: World, monkeypatch: p
     with locks.exclusive(world.place().change, time.monotonic() + 1):
         with pytest.raises(BackendTimeoutError, match="another process") as error:
             world.lease().address()
-        assert not error.value.sent
+        assert not error.value.ambiguous
 
 
 def test_a_server_that_cannot_run_is_reported_with_what_it_said(
@@ -187,7 +187,7 @@ def test_a_server_that_cannot_run_is_reported_with_what_it_said(
     monkeypatch.setattr(process, "find", lambda: program)
     with pytest.raises(BackendUnavailableError, match="FATAL CONFIG FILE ERROR") as error:
         world.lease().address()
-    assert not error.value.sent
+    assert not error.value.ambiguous
     assert not world.living()
 
 

@@ -138,7 +138,7 @@ def test_a_caller_that_waits_too_long_is_told_what_to_change(own_server: RedisSe
     cache = new_cache(own_server.unix_url, pool_max=2, pool_timeout=0.1, timeout=3.0)
     error = waiting_ends(own_server, cache)
     assert "all 2 connections" in str(error)
-    assert not error.sent
+    assert not error.ambiguous
     assert cache._parts.core.debts == {}, "what was never sent leaves no doubt"
 
 

@@ -58,8 +58,9 @@ def ask_for_many(cache: Cache, keys: list[str]) -> None:
 def check_all(cache: Cache) -> None:
     """Ask for everything, by both faces."""
     for key in KEYS:
-        assert cache.get(key) == key
-    assert cache.get_many(KEYS) == {key: key for key in KEYS}
+        check(key, cache.get(key))
+    got = cache.get_many(KEYS)
+    assert got == {key: key for key in KEYS}, f"asked for all, got {got}"
 
 
 # Tasks

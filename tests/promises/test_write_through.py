@@ -198,10 +198,38 @@ def test_what_cannot_be_cached_is_written_all_the_same_and_the_old_value_goes(
     url: str, new_cache: NewCache, fresh_key: Key
 ) -> None:
     table = Table(new_cache(url), fresh_key())
+
+    def store(value: str) -> Any:
+        table.store(value)
+        return lambda: 7
+
     with pytest.raises(CodecError, match=table.key):
-        table.cache.write_through(table.key, lambda: 7, lambda value: table.store("new"))
+        table.cache.write_through(table.key, "new", store)
     assert table.row == "new"
     assert table.cache.get(table.key, MISS) is MISS
+
+
+def test_a_value_that_cannot_be_cached_is_refused_before_it_is_written(
+    url: str, new_cache: NewCache, fresh_key: Key
+) -> None:
+    table = Table(new_cache(url), fresh_key())
+    before = table.row
+    with pytest.raises(CodecError, match=table.key):
+        table.cache.write_through(table.key, lambda: 7, lambda value: table.store("new"))
+    assert table.row == before
+
+
+async def test_a_source_that_forgot_to_be_a_coroutine_function_was_written_all_the_same(
+    url: str, new_cache: NewCache, fresh_key: Key
+) -> None:
+    cache, key = new_cache(url), fresh_key()
+    cache.set(key, "old")
+    stored: list[str] = []
+    with pytest.raises(TypeError, match="append did not return an awaitable") as caught:
+        await cache.aio.write_through(key, "hunter2", stored.append)  # type: ignore[arg-type]
+    assert "hunter2" not in str(caught.value)
+    assert stored == ["hunter2"]
+    assert await cache.aio.get(key) is None
 
 
 # The cache fails

@@ -87,6 +87,8 @@ def a_decorated_function_keeps_its_types() -> None:
     assert_type(get_user.key(1), str)
     assert_type(get_user.many([1, 2]), dict[int, User])
     assert_type(get_user.__wrapped__(1), User)
+    assert_type(Repository.read(1), User)
+    assert_type(Repository.read.peek(1), User | None)
     assert_type(get_settings(1, part="mail"), dict[str, int] | None)
     assert_type(save_user(User(1, "Ada")), User)
     get_user.set(User(1, "Ada"), 1)

@@ -1,11 +1,14 @@
 """Decorated functions: keys of calls, kinds of functions, and what is refused at decoration."""
 
 import asyncio
+import copy
 import dataclasses
+import enum
 import functools
 import inspect
 import pickle
 import socket
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -443,3 +446,54 @@ def test_an_interrupt_ends_a_batch_of_loads():
         read.many([1, 2, 3])
     assert loaded == [1, 2]
     assert read.peek(1) == 1
+
+
+def test_members_of_an_enum_are_those_of_the_class_that_is_declared_now() -> None:
+    def cell() -> tuple[Any, Any]:
+        class Colour(enum.Enum):
+            RED = 1
+
+        @cache.cached("colours:{n}", returns=Colour)
+        def colour(n: int) -> Any:
+            return Colour.RED
+
+        return colour, Colour
+
+    old, _ = cell()
+    for _ in range(3):
+        old(1)
+    new, now = cell()
+    assert isinstance(new(1), now)
+
+
+def test_a_type_of_functions_is_refused_by_name() -> None:
+    with pytest.raises(CodecError, match="Callable"):
+
+        @cache.cached("functions:{n}")
+        def bad(n: int) -> Callable[[int], str]:
+            raise NotImplementedError
+
+
+def test_a_wrong_option_or_call_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^none_ttl is "):
+        cache.cached("x:{n}", none_ttl=0)(lambda n: n)
+    with pytest.raises(TypeError, match=r"user_name\(\): missing a required argument: 'user_id'"):
+        user_name.invalidate()  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="loader is of type int"):
+        cache.get_or_load("x:1", 5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="store is of type str"):
+        cache.write_through("x:1", 5, "x")  # type: ignore[arg-type]
+
+
+def test_a_cache_is_not_pickled_or_copied() -> None:
+    for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="module level"):
+            cast(Any, attempt)(cache)
+
+
+def test_bound_methods_of_one_instance_are_equal() -> None:
+    one, two = Repository("one"), Repository("two")
+    assert one.get == one.get
+    assert hash(one.get) == hash(one.get)
+    assert one.get != two.get
+    assert one.get != "something else"

@@ -3,6 +3,7 @@
 import asyncio
 import dis
 import sys
+import threading
 from collections.abc import Callable
 from types import CodeType
 from typing import Any, cast
@@ -257,3 +258,24 @@ def test_an_awaited_hit_is_counted_too():
 
     asyncio.run(main())
     assert (cache.stats().hits, cache.stats().loads) == (2_999, 1)
+
+
+def test_a_block_without_the_cache_takes_near_hits_from_nobody_else(cache, square):
+    cache.set("users:1", "Ada")
+    inside, leave = threading.Event(), threading.Event()
+
+    def elsewhere() -> None:
+        with cache.disabled():
+            inside.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    try:
+        assert inside.wait(10)
+        before = cache.stats().near_hits
+        assert (cache.get("users:1"), cache.get_many(["users:1"]), square(7)) == ("Ada", {"users:1": "Ada"}, "int 7")
+        assert cache.stats().near_hits == before + 3
+    finally:
+        leave.set()
+        thread.join()

@@ -406,6 +406,8 @@ def _nothing_reported(monkeypatch):
         ("CACHE_URI", "CACHE_URL"),
         ("CACHE_POOL_MAXSIZE", "CACHE_POOL_MAX_SIZE"),
         ("CACHE_POOL_TIMEOUT_MS", "CACHE_POOL_TIMEOUT"),
+        ("CACHE_POOL_MAX", "CACHE_POOL_MAX_SIZE"),
+        ("CACHE_TTL_default", "CACHE_TTL_DEFAULT"),
     ],
 )
 def test_a_misspelt_variable_is_one_log_line_with_the_nearest_name_but_not_its_value(variable, nearest, caplog):
@@ -466,3 +468,32 @@ def test_an_unknown_scheme_is_told_of_the_engines_that_there_are():
     message = refused(url="rediz://h")
     assert "redis://" in message
     assert "memcached://" not in message
+
+
+@pytest.mark.parametrize(
+    ("variable", "nearest"), [("CACHE_TTL_DEFUALT", "CACHE_TTL_DEFAULT"), ("CACHE_TTL_SESION", "CACHE_TTL_SESSION")]
+)
+def test_a_class_of_data_much_like_a_known_one_is_one_log_line(variable, nearest, caplog):
+    assert resolve(environ={variable: "5"}).ttl_rules.classes[variable.removeprefix("CACHE_TTL_").lower()] == 5
+    expected = f"{variable} makes a class of data; did you mean {nearest}?"
+    assert caplog.record_tuples == [("nearcache", logging.WARNING, expected)]
+
+
+@pytest.mark.parametrize("variable", ["CACHE_TTL_USERS", "CACHE_TTL_MEDIA", "CACHE_TTL_SEARCH"])
+def test_a_class_of_data_of_ones_own_is_no_misspelling(variable, caplog):
+    resolve(environ={variable: "5"})
+    assert caplog.record_tuples == []
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://h:6379/abc", "redis://h:6379/0/1", "memory://host", "memory://?x=1", "redis://h?foo=1"]
+)
+def test_a_url_that_says_more_than_the_engine_understands_is_a_wrong_setting(url):
+    with pytest.raises(ConfigError, match="CACHE_URL"):
+        Cache(url)
+
+
+@pytest.mark.parametrize("parts", [{"observers": 3}, {"observers": [3]}, {"clock": 3}], ids=str)
+def test_what_is_no_observer_or_clock_is_a_wrong_setting(parts):
+    with pytest.raises(ConfigError, match=f"^{next(iter(parts))} "):
+        Cache("memory://", **parts)

@@ -98,7 +98,17 @@ class EngineBack:
     engine: str
 
 
-Event: TypeAlias = Hit | Miss | Command | Load | Evicted | EngineSize | Failure | EngineLost | EngineBack
+@dataclass(slots=True)
+class EngineRefused:
+    """The engine answered with an error: it is full, cannot save, or the user has no right to the command."""
+
+    engine: str
+    error: str
+
+
+Event: TypeAlias = (
+    Hit | Miss | Command | Load | Evicted | EngineSize | Failure | EngineLost | EngineBack | EngineRefused
+)
 
 
 class Observer(Protocol):

@@ -30,8 +30,11 @@ _TTL_VARIABLE: Final = re.compile(r"CACHE_TTL_(?!MAX$)(?P<name>[A-Z][A-Z0-9_]*)"
 _NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
-_LIKE: Final = 0.85
+_LIKE: Final = 0.84
 """How alike two names must be (difflib's ratio) to report one as misspelt: other libraries use the prefix too."""
+
+_CLASS_LIKE: Final = 0.93
+"""The same for the name of a class of data, of which there may be any."""
 
 Value = TypeVar("Value")
 
@@ -88,10 +91,15 @@ class Settings:
 
     def misspelt(self) -> Iterator[tuple[str, str]]:
         """Yield each variable that is set, unknown and much like a known one, with the nearest of these."""
-        for variable in self._environ:
-            if variable not in VARIABLES and not _TTL_VARIABLE.fullmatch(variable):
-                nearest = difflib.get_close_matches(variable, VARIABLES, n=1, cutoff=_LIKE)
-                yield from ((variable, name) for name in nearest)
+        for variable in self._environ.keys() - set(VARIABLES):
+            cutoff = _CLASS_LIKE if is_ttl_class(variable) else _LIKE
+            nearest = difflib.get_close_matches(variable.upper(), VARIABLES, n=1, cutoff=cutoff)
+            yield from ((variable, name) for name in nearest)
+
+
+def is_ttl_class(variable: str) -> bool:
+    """Return whether a variable sets the TTL of a class of data."""
+    return _TTL_VARIABLE.fullmatch(variable) is not None
 
 
 def boolean(text: str) -> bool:

@@ -3,7 +3,7 @@ noticed.
 
 A *debt* is a key whose record in the engine may be wrong because a write to it failed half-way: it must be deleted
 before anybody reads it again. Debts are paid as soon as the engine answers; until then their keys are misses for
-this process.
+this process. An engine that answers but refuses to delete (a replica, a full disk) goes on serving all other keys.
 """
 
 from collections.abc import Awaitable, Callable
@@ -12,13 +12,16 @@ from itertools import islice
 from time import perf_counter
 from typing import ParamSpec, TypeVar
 
-from nearcache._core.events import Command, EngineBack, EngineLost, EngineSize, Failure
+from nearcache._core.events import Command, EngineBack, EngineLost, EngineRefused, EngineSize, Failure
 from nearcache._engine.core import Core
 from nearcache.backends.base import Admin, Backend
-from nearcache.errors import BackendError
+from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+GONE = (BackendTimeoutError, BackendUnavailableError)
+"""Errors of an engine that does not answer; any other is an answer."""
 
 FACTS_EVERY = 15.0
 """Seconds between two questions about the engine's size."""
@@ -27,6 +30,9 @@ FACTS_EVERY = 15.0
 DEBTS_AT_ONCE = 500
 """Debts that are paid with one command."""
 
+PAY_AGAIN = 1.0
+"""Seconds after which an engine that refused to delete is asked again."""
+
 
 class Commands:
     """Sends commands to one backend."""
@@ -34,13 +40,14 @@ class Commands:
     def __init__(self, core: Core, backend: Backend) -> None:
         self._core = core
         self._backend = backend
+        self._pay_from = 0.0
 
     async def run(self, operation: str, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Send one command; raises what the backend raises."""
         core, started = self._core, perf_counter()
         try:
-            if core.debts:
-                await self._pay()
+            if core.debts and started >= self._pay_from:
+                await self._pay(started)
             reply = await call(*args, **kwargs)
         except BackendError as error:
             self._failed(operation, started, error)
@@ -61,19 +68,26 @@ class Commands:
             self._core.emit(EngineSize(facts.used_bytes, facts.limit_bytes))
             self._core.count_engine_evictions(facts.evictions)
 
-    async def _pay(self) -> None:
+    async def _pay(self, now: float) -> None:
+        """Delete what is owed; raises if the engine is gone, but not if it refuses."""
         # In batches, so that a call costs no more while many debts wait for an engine that is gone.
         while owed := list(islice(self._core.debts.items(), DEBTS_AT_ONCE)):
             try:
                 await self._backend.delete([key for key, _ in owed])
+            except GONE as error:
+                raise error.undone() from None
             except BackendError as error:
-                raise error.unsent() from None
+                self._pay_from = now + PAY_AGAIN
+                self._core.emit(EngineRefused(self._backend.name, str(error)))
+                return
             self._core.paid(owed)
 
     def _failed(self, operation: str, started: float, error: BackendError) -> None:
         core = self._core
         core.emit(Command(operation, perf_counter() - started, failed=True))
         core.emit(Failure("engine", "", type(error).__name__))
-        if not core.engine_lost:
+        if not isinstance(error, GONE):
+            core.emit(EngineRefused(self._backend.name, str(error)))
+        elif not core.engine_lost:
             core.engine_lost = True
             core.emit(EngineLost(self._backend.name, str(error)))

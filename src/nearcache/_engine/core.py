@@ -58,8 +58,23 @@ class Core:
         self.facts_due: float = 0.0
         self._engine_evictions: int | None = None
         self.debts: dict[str, object] = {}
-        self.check: Callable[[object], str] = self.namespace.check
-        self.check_all: Callable[[object], list[str]] = self.namespace.check_all
+        self.check: Callable[[object], str] = self._check_first
+        """Checks a key; the first time, also whether the observers can start, before anything is read or written."""
+        self.check_all: Callable[[object], list[str]] = self._check_all_first
+
+    # Keys
+
+    def _check_first(self, key: object) -> str:
+        self._start()
+        return self.check(key)
+
+    def _check_all_first(self, keys: object) -> list[str]:
+        self._start()
+        return self.check_all(keys)
+
+    def _start(self) -> None:
+        self._start_observers()
+        self.check, self.check_all = self.namespace.check, self.namespace.check_all
 
     # Modes
 
@@ -96,9 +111,9 @@ class Core:
         """
         return self.options.ttl_rules.jittered(self._ttl(ttl), random.random())  # noqa: S311 -- jitter is no secret
 
-    def exact(self, ttl: TTL) -> float:
+    def exact(self, ttl: TTL, what: str = "ttl") -> float:
         """Return the seconds of a TTL, without jitter."""
-        return self.options.ttl_rules.seconds(self._ttl(ttl))
+        return self.options.ttl_rules.seconds(self._ttl(ttl), what)
 
     def near_deadline(self, asked: float, remaining: float, shared: bool) -> float:
         """Return until when a value may be served near, `asked` being when it was asked for or written."""
@@ -140,6 +155,8 @@ class Core:
                 self._observer_failed(event, error)
 
     def _start_observers(self) -> None:
+        if self._observing:
+            return
         failed: list[Exception] = []
         for observer in self._observers:
             if isinstance(observer, Startable):

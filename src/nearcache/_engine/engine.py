@@ -10,7 +10,7 @@ from nearcache._engine.core import Core
 from nearcache._engine.load import Loads, Plan
 from nearcache._engine.read import Reader
 from nearcache._engine.write import Writer
-from nearcache._io.port import Io
+from nearcache._io.port import Io, require_callable
 from nearcache.backends.base import Backend, require
 from nearcache.codecs.schema import Schema
 
@@ -54,6 +54,12 @@ class Engine:
     async def write_through(self, key: str, source: Callable[[], Any], value: Any, plan: Plan) -> Outcome[Any]:
         """Write the source, then the cache; see `Writer.write_through`."""
         return await self.writer.write_through(self.io, key, source, value, plan.ttl, plan.schema)
+
+    async def write_value_through(self, key: str, store: Callable[[Any], Any], value: Any, plan: Plan) -> Outcome[Any]:
+        """Write a value to its source, then to the cache; one that cannot be cached is refused before it is written."""
+        require_callable(store, "store")
+        self.writer.draft(self.core.check(key), value, 1.0, plan.schema)
+        return await self.write_through(key, functools.partial(store, value), value, plan)
 
     def near_lookup(self, schema: Schema | None) -> Callable[[str], Any]:
         """Return what finds near values of one declared type (None: of any)."""

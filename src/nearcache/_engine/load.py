@@ -16,7 +16,7 @@ from nearcache._engine.core import Core
 from nearcache._engine.modes import Mode
 from nearcache._engine.read import Absence, Found, Reader
 from nearcache._engine.write import Draft, Writer
-from nearcache._io.port import Io
+from nearcache._io.port import Io, require_callable
 from nearcache.codecs.schema import Schema
 from nearcache.errors import BackendError, CacheError, LoaderTimeoutError
 from nearcache.near.flights import Flight, leading
@@ -60,6 +60,7 @@ class Loads:
         core = self._core
         core.check(key)
         core.exact(plan.ttl)
+        require_callable(loader, "loader")
         mode = core.mode()
         if mode is Mode.NORMAL:
             return await self._share(key, loader, plan, absence)

@@ -17,6 +17,7 @@ from nearcache.codecs.codec import Record, SchemaMismatch
 from nearcache.codecs.envelope import fill_id_of
 from nearcache.codecs.schema import Schema
 from nearcache.errors import BackendError, CodecError
+from nearcache.near.slot import NEVER
 
 
 class Absence(enum.Enum):
@@ -53,13 +54,14 @@ class Reader:
     async def get(self, key: str, default: Any, schema: Schema | None) -> Any:
         """Return the value, or the default; an engine that fails counts as a miss.
 
-        Without a schema, the caller has looked near.
+        Without a schema, the caller has looked near, as far as it could.
         """
         core = self._core
         core.check(key)
         if core.mode() is not Mode.NORMAL:
             return self._missed(key, Absence.DISABLED, default)
-        if schema is not None and (value := self.near(key, schema)) is not MISS:
+        looked = schema is None and core.near.until != NEVER
+        if not looked and (value := self.near(key, schema)) is not MISS:
             return value
         found = await self.fetch(key, schema)
         if isinstance(found, Found):
@@ -69,7 +71,7 @@ class Reader:
 
     async def peek(self, key: str, schema: Schema | None) -> Any:
         """Return the value, near or far, or None."""
-        value = self.near(key, schema)
+        value = self._core.near.lookup(key) if schema is None else MISS
         return value if value is not MISS else await self.get(key, None, schema)
 
     async def get_entry(self, key: str) -> Entry | Missing:
@@ -77,7 +79,7 @@ class Reader:
         self._core.check(key)
         if self._core.mode() is not Mode.NORMAL:
             return MISS
-        served_near = self._core.near.lookup(key) is not MISS
+        served_near = self.near(key, None) is not MISS
         found = await self.fetch(key, None)
         if not isinstance(found, Found):
             return MISS
@@ -123,8 +125,9 @@ class Reader:
     # What the other verbs build on
 
     def near(self, key: str, schema: Schema | None) -> Any:
-        """Return the near value if it has the declared type, else MISS."""
-        value = self._core.near.lookup(key)
+        """Return the near value if it has the declared type, else MISS; for code that runs in the normal mode."""
+        near = self._core.near
+        value = near.lookup_suspended(key) if near.until == NEVER else near.lookup(key)
         if schema is None or value is MISS:
             return value
         try:
@@ -136,10 +139,13 @@ class Reader:
         """Read the fresh record of one key; raises when the engine fails. Not for values without an envelope."""
         if self._core.flights.doubtful((key,)):
             return Absence.COLD
+        debts = self._core.debts
+        owed = key in debts
         record = self._opened(key, await self._commands.run("get", self._backend.get, key))
-        if isinstance(record, Record) and self._ages(record)[1] <= 0:
-            return Absence.EXPIRED
-        return record
+        if owed and key in debts:
+            return Absence.ERROR
+        expired = isinstance(record, Record) and self._ages(record)[1] <= 0
+        return Absence.EXPIRED if expired else record
 
     async def dead(self, key: str) -> bytes:
         """Return the fill id of a record that the engine still holds although it is past its age, else b"".
@@ -158,9 +164,11 @@ class Reader:
         core, backend = self._core, self._backend
         if core.flights.doubtful((key,)):
             return Absence.COLD
-        stamp, asked = core.near.stamp(key), core.clock()
+        stamp, asked, owed = core.near.stamp(key), core.clock(), key in core.debts
         try:
             raw = await self._commands.run("get", backend.get, key)
+            if owed and key in core.debts:
+                return Absence.ERROR
             life = None if core.codec.enveloped else (await backend.remaining((key,)))[0]
         except BackendError:
             return Absence.ERROR
@@ -177,6 +185,7 @@ class Reader:
         if not keys:
             return results
         stamps = [core.near.stamp(key) for key in keys]
+        owed = core.debts.keys() & keys
         asked = core.clock()
         try:
             raws = await self._commands.run("get_many", backend.get_many, keys)
@@ -184,7 +193,8 @@ class Reader:
         except BackendError:
             return results | dict.fromkeys(keys, Absence.ERROR)
         for key, raw, life, stamp in zip(keys, raws, lives, stamps, strict=True):
-            results[key] = self._keep(key, raw, life, schema, asked, stamp)
+            unpaid = key in owed and key in core.debts
+            results[key] = Absence.ERROR if unpaid else self._keep(key, raw, life, schema, asked, stamp)
         return results
 
     def _keep(

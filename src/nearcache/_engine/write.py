@@ -220,8 +220,10 @@ class Writer:
         except CodecError:
             raise
         except BaseException as error:
-            if not isinstance(error, BackendError) or error.sent:
+            if not isinstance(error, BackendError) or error.ambiguous:
                 self._core.owe(*keys)
+            else:
+                self._changed(*keys)  # of several, some may have been stored
             raise
 
     def _stores(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from nearcache._core.outcome import Outcome
-from nearcache._io.port import Flavour
+from nearcache._io.port import Flavour, name_of
 from nearcache.near.flights import Flight
 
 T = TypeVar("T")
@@ -23,7 +23,11 @@ class AsyncIo:
     async def user(self, function: Callable[..., Any], *args: Any) -> Outcome[Any]:
         """Await the coroutine that the function returns."""
         try:
-            return Outcome(await _awaitable(function, args))
+            result = function(*args)
+            if not inspect.isawaitable(result):
+                # it has done its work all the same: nobody can go on as if nothing had happened
+                return Outcome[Any](error=_not_awaitable(function)).unshared()
+            return Outcome(await result)
         except BaseException as error:  # noqa: BLE001 -- the engine has to know even of cancellation
             return Outcome(error=error)
 
@@ -81,12 +85,8 @@ class AsyncIo:
         return None
 
 
-def _awaitable(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    result = function(*args)
-    if not inspect.isawaitable(result):
-        name = getattr(function, "__qualname__", repr(function))
-        raise TypeError(f"{name} did not return an awaitable to an async cache: use Cache, or cache.sync")
-    return result
+def _not_awaitable(function: Callable[..., Any]) -> TypeError:
+    return TypeError(f"{name_of(function)} did not return an awaitable to an async cache: use Cache, or cache.sync")
 
 
 def is_closed(home: object) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from nearcache._core.outcome import Outcome
 from nearcache._io.aio import is_closed
-from nearcache._io.port import Flavour
+from nearcache._io.port import Flavour, name_of
 from nearcache.near.flights import Flight
 
 T = TypeVar("T")
@@ -120,5 +120,4 @@ def _discard(outcome: Outcome[Any], function: Callable[..., Any]) -> TypeError:
     value = outcome.get()
     if inspect.iscoroutine(value):
         value.close()
-    name = getattr(function, "__qualname__", repr(function))
-    return TypeError(f"{name} returned an awaitable to a blocking cache: use AsyncCache, or cache.aio")
+    return TypeError(f"{name_of(function)} returned an awaitable to a blocking cache: use AsyncCache, or cache.aio")

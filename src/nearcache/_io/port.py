@@ -5,6 +5,7 @@ their end in the calling thread, `aio.py` awaits them in an event loop. Backends
 flavour.
 """
 
+import functools
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -47,3 +48,16 @@ class Io(Protocol):
     def refuse(self, function: Callable[..., Any]) -> str | None:
         """Say why this function is of the wrong flavour, or None if it is right."""
         ...
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return what messages call a function: its name, without the arguments it may hold already."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__qualname__", type(function).__name__)
+
+
+def require_callable(function: object, what: str) -> None:
+    """Raise `TypeError` if what should be a function cannot be called."""
+    if not callable(function):
+        raise TypeError(f"{what} is of type {type(function).__name__}; it must be a function")

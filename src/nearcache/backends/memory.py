@@ -10,7 +10,7 @@ from nearcache.backends.base import Backend, Counters, Item, Scan
 from nearcache.backends.registry import BackendSpec, Flavour
 from nearcache.codecs.codec import COUNTER
 from nearcache.codecs.envelope import AGES, FILL_ID, SIZE, unpack
-from nearcache.errors import CodecError
+from nearcache.errors import CodecError, ConfigError
 from nearcache.near.store import Limit, Store
 
 SIGNED_LIMIT = 1 << 63
@@ -19,6 +19,8 @@ DEFAULT_BYTES = 64_000_000
 
 def build(spec: BackendSpec, flavour: Flavour) -> Backend:
     """Build the backend over the cache's own store, or over one of its own where it is given none."""
+    if spec.url.partition("://")[2] not in ("", "/"):
+        raise ConfigError("url (CACHE_URL): memory:// is this process's memory; nothing may follow it")
     store = spec.store
     if store is None:
         store = Store(Limit(bytes=DEFAULT_BYTES), spec.time.clock, source=True)

@@ -83,10 +83,11 @@ class Codec:
     def declare(self, annotation: object) -> Schema | None:
         """Note a declared type, and return its schema; None when its values describe themselves.
 
+        Members of an Enum do too, but those of another class of that name are not wanted: its schema tells.
         Raises `CodecError` naming the type if its values cannot be stored.
         """
         schema = self.schema(annotation)
-        return None if schema.plain else schema
+        return None if schema.plain and not schema.enums else schema
 
     def schema(self, annotation: object) -> Schema:
         """Return the schema of a type, to write or check values with; the type is noted as by `declare`."""

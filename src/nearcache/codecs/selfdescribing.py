@@ -19,6 +19,7 @@ from msgspec.msgpack import Ext
 from nearcache.codecs import times
 from nearcache.codecs.mismatch import SchemaMismatch
 from nearcache.codecs.names import name_of
+from nearcache.codecs.structure import is_structured
 from nearcache.errors import CodecError
 
 BIG_INT: Final = 1
@@ -155,11 +156,13 @@ class SelfDescribing:
 def refusal(kind: type) -> CodecError:
     """Return the error for a type that is neither self-describing nor declared."""
     base = next((base for base in kind.__mro__[1:] if base in _SCALARS or base in _CONTAINERS), None)
-    convert = f", convert it to {base.__name__}" if base is not None else ""
-    return CodecError(
-        f"a value of type {name_of(kind)} would not come back as that type: declare it"
-        f" (types=[{kind.__name__}] or a return annotation){convert}, or store its parts"
-    )
+    declarable = is_structured(kind) or issubclass(kind, Enum)
+    advice = [
+        *([f"declare it (types=[{kind.__name__}] or a return annotation)"] if declarable else ()),
+        *([f"convert it to {base.__name__}"] if base is not None else ()),
+        "store its parts",
+    ]
+    return CodecError(f"a value of type {name_of(kind)} would not come back as that type: {', or '.join(advice)}")
 
 
 def _fits(key: object) -> bool:

@@ -1,6 +1,7 @@
 """A walk over a declared type: its description (for the fingerprint), and what in it no codec knows."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from types import UnionType
@@ -35,6 +36,8 @@ class Survey:
             return f"Literal[{','.join(sorted(map(_describe_literal, arguments)))}]"
         if origin in (Union, UnionType):
             return f"({'|'.join(sorted(map(self.describe, arguments)))})"
+        if origin is Callable:
+            return self._describe_class(origin)  # no codec knows it, and its first argument is a list of types
         if origin is not None:
             return f"{self._describe_class(origin)}[{','.join(map(self._argument, arguments))}]"
         return self._describe_class(stripped)

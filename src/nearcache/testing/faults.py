@@ -22,7 +22,7 @@ class Faults:
 
     def down(self) -> None:
         """Let every operation raise `BackendUnavailableError`, until `up`."""
-        self._down = BackendUnavailableError("the engine is down (planned)").unsent()
+        self._down = BackendUnavailableError("the engine is down (planned)").undone()
 
     def up(self) -> None:
         """Let operations work again."""

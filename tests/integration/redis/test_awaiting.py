@@ -202,7 +202,9 @@ async def test_a_server_that_does_not_greet_costs_the_time_budget_and_nothing_wa
     began = time.monotonic()
     outcomes = await asyncio.gather(*(backend.get(key) for key in KEYS), return_exceptions=True)
     assert 0.19 <= time.monotonic() - began < 2
-    assert {(type(outcome), getattr(outcome, "sent", None)) for outcome in outcomes} == {(BackendTimeoutError, False)}
+    assert {(type(outcome), getattr(outcome, "ambiguous", None)) for outcome in outcomes} == {
+        (BackendTimeoutError, False)
+    }
     assert len({id(outcome) for outcome in outcomes}) == len(KEYS)
     own_server.resume()
     assert await backend.get("a") is None
@@ -248,11 +250,11 @@ async def test_calls_under_way_when_the_engine_dies_fail_and_later_ones_name_the
     await steps(3)
     os.kill(own_server.pid, signal.SIGKILL)
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    assert all(isinstance(outcome, BackendUnavailableError) and outcome.sent for outcome in outcomes)
+    assert all(isinstance(outcome, BackendUnavailableError) and outcome.ambiguous for outcome in outcomes)
     own_server.kill()
     with pytest.raises(BackendUnavailableError, match=r"127\.0\.0\.1.*CACHE_URL") as raised:
         await backend.get("a")
-    assert raised.value.sent is False
+    assert raised.value.ambiguous is False
     assert "secret" not in repr(raised.value)
     await backend.close()
 
@@ -265,7 +267,7 @@ async def test_a_connection_that_broke_before_any_reply_is_replaced_once_where_t
         assert await backend.get("a") == b"2"
         with pytest.raises(BackendUnavailableError) as raised:
             await backend.set(Item("a", b"3", 60))
-        assert raised.value.sent
+        assert raised.value.ambiguous
         await backend.set(Item("a", b"4", 60))
         with pytest.raises(BackendUnavailableError):
             await backend.get("a")

@@ -37,7 +37,7 @@ def test_the_older_protocol_logs_in_with_its_own_command():
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("nosuch=secret", "unexpected keyword argument 'nosuch'"),
+        ("nosuch=secret", "it has no option nosuch"),
         ("db=secret", "'db'"),
         ("protocol=9", "not a redis URL"),
         ("max_connections=7", "CACHE_POOL_MAX_SIZE"),
@@ -89,7 +89,7 @@ async def test_a_login_is_used_and_a_wrong_one_says_what_to_check(own_server: Re
         bad = made(own_server.unix_url.replace("unix://", f"unix://{login}"), flavour, "t")
         with pytest.raises(BackendError, match="user and password") as raised:
             await bad.get("a")
-        assert raised.value.sent is False
+        assert raised.value.ambiguous is False
         assert "secret" not in str(raised.value)
         await bad.close()
 
@@ -130,7 +130,7 @@ async def test_tls_serves_with_the_certificate_and_is_refused_without(
         strict = made(url, flavour, namespace)
         with pytest.raises(BackendUnavailableError, match=r"(?i)certificate") as raised:
             await strict.get("a")
-        assert raised.value.sent is False
+        assert raised.value.ambiguous is False
         await strict.close()
 
 

@@ -134,10 +134,10 @@ def _launch(command: list[str], *inherited: int) -> None:
         )
     except (OSError, subprocess.SubprocessError) as error:
         problem = f"embedded:// could not run {command[0]}: {type(error).__name__}"
-        raise BackendUnavailableError(problem).unsent() from error
+        raise BackendUnavailableError(problem).undone() from error
     if done.returncode:
         said = (done.stderr or done.stdout).decode(errors="replace").strip()[-300:]
-        raise BackendUnavailableError(f"embedded:// could not start {command[0]}: {said}").unsent()
+        raise BackendUnavailableError(f"embedded:// could not start {command[0]}: {said}").undone()
 
 
 def _ask(path: Path, command: bytes, timeout: float) -> bytes:

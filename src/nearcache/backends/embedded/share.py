@@ -80,9 +80,9 @@ class Share:
             raise
         except TimeoutError as error:
             problem = f"another process starts or ends it; see {self._place.log}"
-            raise BackendTimeoutError(self._complaint(problem)).unsent() from error
+            raise BackendTimeoutError(self._complaint(problem)).undone() from error
         except OSError as error:
-            raise BackendUnavailableError(self._complaint(error.strerror or type(error).__name__)).unsent() from error
+            raise BackendUnavailableError(self._complaint(error.strerror or type(error).__name__)).undone() from error
 
     def leave(self, lease: Lease) -> None:
         """Give a lease back; the last one of the last process stops the server."""
@@ -116,7 +116,7 @@ class Share:
     def _check_patience(self, answer: process.Answer, deadline: float) -> None:
         if time.monotonic() > deadline:
             problem = f"{answer.value} in time; {process.last_words(self._place)}"
-            raise BackendTimeoutError(self._complaint(problem)).unsent()
+            raise BackendTimeoutError(self._complaint(problem)).undone()
 
     @contextmanager
     def _changing(self, deadline: float) -> Generator[None, None, None]:
@@ -154,7 +154,7 @@ class Share:
     def _start(self, settings: Settings, attempt: int) -> Path:
         if attempt > STARTS:
             problem = f"it ends as soon as it is started; {process.last_words(self._place)}"
-            raise BackendUnavailableError(self._complaint(problem)).unsent()
+            raise BackendUnavailableError(self._complaint(problem)).undone()
         alive = locks.open_file(self._place.alive)
         try:
             locks.try_exclusive(alive)

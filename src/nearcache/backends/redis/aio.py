@@ -104,9 +104,9 @@ class _Home:
         except BackendError:
             raise
         except TimeoutError as error:
-            raise BackendTimeoutError(f"connecting to {endpoint.where} took too long").unsent() from error
+            raise BackendTimeoutError(f"connecting to {endpoint.where} took too long").undone() from error
         except OSError as error:
-            raise unreachable(endpoint.where, error).unsent() from error
+            raise unreachable(endpoint.where, error).undone() from error
         self._add(stream)
         return stream
 
@@ -122,7 +122,7 @@ class _Home:
     def _add(self, stream: Stream) -> None:
         if self._ended or stream.ended:
             stream.end()
-            raise BackendUnavailableError("the connection was closed while it was being opened").unsent()
+            raise BackendUnavailableError("the connection was closed while it was being opened").undone()
         self._streams.append(stream)
 
 
@@ -237,7 +237,7 @@ def _load(stream: Stream) -> int:
 def _copied(error: BackendError) -> BackendError:
     """Return an equal error: each of several waiters raises its own, with its own traceback."""
     copy = type(error)(*error.args)
-    copy.sent = error.sent
+    copy.ambiguous = error.ambiguous
     return copy
 
 

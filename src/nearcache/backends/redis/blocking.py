@@ -249,7 +249,7 @@ class Pool:
         raise BackendTimeoutError(
             f"all {self._size} connections stayed in use for {self._timeout:g} s; "
             "raise CACHE_POOL_MAX_SIZE (connections) or CACHE_POOL_TIMEOUT (milliseconds)"
-        ).unsent()
+        ).undone()
 
     def _available(self) -> Wire | None:
         try:
@@ -351,9 +351,9 @@ def _connect(wire: Wire, endpoint: Endpoint, deadline: float) -> None:
     except BackendError:
         raise
     except TimeoutError as error:
-        raise BackendTimeoutError(f"the engine at {endpoint.where} did not greet in time").unsent() from error
+        raise BackendTimeoutError(f"the engine at {endpoint.where} did not greet in time").undone() from error
     except (OSError, hiredis.ProtocolError) as error:
-        raise BackendUnavailableError(f"{endpoint.where} does not speak as a Redis engine does").unsent() from error
+        raise BackendUnavailableError(f"{endpoint.where} does not speak as a Redis engine does").undone() from error
 
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()

@@ -6,11 +6,13 @@ redis-py is built to hold the options and is never connected.
 """
 
 import os
+import re
 import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
+from urllib.parse import urlsplit
 
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.exceptions import RedisError
@@ -100,7 +102,7 @@ class Endpoint:
         """Raise `BackendError` if the engine refused one of the first commands."""
         for reply in replies:
             if isinstance(reply, Exception):
-                raise refused(reply, f"the connection to {self.where}").unsent() from reply
+                raise refused(reply, f"the connection to {self.where}") from reply
 
 
 class Route:
@@ -134,9 +136,9 @@ def dial(endpoint: Endpoint, deadline: float) -> socket.socket:
     try:
         return _secure(endpoint, _reach(endpoint, deadline), deadline)
     except TimeoutError as error:
-        raise BackendTimeoutError(f"connecting to {endpoint.where} took too long").unsent() from error
+        raise BackendTimeoutError(f"connecting to {endpoint.where} took too long").undone() from error
     except OSError as error:
-        raise unreachable(endpoint.where, error).unsent() from error
+        raise unreachable(endpoint.where, error).undone() from error
 
 
 def time_left(deadline: float) -> float:
@@ -185,6 +187,7 @@ def _secure(endpoint: Endpoint, plain: socket.socket, deadline: float) -> socket
 def _settings(url: str) -> Connection | UnixDomainSocketConnection:
     try:
         options = dict(parse_url(url))
+        _check_database(url)
         made = options.pop("connection_class", Connection)
         _check_options(options)
         settings = made(**options)  # type: ignore[operator]  # a class, by redis-py's contract
@@ -195,6 +198,15 @@ def _settings(url: str) -> Connection | UnixDomainSocketConnection:
     if isinstance(settings, UnixDomainSocketConnection) and not settings.path:
         raise ConfigError("url (CACHE_URL): unix:// needs the absolute path of a socket, as in unix:///run/valkey.sock")
     return settings  # type: ignore[no-any-return]
+
+
+def _check_database(url: str) -> None:
+    """Refuse a path that redis-py would take for no database at all."""
+    parts = urlsplit(url)
+    if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]*", parts.path):
+        raise ConfigError(
+            "url (CACHE_URL): behind the port stands the number of the database, as in redis://cache:6379/0"
+        )
 
 
 def _check_options(options: dict[str, object]) -> None:
@@ -209,6 +221,9 @@ def _option_in(error: Exception) -> str:
     text = str(error)
     if text.startswith("Port "):  # what follows may be a part of the password
         return "the port must be a number up to 65535; a password's '/', '?' and '#' are written %2F, %3F and %23"
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", text)
+    if unknown:
+        return f"it has no option {unknown[1]}"
     return text if "argument" in text or "Invalid value for" in text else type(error).__name__
 
 

@@ -33,7 +33,7 @@ def refused(reply: Exception, subject: str) -> BackendError:
     code = code_of(reply)
     kind = BackendUnavailableError if code in DOWN else BackendError
     advice = f"; {ADVICE[code]}" if code in ADVICE else ""
-    return kind(f"{subject}: the engine answered {_safe(str(reply))}{advice}")
+    return kind(f"{subject}: the engine answered {_safe(str(reply))}{advice}").undone()
 
 
 def unreachable(where: str, error: OSError) -> BackendUnavailableError:

@@ -71,7 +71,7 @@ class Stream(asyncio.Protocol):
         request = pack(commands)
         call = _Call(commands, deadline, self._loop.create_future())
         if self.ended:
-            call.fail(LostConnection(f"{subject(commands)}: the connection is closed").unsent())
+            call.fail(LostConnection(f"{subject(commands)}: the connection is closed").undone())
             return call.future
         self._heard = self._heard and bool(self._calls)
         self._calls.append(call)
