@@ -1,7 +1,8 @@
 """What happened, as records for whoever listens: metrics, statistics, logs.
 
-The core only emits. Hits and evictions of the near tier are not emitted one by one: they are counted in the near store,
-where that costs nothing, and listeners that were given a `NearTier` read them there.
+The core only emits. Hits of the near tier and of the engine, and evictions from the near tier, are not emitted one by
+one: they are counted in the near store, where that costs nothing, and listeners that were given a `NearTier` read them
+there.
 
 Fields: `entity` is the first part of a key ("" where there is none), `seconds` is measured on the monotonic clock,
 `error` is the name of an error's type or, where an engine was lost, its message, which never has a value or a password.
@@ -138,11 +139,16 @@ class Flushable(Protocol):
 
 
 class Counted(Protocol):
-    """A number of near hits that only grows."""
+    """Numbers of hits that only grow."""
 
     @property
     def hits(self) -> int:
-        """How many there were."""
+        """How many reads the near tier answered."""
+        ...
+
+    @property
+    def engine(self) -> int:
+        """How many reads the engine answered."""
         ...
 
 

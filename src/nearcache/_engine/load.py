@@ -144,7 +144,7 @@ class Loads:
             return Outcome(value).unshared()
         found = absence or await self._reader.fetch(flight.key, plan.schema)
         if isinstance(found, Found):
-            self._core.emit(Hit(entity_of(flight.key), "engine", 1))
+            self._core.near.tally(entity_of(flight.key)).engine += 1
             return Outcome(found.value).shared_as(*self._core.form(found.value, found.record, plan.schema))
         self._core.emit(Miss(entity_of(flight.key), found.value, 1))
         return await self._load(flight, loader, plan, store=found not in DO_NOT_STORE)

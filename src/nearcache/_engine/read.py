@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nearcache._core.entry import Entry
-from nearcache._core.events import Failure, Hit, Miss
+from nearcache._core.events import Failure, Miss
 from nearcache._core.keys import entity_of
 from nearcache._core.missing import MISS, Missing
 from nearcache._engine.commands import Commands
@@ -65,7 +65,7 @@ class Reader:
             return value
         found = await self.fetch(key, schema)
         if isinstance(found, Found):
-            core.emit(Hit(entity_of(key), "engine", 1))
+            core.near.tally(entity_of(key)).engine += 1
             return found.value
         return self._missed(key, found, default)
 
@@ -97,13 +97,15 @@ class Reader:
         """Return what there is, and why the rest is absent; misses are for the caller to count."""
         if self._core.mode() is not Mode.NORMAL:
             return {}, dict.fromkeys(keys, Absence.DISABLED)
-        values = {key: value for key in keys if (value := self.near(key, schema)) is not MISS}
+        values: dict[str, Any] = {}
+        if self._core.keeps:
+            values = {key: value for key in keys if (value := self.near(key, schema)) is not MISS}
         far = await self.fetch_many([key for key in keys if key not in values], schema)
         absent: dict[str, Absence] = {}
         for key, found in far.items():
             if isinstance(found, Found):
                 values[key] = found.value
-                self._core.emit(Hit(entity_of(key), "engine", 1))
+                self._core.near.tally(entity_of(key)).engine += 1
             else:
                 absent[key] = found
         return values, absent

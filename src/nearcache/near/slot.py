@@ -22,21 +22,22 @@ So a hit counts and checks with one look into a tuple, which is quicker than a s
 
 
 class Tally:
-    """Counts the near hits of one entity: `ticks` up to the next telling, and those before.
+    """Counts the hits of one entity: near ones as `ticks` up to the next telling and those before, the engine's apart.
 
     It is counted up without a lock. Under the global interpreter lock no count is lost, because no thread switch can
     happen between reading and writing an attribute; on a free-threaded build a few may be.
     """
 
-    __slots__ = ("_told", "ticks")
+    __slots__ = ("_told", "engine", "ticks")
 
     def __init__(self) -> None:
+        self.engine: int = 0
         self.ticks: int = 0
         self._told = 0
 
     @property
     def hits(self) -> int:
-        """How many there were."""
+        """How many near hits there were."""
         return self._told + self.ticks
 
     def turn(self) -> None:

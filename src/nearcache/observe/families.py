@@ -123,8 +123,8 @@ class Families:
     def _tell(self, meter: Meter) -> None:
         labels = self.entities(meter.namespace)
         with self._lock:
-            for entity, new in meter.new_hits():
-                self.hits.labels(meter.namespace, labels.label(entity), "near").inc(new)
+            for entity, tier, new in meter.new_hits():
+                self.hits.labels(meter.namespace, labels.label(entity), tier).inc(new)
             if new := meter.new_evictions():
                 self.evictions.labels(meter.namespace, "near").inc(new)
 

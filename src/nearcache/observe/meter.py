@@ -13,16 +13,17 @@ class Meter:
     def __init__(self, namespace: str, near: NearTier) -> None:
         self.namespace: str = namespace
         self.near: NearTier = near
-        self._hits: dict[str, int] = {}
+        self._hits: dict[tuple[str, str], int] = {}
         self._evictions = 0
 
-    def new_hits(self) -> Iterator[tuple[str, int]]:
-        """Yield the hits of each entity since the last time, and note that they were told."""
+    def new_hits(self) -> Iterator[tuple[str, str, int]]:
+        """Yield entity, tier and number of the hits since the last time, and note that they were told."""
         for entity, tally in self.near.tallies().items():
-            new = tally.hits - self._hits.get(entity, 0)
-            if new:
-                self._hits[entity] = self._hits.get(entity, 0) + new
-                yield entity, new
+            for tier, hits in (("near", tally.hits), ("engine", tally.engine)):
+                new = hits - self._hits.get((entity, tier), 0)
+                if new:
+                    self._hits[entity, tier] = hits
+                    yield entity, tier, new
 
     def new_evictions(self) -> int:
         """Return the evictions since the last time, and note that they were told."""

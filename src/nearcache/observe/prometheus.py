@@ -1,6 +1,6 @@
 """Metrics for Prometheus, on by default: counters are told as things happen, near hits in bulk.
 
-A near hit only counts up an integer, which reaches Prometheus at each scrape. In multiprocess mode, where a scrape asks
+A hit only counts up an integer, which reaches Prometheus at each scrape. In multiprocess mode, where a scrape asks
 another process, it does so at each call to the engine, after every 1,024 near hits of an entity, and at exit: up to
 1,023 near hits of an entity may show only when this process calls its engine again or ends.
 

@@ -119,9 +119,12 @@ class Stats:
 
     def snapshot(self) -> StatsView:
         """Return the numbers of this moment."""
-        near = _sums((self._labels.label(entity), tally.hits) for entity, tally in self._near.tallies().items())
+        tallies = [(self._labels.label(entity), tally) for entity, tally in self._near.tallies().items()]
+        near = _sums((entity, tally.hits) for entity, tally in tallies)
+        engine = _sums((entity, tally.engine) for entity, tally in tallies)
         tiers, misses = self._hits.by_kind(), self._misses.by_kind()
         tiers["near"] += near.total()
+        tiers["engine"] += engine.total()
         return StatsView(
             hits=tiers.total(),
             misses=misses.total(),
@@ -140,7 +143,7 @@ class Stats:
             near_limit_entries=self._near.limit.entries,
             near_limit_bytes=self._near.limit.bytes,
             misses_by_reason=dict(misses),
-            by_entity=_paired(near + self._hits.by_entity(), self._misses.by_entity()),
+            by_entity=_paired(near + engine + self._hits.by_entity(), self._misses.by_entity()),
         )
 
 
