@@ -10,9 +10,8 @@ from nearcache._core.events import Observer
 from nearcache._core.fork import on_fork
 from nearcache._engine.core import Core
 from nearcache._engine.engine import Engine
-from nearcache._io.aio import AsyncIo
 from nearcache._io.blocking import BlockingIo
-from nearcache._io.port import Flavour
+from nearcache._io.port import Flavour, Io
 from nearcache.backends.registry import BackendSpec, build
 from nearcache.errors import ConfigError
 from nearcache.observe.logging import Logging
@@ -50,13 +49,20 @@ class Parts:
     def engine(self, flavour: Flavour) -> Engine:
         """Return the engine of a flavour; both are over the same near tier. Opens nothing."""
         if flavour not in self._engines:
-            io = BlockingIo() if flavour == "sync" else AsyncIo()
-            self._engines.setdefault(flavour, Engine(self.core, io, build(self._spec, flavour)))
+            self._engines.setdefault(flavour, Engine(self.core, _io(flavour), build(self._spec, flavour)))
         return self._engines[flavour]
 
     def _usual_observers(self) -> tuple[Observer, ...]:
         core = self.core
         return Prometheus(core.options.namespace, core.near), Logging(core.options.namespace)
+
+
+def _io(flavour: Flavour) -> Io:
+    if flavour == "sync":
+        return BlockingIo()
+    from nearcache._io.aio import AsyncIo  # here, so that blocking programs need not import asyncio
+
+    return AsyncIo()
 
 
 def _check_parts(observers: object, clock: object) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from nearcache._core.outcome import Outcome
-from nearcache._io.port import Flavour, name_of
+from nearcache._io.port import Flavour, is_closed, name_of
 from nearcache.near.flights import Flight
 
 T = TypeVar("T")
@@ -87,11 +87,6 @@ class AsyncIo:
 
 def _not_awaitable(function: Callable[..., Any]) -> TypeError:
     return TypeError(f"{name_of(function)} did not return an awaitable to an async cache: use Cache, or cache.sync")
-
-
-def is_closed(home: object) -> bool:
-    """Whether this is an event loop that was closed."""
-    return isinstance(home, asyncio.AbstractEventLoop) and home.is_closed()
 
 
 def _settle(future: "asyncio.Future[None]") -> None:

@@ -1,14 +1,13 @@
 """The blocking flavour: coroutines that never suspend, finished by `drive` in the calling thread."""
 
-import asyncio
 import inspect
+import sys
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from threading import Lock
 from typing import Any, TypeVar
 
 from nearcache._core.outcome import Outcome
-from nearcache._io.aio import is_closed
-from nearcache._io.port import Flavour, name_of
+from nearcache._io.port import Flavour, is_closed, name_of
 from nearcache.near.flights import Flight
 
 T = TypeVar("T")
@@ -105,6 +104,10 @@ class BlockingIo:
 
 
 def _running_loop() -> object:
+    # Programs without an event loop need not wait for the import of asyncio.
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return None
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

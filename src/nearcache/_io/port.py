@@ -7,13 +7,27 @@ flavour.
 
 import functools
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from nearcache._core.outcome import Outcome
 from nearcache.near.flights import Flight
 
 T = TypeVar("T")
 Flavour = Literal["sync", "async"]
+
+
+@runtime_checkable
+class Loop(Protocol):
+    """An event loop, for code that does not import asyncio."""
+
+    def is_closed(self) -> bool:
+        """Whether it was closed."""
+        ...
+
+
+def is_closed(home: object) -> bool:
+    """Whether this is an event loop that was closed."""
+    return isinstance(home, Loop) and home.is_closed()
 
 
 class Io(Protocol):
