@@ -1,5 +1,6 @@
 """What works where the platform has no `os.fork`, no `fcntl` and no unix sockets, as on Windows."""
 
+import os
 import subprocess
 import sys
 
@@ -53,3 +54,8 @@ except UnsupportedError as error:
 else:
     raise AssertionError("embedded:// worked without unix sockets")
 """)
+
+
+def test_a_blocking_program_does_not_import_asyncio():
+    code = "import sys; from nearcache import Cache; Cache('memory://').get('a:1'); sys.exit('asyncio' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": os.pathsep.join(sys.path)})
