@@ -16,7 +16,7 @@ from nearcache._engine.engine import Engine
 from nearcache._engine.load import Plan
 from nearcache._hits import AWAITED, SPECIALISED, Load, Memo, Seek, Shape, by_key, by_key_awaited, take_on
 from nearcache._io.blocking import drive
-from nearcache.errors import BatchError, ConfigError
+from nearcache.errors import BatchError, ConfigError, InvalidKeyError
 from nearcache.options import Duration
 
 P = ParamSpec("P")
@@ -154,8 +154,16 @@ class _Decorated(_Partial[P, R]):
 
     def _batch(self, items: Iterable[Any]) -> tuple[dict[Any, str], Coroutine[Any, Any, dict[str, Outcome[Any]]]]:
         """Return the key of each item, and the work that brings the outcome of each key; what `many` is made of."""
-        keys = {item: self._recipe.key((*self.args, item), {}) for item in items}
-        loaders = {key: self._loader(item) for item, key in keys.items()}
+        keys: dict[Any, str] = {}
+        loaders: dict[str, Callable[[], Any]] = {}
+        for item in items:
+            key = self._recipe.key((*self.args, item), {})
+            if keys.setdefault(item, key) != key:
+                raise InvalidKeyError(
+                    f"many() got two items that are equal and have different keys, {keys[item]!r} and {key!r}; ask for "
+                    "them one by one"
+                )
+            loaders.setdefault(key, self._loader(item))
         return keys, self._engine.loads.each(loaders, self._recipe.plan)
 
     if not TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
@@ -289,3 +290,22 @@ def test_a_loop_that_is_closed_without_a_word_holds_nobody_up(url: str, new_cach
 async def get_or_load(cache: Cache, key: str, source: SlowSource) -> object:
     """Ask in a loop of its own."""
     return await cache.aio.get_or_load(key, source.aload)
+
+
+def test_a_signal_handler_that_asks_for_what_its_thread_is_loading_does_not_wait(
+    valkey_url: str, new_cache: NewCache, fresh_key: Key
+) -> None:
+    """It interrupts the read of the engine, which goes on only after the handler."""
+    cache, key = new_cache(valkey_url, near=None, hard_timeout=20), fresh_key()
+    answers: list[object] = []
+    asked = threading.Event()
+
+    def handler(operation: str) -> None:
+        if operation == "get" and not asked.is_set():
+            asked.set()
+            answers.append(cache.get_or_load(key, lambda: "handler's"))
+
+    with recorded(cache) as recorder:
+        recorder.before = handler
+        assert at_once(lambda: cache.get_or_load(key, lambda: "loaded")) == "loaded"
+    assert answers == ["handler's"]

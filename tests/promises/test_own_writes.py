@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from nearcache import Cache, Entry
+from nearcache.backends.redis import aio
 from nearcache.near.flights import Flights
 from nearcache.near.store import Store
 from tests.promises.conftest import NewCache
@@ -384,3 +385,34 @@ def test_own_writes_are_read_back_for_long(any_url: str, new_cache: NewCache, fr
     cache, luck = new_cache(any_url), dice()
     for _ in range(5):
         numbers_only_grow(cache, fresh_key(), luck, times=300)
+
+
+def test_a_cancelled_write_never_lands_on_a_later_one(valkey_url: str, new_cache: NewCache, fresh_key: Key) -> None:
+    """So large a value that it is still on its way when the next one is written, over another connection."""
+    cache, key = new_cache(valkey_url, near=None), fresh_key()
+
+    async def round_of_two() -> None:
+        await cache.aio.open()
+        cache.open()
+        for _ in range(5):
+            first = asyncio.create_task(cache.aio.set(key, b"o" * 10_000_000))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            cache.set(key, "new")
+            for _ in range(20):
+                assert await cache.aio.get(key) == "new"
+
+    asyncio.run(round_of_two())
+
+
+def test_a_write_that_does_not_wait_when_cancelled_is_noticed(
+    valkey_url: str, new_cache: NewCache, fresh_key: Key
+) -> None:
+    async def at_once(replies: asyncio.Future[list[Any]]) -> list[Any]:
+        return await replies
+
+    with broken(aio, "_landed", at_once), noticed():
+        test_a_cancelled_write_never_lands_on_a_later_one(valkey_url, new_cache, fresh_key)

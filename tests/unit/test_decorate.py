@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from nearcache import AsyncCache, BatchError, Cache, CodecError, ConfigError
+from nearcache import AsyncCache, BatchError, Cache, CodecError, ConfigError, InvalidKeyError
 
 cache = Cache("memory://", namespace="decorate")
 acache = cache.aio
@@ -497,3 +497,15 @@ def test_bound_methods_of_one_instance_are_equal() -> None:
     assert hash(one.get) == hash(one.get)
     assert one.get != two.get
     assert one.get != "something else"
+
+
+def test_many_never_mixes_up_items_that_are_equal() -> None:
+    @cache.cached("mixed:{value}")
+    def kind(value: Any) -> str:
+        return type(value).__name__
+
+    for items in ([1, True], [True, 1], [1, 1.0]):
+        with pytest.raises(InvalidKeyError, match="equal and have different keys"):
+            kind.many(items)
+    assert kind.many([1, "1"]) == {1: "int", "1": "int"}
+    assert [kind(True), kind(1.0), kind(1)] == ["bool", "float", "int"]

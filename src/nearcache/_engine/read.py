@@ -15,6 +15,7 @@ from nearcache._engine.modes import Mode
 from nearcache.backends.base import Backend
 from nearcache.codecs.codec import Record, SchemaMismatch
 from nearcache.codecs.envelope import fill_id_of
+from nearcache.codecs.near import size_of
 from nearcache.codecs.schema import Schema
 from nearcache.errors import BackendError, CodecError
 from nearcache.near.slot import NEVER
@@ -206,7 +207,8 @@ class Reader:
         core, found = self._core, self._judge(key, raw, life, schema)
         if core.keeps and raw is not None and isinstance(found, Found):
             deadline = core.near_deadline(asked, found.ttl, self._backend.shared)
-            core.near.keep(key, *core.form(found.value, found.record, schema), deadline, len(raw), stamp, schema)
+            state, copier = core.form(found.value, found.record, schema)
+            core.near.keep(key, state, copier, deadline, size_of(state, len(raw)), stamp, schema)
         return found
 
     async def _remaining(self, key: str) -> float | Missing:

@@ -20,6 +20,7 @@ from nearcache._io.port import Io
 from nearcache.backends.base import Backend, Item, require
 from nearcache.codecs.codec import COUNTER, Encoded, Record
 from nearcache.codecs.envelope import Header, pack, pack_ages
+from nearcache.codecs.near import size_of
 from nearcache.codecs.schema import Schema
 from nearcache.errors import BackendError, CodecError
 
@@ -105,7 +106,7 @@ class Writer:
             record = await self._reader.record(key)
             if not isinstance(record, Record) or record.header is None:
                 return False
-            lives = self._backend.time.earliest() - record.header.born + seconds
+            lives = max(0.0, self._backend.time.earliest() - record.header.born) + seconds
             fill_id, ages = record.header.fill_id, pack_ages(lives, lives)
         touched = await self._commands.run("touch", self._backend.touch, key, seconds, fill_id, ages)
         self._core.near.changed(key)
@@ -204,7 +205,8 @@ class Writer:
         if core.keeps:
             state, copier = core.form(draft.value, draft.encoded, draft.schema)
             deadline = core.near_deadline(asked, item.ttl, self._backend.shared)
-            core.near.wrote(item.key, state, copier, deadline, len(item.raw), stamp, draft.schema)
+            size = size_of(state, len(item.raw))
+            core.near.wrote(item.key, state, copier, deadline, size, stamp, draft.schema)
 
     @contextmanager
     def _writing(self, *keys: str) -> Generator[None]:

@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from threading import Lock
+from threading import Lock, get_ident
 from typing import Any, TypeVar
 
 from nearcache._core.outcome import Outcome
@@ -89,12 +89,16 @@ class BlockingIo:
                 work.close()  # those that an interrupt kept from starting; the others have ended
 
     def home(self) -> object:
-        """A blocking leader needs nobody's turn."""
-        return None
+        """The leader lives in this thread."""
+        return get_ident()
 
     def can_wait(self, flight: Flight) -> bool:
-        """A leader lands neither while its event loop is blocked, nor after it was closed."""
-        return flight.home is None or (flight.home is not _running_loop() and not is_closed(flight.home))
+        """A leader lands neither while its thread or event loop waits for it, nor after the loop was closed.
+
+        In its own thread it is a signal handler or a finalizer that asks.
+        """
+        home = flight.home
+        return home != get_ident() and home is not _running_loop() and not is_closed(home)
 
     def refuse(self, function: Callable[..., Any]) -> str | None:
         """Coroutine functions belong to `AsyncCache`."""

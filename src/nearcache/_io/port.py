@@ -52,7 +52,7 @@ class Io(Protocol):
         ...
 
     def home(self) -> object:
-        """The event loop this code runs in, or None; a flight led from there lands only when the loop gets its turn."""
+        """The event loop or thread this code runs in; a flight led from there lands only when that gets its turn."""
         ...
 
     def can_wait(self, flight: Flight) -> bool:

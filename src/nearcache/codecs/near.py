@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from sys import getsizeof
 from types import NoneType
 from typing import Any, Final, cast
 from uuid import UUID
@@ -18,6 +19,8 @@ _IMMUTABLE: Final = frozenset(
     {NoneType, bool, int, float, str, bytes, datetime, date, time, timedelta, Decimal, UUID},
 )
 _ITEMS: Final = frozenset({tuple, frozenset})
+_CONTAINERS: Final = frozenset({list, set, tuple, frozenset})
+FIELDS: Final = 32
 _copy_dict: Final[Copier] = dict[Any, Any].copy
 _FLAT: Final[dict[type, Copier]] = {list: list[Any].copy, set: set[Any].copy, dict: _copy_dict}
 
@@ -43,6 +46,18 @@ def flat_copier(value: Any) -> Copier | None:
     if copier is None or not all_immutable(value):
         return None
     return copier if copier is not _copy_dict or all_immutable(value.values()) else None
+
+
+def size_of(state: object, payload: int) -> int:
+    """Return how many bytes a near form takes: those of a container and what is in it, else those of its payload."""
+    kind = type(state)
+    if kind is dict:
+        held = cast(dict[object, object], state)
+        keys = held if len(held) > FIELDS else ()  # the names of a record's fields are shared with other records
+        return getsizeof(held) + sum(map(getsizeof, held.values())) + sum(map(getsizeof, keys))
+    if kind in _CONTAINERS:
+        return getsizeof(state) + sum(map(getsizeof, cast(Iterable[object], state)))
+    return payload
 
 
 def _is_frozen(kind: Any) -> bool:

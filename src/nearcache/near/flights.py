@@ -32,7 +32,7 @@ class Flight:
         self.key: str = key
         self.until: float = until
         self.home: object = home
-        """The event loop whose turn the leader needs to go on, or None."""
+        """The event loop or the thread whose turn the leader needs to go on, or None."""
         self.detached: bool = False
         self.outcome: Outcome[Any] | None = None
         self.cancel: Callable[[], None] | None = None

@@ -306,3 +306,13 @@ async def test_an_address_that_is_asked_for_is_asked_in_a_thread_and_before_each
     await way.execute(("PING",))
     assert len(asked) == 2
     await way.close()
+
+
+@pytest.mark.parametrize("reply", [b":5\r\n", b"%1\r\n*0\r\n+a\r\n", b"*0\r\n"])
+async def test_a_reply_of_a_kind_that_no_engine_gives_is_an_engine_that_fails(reply: bytes):
+    with fake_server(lambda command: reply) as server:
+        backend = made(server.url, "async", "t")
+        for work in (backend.get("a"), backend.get_many(["a"])):
+            with pytest.raises(BackendUnavailableError):
+                await work
+        await backend.close()

@@ -274,3 +274,29 @@ def test_an_unasked_word_on_an_idle_connection_is_never_taken_for_a_reply(later:
             eventually(lambda: not link._pool._idle[-1].fit(), "the word arrives")
         assert server.accepted == 3
         drive(link.close())
+
+
+NONSENSE = {
+    "a number": b":5\r\n",
+    "a truth": b"#t\r\n",
+    "an empty list": b"*0\r\n",
+    "a map that cannot be": b"%1\r\n*0\r\n+a\r\n",
+    "a word about the reply": b"|1\r\n+a\r\n+b\r\n$1\r\nx\r\n",
+    "no list": b"*-1\r\n",
+    "a list of numbers": b"*1\r\n:5\r\n",
+}
+
+
+@pytest.mark.parametrize("reply", NONSENSE.values(), ids=NONSENSE)
+def test_a_reply_of_a_kind_that_no_engine_gives_is_an_engine_that_fails(reply: bytes):
+    with fake_server(lambda command: reply) as server:
+        backend = made(server.url, "sync", "t")
+        for work in (backend.get_many(["a"]), backend.get_many(["a", "b"])):
+            with pytest.raises(BackendUnavailableError):
+                drive(work)
+        if reply == NONSENSE["no list"]:
+            assert drive(backend.get("a")) is None, "no list is no record either"
+        else:
+            with pytest.raises(BackendUnavailableError):
+                drive(backend.get("a"))
+        drive(backend.close())

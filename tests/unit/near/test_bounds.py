@@ -1,7 +1,13 @@
 """The near store holds no more than it may."""
 
+import gc
+import sys
+import tracemalloc
+from collections.abc import Callable
+
 import pytest
 
+from nearcache import Cache
 from nearcache._core.missing import MISS
 from nearcache.near.store import ENTRY_OVERHEAD, Limit, Store
 from tests.unit.near.helpers import FAR, Clock, keep
@@ -94,3 +100,32 @@ def test_an_entry_that_expired_before_it_had_to_leave_is_no_eviction(clock):
     clock.now += 5
     keep(store, "users:2")
     assert (store.evictions, store.expirations) == (0, 1)
+
+
+SHAPES: dict[str, Callable[[int], object]] = {
+    "numbers": lambda n: n,
+    "texts": lambda n: f"{n:0100}",
+    "rows": lambda n: {"id": n, "name": f"{n:026}", "email": f"{n:027}", "score": n * 1.5, "known": True},
+    "lists of texts": lambda n: [f"{n}-{each}" for each in range(1_000)],
+    "large dicts": lambda n: {str(each): n * 1_000 + each for each in range(1_000)},
+    "tuples of numbers": lambda n: tuple(range(n * 1_000, n * 1_000 + 1_000)),
+    "sets": lambda n: set(range(n * 1_000, n * 1_000 + 1_000)),
+}
+
+
+@pytest.mark.parametrize("make", SHAPES.values(), ids=SHAPES)
+def test_a_limit_in_bytes_holds_for_what_the_process_really_takes(make: Callable[[int], object]):
+    cache = Cache("memory://", near="4MB", observers=())
+    cache.set("warm:1", 1)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for n in range(12_000 if sys.getsizeof(make(1)) < 1_000 else 300):
+            cache.set(f"shapes:{n}", make(n))
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert cache.stats().near_bytes == pytest.approx(4_000_000, rel=0.05)
+    assert held == pytest.approx(4_000_000, rel=0.25)

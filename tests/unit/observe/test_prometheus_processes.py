@@ -77,7 +77,7 @@ def test_near_hits_are_told_at_exit(run, read):
 def test_sizes_are_those_of_each_process(run, read):
     run("listener.on(EngineSize(700, 1_000)); called(); os._exit(0)")
     assert read("cache_size_bytes", tier="engine") == 700
-    assert read("cache_size_bytes", tier="near") > 700
+    assert read("cache_size_bytes", tier="near") > 500
     assert read("cache_limit_bytes", tier="near") == 100_000
 
 

@@ -51,7 +51,8 @@ class _Home:
         stream = current if current is not None and current.filling else self._best()
         if stream is None:
             stream = await self._another()
-        return await stream.submit(commands, max(started, stream.begun) + self._spec.timeout)
+        replies = stream.submit(commands, max(started, stream.begun) + self._spec.timeout)
+        return await (replies if repeatable(commands) else _landed(replies))
 
     def watch_the_loop(self) -> None:
         """Have `end` called when the loop is shut down."""
@@ -228,6 +229,19 @@ async def _connected(endpoint: Endpoint, seconds: float) -> Stream:
     )
     endpoint.tune(transport.get_extra_info("socket"))
     return stream
+
+
+async def _landed(replies: asyncio.Future[list[Any]]) -> list[Any]:
+    """Wait for the replies to a write also when cancelled, for at most its time budget: the write is on its way, and
+    what is done about it on another connection must not overtake it.
+    """
+    try:
+        return await asyncio.shield(replies)
+    except asyncio.CancelledError:
+        while not replies.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([replies])
+        raise
 
 
 def _load(stream: Stream) -> int:

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NoReturn
 
 from nearcache._core.clock import EngineTime
 from nearcache.backends.base import Admin, Backend, Counters, Facts, Item, Scan
@@ -12,10 +12,12 @@ from nearcache.backends.redis.errors import code_of, refused
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.wire import Link
 from nearcache.backends.registry import BackendSpec
-from nearcache.errors import CodecError
+from nearcache.errors import BackendUnavailableError, CodecError
 
 PAGE: Final = "500"
 """How many keys the engine looks at for one page of a scan."""
+
+_RECORDS: Final = frozenset({bytes, type(None)})
 
 INT64: Final = range(-(2**63), 2**63)
 
@@ -51,14 +53,19 @@ class RedisBackend(Backend):
     async def get(self, key: str) -> bytes | None:
         """Ask for one record."""
         (reply,) = await self.run(key, ("GET", self.named(key)))
-        return None if code_of(reply) == "WRONGTYPE" else _good(reply, key)
+        if reply is None or type(reply) is bytes:
+            return reply
+        return None if code_of(reply) == "WRONGTYPE" else _unexpected(_good(reply, key), key)
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """Ask for records with one command."""
         if not keys:
             return []
         (reply,) = await self.run(keys[0], ("MGET", *map(self.named, keys)))
-        return list(_good(reply, keys[0]))
+        records: list[bytes | None] = _good(reply, keys[0])
+        if type(reply) is not list or len(records) != len(keys) or not _RECORDS.issuperset(map(type, records)):
+            _unexpected(reply, keys[0])
+        return records
 
     async def remaining(self, keys: Sequence[str]) -> list[float | None]:
         """Ask how many seconds records will live, to the millisecond."""
@@ -136,8 +143,12 @@ class RedisBackend(Backend):
         sent = self._clock()
         *replies, time = await self._link.execute(*commands, ("TIME",))
         received = self._clock()
-        seconds, micros = _good(time, "TIME")
-        self.time.observe(sent, received, int(seconds) + int(micros) / 1_000_000)
+        answer = _good(time, "TIME")
+        try:
+            seconds, micros = answer
+            self.time.observe(sent, received, int(seconds) + int(micros) / 1_000_000)
+        except (TypeError, ValueError):
+            _unexpected(answer, "TIME")
         return replies
 
     async def _add_over(self, item: Item, dead: bytes) -> bool:
@@ -198,6 +209,12 @@ def _good(reply: Any, subject: str) -> Any:
     if isinstance(reply, Exception):
         raise refused(reply, subject) from reply
     return reply
+
+
+def _unexpected(reply: Any, subject: str) -> NoReturn:
+    raise BackendUnavailableError(
+        f"{subject}: the engine answered with a {type(reply).__name__} where none belongs; is it a Redis or Valkey?"
+    )
 
 
 def _ms(seconds: float) -> str:

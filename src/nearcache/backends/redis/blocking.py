@@ -15,7 +15,7 @@ import hiredis
 from nearcache._core.fork import on_fork
 from nearcache.backends.redis import probe
 from nearcache.backends.redis.connect import Command, Endpoint, Route, dial, time_left
-from nearcache.backends.redis.wire import INCOMPLETE, LostConnection, pack, reader, repeatable, subject
+from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, LostConnection, pack, reader, repeatable, subject
 from nearcache.backends.registry import BackendSpec
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
@@ -337,7 +337,7 @@ class BlockingLink:
             return wire.call(request, len(commands), deadline)
         except TimeoutError as error:
             raise BackendTimeoutError(f"{subject(commands)}: no answer within {self._timeout:g} s") from error
-        except (OSError, hiredis.ProtocolError) as error:
+        except (OSError, *NONSENSE) as error:
             raise self._broken(wire, commands, error) from error
 
     def _broken(self, wire: Wire, commands: tuple[Command, ...], error: Exception) -> BackendUnavailableError:
@@ -352,7 +352,7 @@ def _connect(wire: Wire, endpoint: Endpoint, deadline: float) -> None:
         raise
     except TimeoutError as error:
         raise BackendTimeoutError(f"the engine at {endpoint.where} did not greet in time").undone() from error
-    except (OSError, hiredis.ProtocolError) as error:
+    except (OSError, *NONSENSE) as error:
         raise BackendUnavailableError(f"{endpoint.where} does not speak as a Redis engine does").undone() from error
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import hiredis
 
 from nearcache.backends.redis.connect import Command, Endpoint
-from nearcache.backends.redis.wire import INCOMPLETE, LostConnection, pack, reader, subject
+from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, LostConnection, pack, reader, subject
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
 
@@ -107,7 +107,7 @@ class Stream(asyncio.Protocol):
         try:
             while (reply := self._reader.gets()) is not INCOMPLETE:
                 self._deliver(reply)
-        except (hiredis.ProtocolError, IndexError):
+        except (*NONSENSE, IndexError):
             self._fail(lambda call: BackendUnavailableError(f"{subject(call.commands)}: the engine talks nonsense"))
 
     def _deliver(self, reply: Any) -> None:

@@ -11,6 +11,9 @@ from nearcache.errors import BackendUnavailableError
 INCOMPLETE: Final = object()
 """What a reader returns when the next reply has not arrived completely."""
 
+NONSENSE: Final = (hiredis.ProtocolError, TypeError, ValueError)
+"""What parsing raises for bytes that are no reply; a map whose key is a list is one that Python cannot build."""
+
 REPEATABLE: Final = frozenset({"GET", "MGET", "PTTL", "TIME", "PING", "SCAN", "INFO", "DEL"})
 """Commands that may be sent again when the first try was lost: they leave the engine as one try would."""
 
