@@ -168,7 +168,7 @@ def waiting(cache: Cache | AsyncCache, key: str) -> int:
     flight = cache._parts.core.flights._by_key.get(key)
     if flight is None:
         return 0
-    led_by_a_thread = isinstance(flight.home, int)  # which is busy; a task waits for its load like the others
+    led_by_a_thread = type(flight.home) is object  # which is busy; a task waits for its load like the others
     return len(flight._wakers) + led_by_a_thread
 
 

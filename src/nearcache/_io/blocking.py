@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from threading import Lock, get_ident
+from threading import Lock, local
 from typing import Any, TypeVar
 
 from nearcache._core.outcome import Outcome
@@ -50,6 +50,15 @@ def drive(work: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError(f"a blocking call suspended on {call!r}")
 
 
+_tokens = local()
+
+
+def _this_thread() -> object:
+    """Return an object that stands for the running thread; the number of a thread that ended is given to another."""
+    token: object = vars(_tokens).setdefault("token", object())
+    return token
+
+
 class BlockingIo:
     """Effects of the blocking flavour."""
 
@@ -90,7 +99,7 @@ class BlockingIo:
 
     def home(self) -> object:
         """The leader lives in this thread."""
-        return get_ident()
+        return _this_thread()
 
     def can_wait(self, flight: Flight) -> bool:
         """A leader lands neither while its thread or event loop waits for it, nor after the loop was closed.
@@ -98,7 +107,7 @@ class BlockingIo:
         In its own thread it is a signal handler or a finalizer that asks.
         """
         home = flight.home
-        return home != get_ident() and home is not _running_loop() and not is_closed(home)
+        return home is not _this_thread() and home is not _running_loop() and not is_closed(home)
 
     def refuse(self, function: Callable[..., Any]) -> str | None:
         """Coroutine functions belong to `AsyncCache`."""
