@@ -37,7 +37,9 @@ def main(arguments: list[str]) -> int:
 def parsed(arguments: list[str]) -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser("python -m bench", description="Measure.")
-    parser.add_argument("row", nargs="?", default="", choices=["", "help", *rows.GROUPS, *(row.name for row in rows.ROWS)])
+    parser.add_argument(
+        "row", nargs="?", default="", choices=["", "help", *rows.GROUPS, *(row.name for row in rows.ROWS)]
+    )
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--quick", action="store_true")
     return parser.parse_args(arguments)
@@ -45,7 +47,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
 
 def overview() -> str:
     """Return the groups and their rows as text."""
-    lines = (__doc__ or "").splitlines()[2:6] + [""]
+    lines = [*(__doc__ or "").splitlines()[2:6], ""]
     for group, about in rows.GROUPS.items():
         lines += [f"{group:16}{about}", *(f"    {row.name:20}{row.title}" for row in rows.of_group(group))]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Against cheating ourselves: what must hold of the very code that is timed. `make bench` fails if any of it does not."""
+"""Against cheating ourselves: what must hold of the code that is timed; else `make bench` fails."""
 
 from collections.abc import Callable
 

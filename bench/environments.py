@@ -1,7 +1,7 @@
 """One virtual environment for each set of peers that agree on their shared clients, below `.cache/bench`.
 
-What is in one stands in `bench/requirements/<name>.txt`, pinned. `python -m bench.environments` compiles these files anew
-from the list here, each on its own: together the peers would agree on clients that are years old.
+What is in one stands in `bench/requirements/<name>.txt`, pinned. `python -m bench.environments` compiles these files
+anew from the list here, each on its own: together the peers may agree on clients that are years old.
 """
 
 import hashlib

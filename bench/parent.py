@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from bench import environments, rows
 from bench.contenders import start
@@ -55,6 +55,7 @@ class Worker:
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=surroundings(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self._input, self._output = cast(TextIO, self._process.stdin), cast(TextIO, self._process.stdout)
         self.hello = self._hear()
 
     def block(self, n: int) -> tuple[float, float, float]:
@@ -65,8 +66,7 @@ class Worker:
 
     def goodbye(self) -> dict[str, Any]:
         """End the worker; return what it counted."""
-        assert self._process.stdin
-        self._process.stdin.close()
+        self._input.close()
         said = self._hear()
         self._process.wait(timeout=60)
         return said
@@ -74,20 +74,20 @@ class Worker:
     def kill(self) -> None:
         """End the worker whatever it does."""
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        self._input.close()
+        self._output.close()
 
     def _ask(self, n: int) -> str:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(f"{n}\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
+        self._input.write(f"{n}\n")
+        self._input.flush()
+        line = self._output.readline()
         if not line or line.startswith("{"):
             raise BenchError(f"{self.contender.name}: {line.strip() or 'the worker ended'}")
         return line
 
     def _hear(self) -> dict[str, Any]:
-        assert self._process.stdout
-        line = self._process.stdout.readline()
+        line = self._output.readline()
         heard: dict[str, Any] = json.loads(line) if line else {"error": "the worker ended without a word"}
         return heard
 

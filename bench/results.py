@@ -62,7 +62,8 @@ def unpack(text: str, unit: float) -> list[float]:
 def place() -> dict[str, str]:
     """Return where and when this is."""
     return {
-        "commit": _git("rev-parse", "--short=12", "HEAD") + ("-changed" if _git("status", "--porcelain", "src") else ""),
+        "commit": _git("rev-parse", "--short=12", "HEAD")
+        + ("-changed" if _git("status", "--porcelain", "src") else ""),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "cpu": cpu(),
         "system": f"{platform.system()} {platform.release()}",

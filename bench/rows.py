@@ -17,7 +17,7 @@ BEST_WITH_TTL = "the best peer with a TTL"
 
 @dataclass(frozen=True)
 class Contender:
-    """One contender: its name in tables, its builder in `bench.contenders`, its environment, and whose versions count."""
+    """One contender: its name in tables, its builder in `bench.contenders`, its environment and its packages."""
 
     name: str
     build: str
@@ -107,9 +107,7 @@ def _decorated(case: str, title: str, *more: Contender, targets: tuple[Target, .
 
 
 NEAR = (
-    _decorated(
-        "int", "one int argument", targets=(Target("functools.lru_cache", 3.0), Target(BEST_WITH_TTL, 0.5))
-    ),
+    _decorated("int", "one int argument", targets=(Target("functools.lru_cache", 3.0), Target(BEST_WITH_TTL, 0.5))),
     _decorated("str", "one str argument"),
     _decorated("method", "a method"),
     _decorated("dataclass", "a frozen dataclass as result"),
@@ -163,8 +161,12 @@ def _redis(build: str) -> Contender:
 GETTERS = (
     _ours("remote:nearcache_get"),
     _redis("remote:redis_get"),
-    Contender("dogpile.cache redis", "remote:dogpile_get", "redis", ("dogpile.cache", "redis", "hiredis"), note="pickle"),
-    Contender("django-redis", "remote:django_get", "redis", ("django-redis", "django", "redis", "hiredis"), note="pickle"),
+    Contender(
+        "dogpile.cache redis", "remote:dogpile_get", "redis", ("dogpile.cache", "redis", "hiredis"), note="pickle"
+    ),
+    Contender(
+        "django-redis", "remote:django_get", "redis", ("django-redis", "django", "redis", "hiredis"), note="pickle"
+    ),
     Contender("valkey-glide + json", "remote:glide_get", "glide", ("valkey-glide-sync",)),
 )
 

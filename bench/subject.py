@@ -1,7 +1,7 @@
 """What a worker times: one contender, ready to answer.
 
-The loops are the same code for all contenders of a row, and call the contender's own callable: no function stands around
-it. Where a peer's answer needs a second call (`json.loads` after redis-py's `get`), its loop makes both.
+The loops are the same code for all contenders of a row, and call the contender's own callable: no function stands
+around it. Where a peer's answer needs a second call (`json.loads` after redis-py's `get`), its loop makes both.
 """
 
 import importlib
@@ -81,9 +81,7 @@ def awaits(function: Callable[[Any], Awaitable[Any]], argument: Any) -> Loop:
     return loop
 
 
-def decoded_awaits(
-    function: Callable[[Any], Awaitable[Any]], argument: Any, decode: Callable[[Any], Any]
-) -> Loop:
+def decoded_awaits(function: Callable[[Any], Awaitable[Any]], argument: Any, decode: Callable[[Any], Any]) -> Loop:
     """Return the loop over a coroutine function whose answers are still to be decoded."""
 
     async def loop(n: int) -> None:

@@ -1,6 +1,6 @@
 """What is cached: functions that count how often they ran, and the values they return.
 
-A worker process holds one contender of one row, so one count is enough. The functions for asyncio are the same, awaited.
+A worker process holds one contender of one row, so one count is enough.
 """
 
 import functools

@@ -1,8 +1,8 @@
 """One contender of one row, in a process of its own: `python -m bench.worker ROW CONTENDER [URL]`.
 
-It says hello with one line of JSON (versions, and what its answers are like), or with `{"error": …}`. For each number it
-reads it makes so many calls and answers with one line: seconds of its processor, seconds of the clock, bytes by which the
-process grew. At the end of its input it says goodbye with one more line of JSON: what it counted.
+It says hello with one line of JSON (versions, and what its answers are like), or with `{"error": …}`. For each number
+it reads it makes so many calls and answers with one line: seconds of its processor, seconds of the clock, bytes by
+which the process grew. At the end of its input it says goodbye with one more line of JSON: what it counted.
 
 In asyncio the whole life is one coroutine, and the loop stands still between two blocks: reading blocks it on purpose.
 """
@@ -101,7 +101,7 @@ async def _live_in_asyncio(out: TextIO, row: Row, contender: Contender, url: str
         copies = copied(answer, await subject.once())
         session = Session(out, subject)
         session.say(versions=versions(contender) | _loop_version(row), copies=copies)
-        while line := sys.stdin.readline():  # noqa: ASYNC -- nothing may run between blocks
+        while line := sys.stdin.readline():
             n = int(line)
             cpu, wall = time.process_time(), time.perf_counter()
             await subject.loop(n)

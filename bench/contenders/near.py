@@ -180,7 +180,11 @@ def build(kind: type[Peer], case: Case) -> Subject:
     if case.method:
         owner = type("Owner", (), {"get": cached.method(case.function, case.template)})()
         return Subject(
-            method_calls(owner, case.argument), lambda: owner.get(case.argument), case.expected, cached.counters, loads=1
+            method_calls(owner, case.argument),
+            lambda: owner.get(case.argument),
+            case.expected,
+            cached.counters,
+            loads=1,
         )
     function = cached.function(case.function, case.template)
     return Subject(

@@ -35,9 +35,7 @@ async def nearcache(url: str, stack: AsyncExitStack) -> Opened:
     """`AsyncCache` with the near tier off."""
     cache = peer("nearcache").AsyncCache(url, namespace="bench", near=None)
     stack.push_async_callback(cache.aclose)
-    return Opened(
-        cache.get, lambda k, v: cache.set(k, v, TTL), get_many=cache.get_many, counters=lambda: hits(cache)
-    )
+    return Opened(cache.get, lambda k, v: cache.set(k, v, TTL), get_many=cache.get_many, counters=lambda: hits(cache))
 
 
 async def redis(url: str, stack: AsyncExitStack) -> Opened:
