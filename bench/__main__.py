@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
         for group, chosen in selected(options.row).items():
             run_group(group, chosen, shown, options)
     except (BenchError, AssertionError) as error:
-        print(f"bench: {error or type(error).__name__}", file=sys.stderr)
+        print(f"bench: {error!r}", file=sys.stderr)
         return 1
     return 0
 

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,7 +51,7 @@ class Worker:
         self.commands: Counter[str] = Counter()
         self.calls = 0
         python = environments.python_of(contender.environment)
-        command = [python, "-m", "bench.worker", row.name, contender.name, *([url] if url else [])]
+        command = [str(python), "-m", "bench.worker", row.name, contender.name, *([url] if url else [])]
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=surroundings(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -129,7 +129,7 @@ def _together(row: rows.Row, contenders: tuple[rows.Contender, ...]) -> dict[str
 
 
 @contextmanager
-def server_of(row: rows.Row) -> Iterator[RedisServer | None]:
+def server_of(row: rows.Row) -> Generator[RedisServer | None]:
     """Run a server for a row that needs one."""
     if not row.url:
         yield None
@@ -180,8 +180,8 @@ def finish(row: rows.Row, worker: Worker) -> Result:
             raise BenchError(f"{row.name}: {problem}")
         return {"error": problem}
     result: Result = {"versions": worker.hello["versions"], "copies": worker.hello["copies"]}
-    kept = {"bytes": ("bytes",), "cpu": ("cpu", "wall"), "wall": ("cpu", "wall") if row.url else ("wall",)}
-    return result | {measure: worker.samples.of(measure) for measure in kept[row.measure]}
+    kept: tuple[rows.Measure, ...] = ("cpu", "wall") if row.url else (row.measure,)
+    return result | {measure: worker.samples.of(measure) for measure in kept}
 
 
 def dishonest(row: rows.Row, worker: Worker, said: dict[str, Any]) -> str | None:
@@ -229,6 +229,6 @@ def versions(python: Path, packages: tuple[str, ...]) -> dict[str, str]:
         "import json, platform, sys; from importlib.metadata import version;"
         "print(json.dumps({'python': platform.python_version()} | {name: version(name) for name in sys.argv[1:]}))"
     )
-    command = [python, "-I", "-c", program, *packages]
+    command = [str(python), "-I", "-c", program, *packages]
     found: dict[str, str] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return found

@@ -121,11 +121,16 @@ def write(root: Path = ROOT) -> None:
     for path, text in outputs(results.load(root / results.FOLDER.relative_to(ROOT))).items():
         file = root / path
         if path == README:
-            file.write_text(BLOCK.sub(lambda _, new=text or "": new, file.read_text()))
+            file.write_text(replaced(file.read_text(), text or ""))
         elif text is None:
             file.unlink(missing_ok=True)
         else:
             file.write_text(text)
+
+
+def replaced(readme: str, new: str) -> str:
+    """Return a README with something new between the markers."""
+    return BLOCK.sub(lambda _: new, readme)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import time
 from contextlib import AsyncExitStack
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from bench.contenders import near, remote, remote_async
 from bench.rows import Contender, Row, find
@@ -33,7 +33,7 @@ class Session:
         self.out = out
         self.subject = subject
         self.calls = 0
-        self.before = dict(subject.counters()) if subject.counters else {}
+        self.before = counters(subject)
 
     def say(self, **words: Any) -> None:
         """Say one line of JSON."""
@@ -46,7 +46,7 @@ class Session:
 
     def goodbye(self) -> None:
         """Say what was counted."""
-        now = self.subject.counters() if self.subject.counters else {}
+        now = counters(self.subject)
         counted = {name: now[name] - self.before[name] for name in now}
         expected = self.calls * self.subject.per_call
         self.say(expected=expected, counted=counted, loads=Runs.count, expected_loads=self.subject.loads)
@@ -62,6 +62,11 @@ def main() -> None:
         live_in_asyncio(out, row, contender, url) if row.kind == "awaits" else live(out, row, contender, url)
     except Exception as error:  # noqa: BLE001 -- whatever a peer raises, its row says so
         print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=out, flush=True)
+
+
+def counters(subject: Subject) -> dict[str, float]:
+    """Return what a subject says of itself now."""
+    return dict(subject.counters()) if subject.counters else {}
 
 
 def claim_output() -> TextIO:
@@ -111,25 +116,30 @@ async def _live_in_asyncio(out: TextIO, row: Row, contender: Contender, url: str
 
 def build(row: Row, contender: Contender, url: str) -> Subject:
     """Return the subject of a contender in a blocking row."""
-    room, _, name = contender.build.partition(":")
-    builder = getattr(import_module(f"bench.contenders.{room}"), name)
+    room, builder = found(contender)
     if row.kind == "memory":
         return near.build_filling(builder)
     if room == "near":
         return near.build(builder, cases()[row.case])
     if row.case == "threads":
-        builder = remote.threaded(builder)
-    return builder(url) if row.url else builder()
+        return remote.threaded(builder)(url)
+    subject: Subject = builder(url) if row.url else builder()
+    return subject
 
 
 async def build_async(row: Row, contender: Contender, url: str, stack: AsyncExitStack) -> Subject:
     """Return the subject of a contender in a row of asyncio."""
-    room, _, name = contender.build.partition(":")
-    builder = getattr(import_module(f"bench.contenders.{room}"), name)
+    room, builder = found(contender)
     if room == "near":
         return near.build_async(builder, cases()[row.case])
     makers = {"one": remote_async.one, "many": remote_async.many, "tasks": remote_async.tasks}
     return await makers[row.case](builder, url, stack)
+
+
+def found(contender: Contender) -> tuple[str, Any]:
+    """Return the room of a contender's builder, and the builder."""
+    room, _, name = contender.build.partition(":")
+    return room, getattr(import_module(f"bench.contenders.{room}"), name)
 
 
 def check(subject: Subject, answer: Any) -> None:
@@ -144,8 +154,9 @@ def copied(answer: Any, again: Any) -> str | None:
         return None
     if answer is again:
         return "shared"
-    inner = [(answer[key], again[key]) for key in answer if isinstance(answer[key], dict | list)]
-    return "shallow" if any(one is other for one, other in inner) else "deep"
+    values = cast("dict[str, object]", answer)
+    inner = [key for key, value in values.items() if isinstance(value, dict | list)]
+    return "shallow" if any(values[key] is again[key] for key in inner) else "deep"
 
 
 def resident() -> int:

@@ -2,7 +2,7 @@
 
 import functools
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -20,7 +20,7 @@ class Peer:
     def __init__(self, size: int = SIZE) -> None:
         self.size = size
 
-    def function(self, function: Function, template: str) -> Function:
+    def function(self, function: Function, template: str) -> Any:
         """Return the function, cached."""
         raise NotImplementedError
 
@@ -42,13 +42,13 @@ class Nearcache(Peer):
         near: dict[str, Any] = {} if size == SIZE else {"near": size}
         self.cache = peer("nearcache").Cache("memory://", namespace="bench", **near)
 
-    def function(self, function: Function, template: str) -> Function:  # noqa: D102 -- as above
+    def function(self, function: Function, template: str) -> Any:
         return self.cache.cached(template, ttl=TTL)(function)
 
-    def method(self, function: Function, template: str) -> Any:  # noqa: D102 -- as above
+    def method(self, function: Function, template: str) -> Any:
         return self.cache.cached(template, ttl=TTL, ignore=("self",))(function)
 
-    def counters(self) -> Mapping[str, float]:  # noqa: D102 -- as above
+    def counters(self) -> Mapping[str, float]:
         return hits(self.cache)
 
 
@@ -63,27 +63,27 @@ class AsyncNearcache(Nearcache):
 class LruCache(Peer):
     """The standard library's cache, which has no TTL."""
 
-    def function(self, function: Function, template: str) -> Function:  # noqa: D102 -- as above
+    def function(self, function: Function, template: str) -> Any:
         return functools.lru_cache(maxsize=self.size)(function)
 
 
 class Cachebox(Peer):
     """cachebox with the cache that has one TTL for all."""
 
-    def function(self, function: Function, template: str) -> Function:  # noqa: D102 -- as above
+    def function(self, function: Function, template: str) -> Any:
         cachebox = peer("cachebox")
         return cachebox.cached(cachebox.TTLCache(self.size, TTL))(function)
 
-    def method(self, function: Function, template: str) -> Any:  # noqa: D102 -- as above
+    def method(self, function: Function, template: str) -> Any:
         cachebox = peer("cachebox")
         cache = cachebox.TTLCache(self.size, TTL)
-        return cachebox.cached(lambda _: cache)(function)
+        return cachebox.cached(_same(cache))(function)
 
 
 class Moka(Peer):
     """moka-py."""
 
-    def function(self, function: Function, template: str) -> Function:  # noqa: D102 -- as above
+    def function(self, function: Function, template: str) -> Any:
         return peer("moka_py").cached(maxsize=self.size, ttl=TTL)(function)
 
 
@@ -92,15 +92,15 @@ class Cachetools(Peer):
 
     lock: Any = None
 
-    def function(self, function: Function, template: str) -> Function:  # noqa: D102 -- as above
+    def function(self, function: Function, template: str) -> Any:
         cachetools = peer("cachetools")
         return cachetools.cached(cachetools.TTLCache(self.size, TTL), lock=self.lock)(function)
 
-    def method(self, function: Function, template: str) -> Any:  # noqa: D102 -- as above
+    def method(self, function: Function, template: str) -> Any:
         cachetools = peer("cachetools")
         cache, lock = cachetools.TTLCache(self.size, TTL), self.lock
-        locked: dict[str, Any] = {"lock": lambda _: lock} if lock else {}
-        return cachetools.cachedmethod(lambda _: cache, **locked)(function)
+        locked = {"lock": _same(lock)} if lock else {}
+        return cachetools.cachedmethod(_same(cache), **locked)(function)
 
 
 class LockedCachetools(Cachetools):
@@ -114,16 +114,25 @@ class LockedCachetools(Cachetools):
 class Theine(Peer):
     """theine with a key function, which it recommends."""
 
-    def function(self, function: Function, template: str) -> Function:  # noqa: D102 -- as above
-        cached = peer("theine").Memoize(self.size, timedelta(seconds=TTL))(function)
+    def function(self, function: Function, template: str) -> Any:
         entity = template.partition(":")[0]
-        cached.key(lambda argument: f"{entity}:{argument}")
-        return cached
 
-    def method(self, function: Function, template: str) -> Any:  # noqa: D102 -- as above
-        cached = peer("theine").Memoize(self.size, timedelta(seconds=TTL))(function)
+        def key(argument: object) -> str:
+            return f"{entity}:{argument}"
+
+        return self._keyed(function, key)
+
+    def method(self, function: Function, template: str) -> Any:
         entity = template.partition(":")[0]
-        cached.key(lambda _, argument: f"{entity}:{argument}")
+
+        def key(owner: object, argument: object) -> str:
+            return f"{entity}:{argument}"
+
+        return self._keyed(function, key)
+
+    def _keyed(self, function: Function, key: Callable[..., str]) -> Any:
+        cached = peer("theine").Memoize(self.size, timedelta(seconds=TTL))(function)
+        cached.key(key)
         return cached
 
 
@@ -132,7 +141,7 @@ class Dogpile(Peer):
 
     backend = "dogpile.cache.memory"
 
-    def function(self, function: Function, template: str) -> Function:  # noqa: D102 -- as above
+    def function(self, function: Function, template: str) -> Any:
         region = peer("dogpile.cache").make_region().configure(self.backend, expiration_time=TTL)
         return region.cache_on_arguments()(function)
 
@@ -146,14 +155,14 @@ class PickledDogpile(Dogpile):
 class AsyncLru(Peer):
     """async_lru with a TTL."""
 
-    def function(self, function: Function, template: str) -> Function:  # noqa: D102 -- as above
+    def function(self, function: Function, template: str) -> Any:
         return peer("async_lru").alru_cache(maxsize=self.size, ttl=TTL)(function)
 
 
 class Cashews(Peer):
     """cashews on `mem://`."""
 
-    def function(self, function: Function, template: str) -> Function:  # noqa: D102 -- as above
+    def function(self, function: Function, template: str) -> Any:
         cache = peer("cashews").Cache()
         cache.setup("mem://", size=self.size)
         return cache(ttl=TTL, key=template)(function)
@@ -162,7 +171,7 @@ class Cashews(Peer):
 class Aiocache(Peer):
     """aiocache in memory; it has no bound."""
 
-    def function(self, function: Function, template: str) -> Function:  # noqa: D102 -- as above
+    def function(self, function: Function, template: str) -> Any:
         return peer("aiocache").cached(ttl=TTL)(function)
 
 
@@ -174,11 +183,16 @@ def hits(cache: Any) -> Mapping[str, float]:
     return {"stats().hits": cache.stats().hits, "cache_hits_total": scraped}
 
 
+def _same(shared: object) -> Callable[[object], object]:
+    """Return a function that gives every instance the same cache or lock, as a function's instances share one."""
+    return lambda owner: shared
+
+
 def build(kind: type[Peer], case: Case) -> Subject:
     """Return a subject that calls a cached function."""
     cached = kind()
     if case.method:
-        owner = type("Owner", (), {"get": cached.method(case.function, case.template)})()
+        owner: Any = type("Owner", (), {"get": cached.method(case.function, case.template)})()
         return Subject(
             method_calls(owner, case.argument),
             lambda: owner.get(case.argument),
