@@ -5,7 +5,7 @@ PY := .venv/bin/python
 PYTEST_ARGS ?=
 ONCE ?=
 ROW ?=
-RUNS ?= 1
+RUNS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-lowest soak lint format release bench docs servers lock clean

@@ -1,8 +1,8 @@
 """`make bench`: nearcache side by side with what people use today.
 
-    make bench                  all groups, in at most 20 minutes
+    make bench                  all groups, three times in a row as a target takes, in at most 20 minutes
     make bench ROW=near         one group (or one row: its results are printed, not kept)
-    make bench ROW=near RUNS=3  three runs in a row, which a target takes
+    make bench ROW=near RUNS=1  once
     make bench ROW=help         the groups and their rows
 
 `python -m bench --quick` makes a few calls of each kind and keeps nothing: it shows that the bench works.
@@ -40,7 +40,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "row", nargs="?", default="", choices=["", "help", *rows.GROUPS, *(row.name for row in rows.ROWS)]
     )
-    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--runs", type=int, default=judge.RUNS)
     parser.add_argument("--quick", action="store_true")
     return parser.parse_args(arguments)
 

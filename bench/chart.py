@@ -10,13 +10,14 @@ from xml.sax.saxutils import escape
 from bench import judge, rows, tables
 
 WIDTH = 880
-LEFT, RIGHT = 430, 70
+LEFT, RIGHT = 420, 90
 TOP, STEP, BAR = 64, 30, 14
+LEGEND = "left of 1 ×: less than the other; the upright mark is the target; throughputs are drawn as times"
 TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
 
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #57606a }
-.title { font-size: 15px; font-weight: 600; fill: #1f2328 }
+.title { font-size: 15px; font-weight: 600; fill: #1f2328 } .small { font-size: 10px }
 .less { fill: #1a7f5a } .more { fill: #c4681c }
 .grid { stroke: #d0d7de } .one { stroke: #57606a } .target { stroke: #1f2328 }
 @media (prefers-color-scheme: dark) {
@@ -65,7 +66,7 @@ def svg(shown: Sequence[Bar]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">',
         f"<title>What nearcache takes, compared with others</title><style>{STYLE}</style>",
         '<text class="title" x="16" y="26">What nearcache takes, as a multiple of the other</text>',
-        '<text x="16" y="46">left of 1 ×: less than the other; the upright mark is the target</text>',
+        f'<text x="16" y="46">{LEGEND}</text>',
         *grid([tick for tick in TICKS if lowest <= tick <= highest], place, height),
     ]
     for index, bar in enumerate(shown):
@@ -96,11 +97,10 @@ def drawn(bar: Bar, y: int, place: Any) -> list[str]:
     start, end, target = place(1), place(bar.value), place(bar.limit)
     left, width = min(start, end), max(1.0, round(abs(end - start), 1))
     kind = "less" if bar.value < 1 else "more"
-    number_x, anchor = (left - 6, "end") if bar.value < 1 else (left + width + 6, "start")
     return [
-        f'<text x="16" y="{y + 8}">{escape(bar.label)}</text>',
-        f'<text x="16" y="{y + 21}" font-size="10" opacity="0.8">compared with {escape(bar.against)}</text>',
+        f'<text x="16" y="{y + 6}">{escape(bar.label.replace("`", ""))}</text>',
+        f'<text class="small" x="16" y="{y + 18}">compared with {escape(bar.against)}</text>',
         f'<rect class="{kind}" x="{left}" y="{y}" width="{width}" height="{BAR}" rx="2"/>',
         f'<line class="target" stroke-width="2" x1="{target}" x2="{target}" y1="{y - 3}" y2="{y + BAR + 3}"/>',
-        f'<text x="{number_x}" y="{y + 11}" text-anchor="{anchor}">{tables.times([bar.value])}</text>',
+        f'<text x="{WIDTH - 16}" y="{y + 11}" text-anchor="end">{tables.times([bar.value])}</text>',
     ]
