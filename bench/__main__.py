@@ -40,9 +40,11 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "row", nargs="?", default="", choices=["", "help", *rows.GROUPS, *(row.name for row in rows.ROWS)]
     )
-    parser.add_argument("--runs", type=int, default=judge.RUNS)
+    parser.add_argument("--runs", type=int, default=0)
     parser.add_argument("--quick", action="store_true")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    options.runs = options.runs or (1 if options.quick else judge.RUNS)
+    return options
 
 
 def overview() -> str:
