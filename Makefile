@@ -4,6 +4,8 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PYTEST_ARGS ?=
 ONCE ?=
+ROW ?=
+RUNS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-lowest soak lint format release bench docs servers lock clean
@@ -56,8 +58,8 @@ test-lowest: .venv/.dev servers ## Run the tests with the lowest allowed version
 release: .venv/.dev ## Build sdist and wheel, and try them in an empty environment
 	$(PY) -m tools.release
 
-bench: .venv/.dev servers ## Measure
-	$(PY) -m bench
+bench: .venv/.dev servers ## Measure, beside what people use today (ROW=help lists the groups)
+	$(PY) -m bench $(ROW) --runs $(RUNS)
 
 docs: .venv/.dev ## Run every example of the README and of docs/
 	$(PY) -m pytest tests/docs

@@ -1,1 +1,1 @@
-"""Benchmarks, side by side with what people use today."""
+"""Benchmarks, side by side with what people use today: `make bench`, `make bench ROW=help`."""

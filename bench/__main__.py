@@ -1,84 +1,94 @@
-"""`make bench`: what a hit costs, beside `functools.lru_cache` near and redis-py with `json` far.
+"""`make bench`: nearcache side by side with what people use today.
 
-Blocks of the contenders take turns, and the smallest block of each counts, because the machine's noise only ever adds.
-Only ratios of one run mean anything. Every contender's answer is checked before it is timed.
+    make bench                  all groups, three times in a row as a target takes, in at most 20 minutes
+    make bench ROW=near         one group (or one row: its results are printed, not kept)
+    make bench ROW=near RUNS=1  once
+    make bench ROW=help         the groups and their rows
+
+`python -m bench --quick` makes a few calls of each kind and keeps nothing: it shows that the bench works.
 """
 
-import functools
-import json
+import argparse
+import sys
 import time
-from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
-import redis
-
-from nearcache import Cache
-from tests.servers import redis_server
-
-ROW = {"id": 7, "name": "Ada Lovelace", "email": "ada@example.com", "tags": ["a", "b"], "score": 0.5}
-
-Work = Callable[[], object]
+from bench import checks, judge, report, results, rows, tables
+from bench.parent import BenchError, measure
 
 
-def main() -> None:
-    """Print one table."""
-    report("near hit, one int argument", near(), rounds=200, calls=5_000)
-    with redis_server("valkey") as server:
-        report("remote hit, a dict of 5 fields, blocking", far(str(server.socket)), rounds=60, calls=300)
+def main(arguments: list[str]) -> int:
+    """Measure, print, keep; return 1 if nearcache failed or cheated."""
+    options = parsed(arguments)
+    if options.row == "help":
+        print(overview())
+        return 0
+    try:
+        shown = checks.run()
+        for group, chosen in selected(options.row).items():
+            run_group(group, chosen, shown, options)
+    except (BenchError, AssertionError) as error:
+        print(f"bench: {error!r}", file=sys.stderr)
+        return 1
+    return 0
 
 
-def near() -> dict[str, tuple[Work, object]]:
-    """Return functions over values in this process, each with the answer it must give."""
-    cache = Cache("memory://", namespace="bench")
-    cache.set("squares:7", 49)
-
-    @cache.cached("decorated:{n}")
-    def decorated(n: int) -> int:
-        return n * n
-
-    @functools.lru_cache
-    def remembered(n: int) -> int:
-        return n * n
-
-    return {
-        "functools.lru_cache (no TTL)": (lambda: remembered(7), 49),
-        "Cache.get": (lambda: cache.get("squares:7"), 49),
-        "@cache.cached": (lambda: decorated(7), 49),
-    }
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    """Return the options."""
+    parser = argparse.ArgumentParser("python -m bench", description="Measure.")
+    parser.add_argument(
+        "row", nargs="?", default="", choices=["", "help", *rows.GROUPS, *(row.name for row in rows.ROWS)]
+    )
+    parser.add_argument("--runs", type=int, default=0)
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args(arguments)
+    options.runs = options.runs or (1 if options.quick else judge.RUNS)
+    return options
 
 
-def far(socket: str) -> dict[str, tuple[Work, object]]:
-    """Return reads of one value over a unix socket, decoded, each with the answer it must give."""
-    client = redis.Redis(unix_socket_path=socket)
-    client.set("bench:json:7", json.dumps(ROW), ex=3600)
-    cache = Cache(f"unix://{socket}?db=0", namespace="bench", near=None)
-    cache.set("rows:7", ROW)
-    return {
-        "redis-py get + json.loads": (lambda: json.loads(client.get("bench:json:7")), ROW),  # type: ignore[arg-type]
-        "Cache.get, near tier off": (lambda: cache.get("rows:7"), ROW),
-    }
+def overview() -> str:
+    """Return the groups and their rows as text."""
+    lines = [*(__doc__ or "").splitlines()[2:6], ""]
+    for group, about in rows.GROUPS.items():
+        lines += [f"{group:16}{about}", *(f"    {row.name:20}{row.title}" for row in rows.of_group(group))]
+    return "\n".join(lines)
 
 
-def report(title: str, contenders: dict[str, tuple[Work, object]], rounds: int, calls: int) -> None:
-    """Time the contenders in turn and print each one's best, with its ratio to the first."""
-    for name, (work, expected) in contenders.items():
-        assert work() == expected, f"{name} is wrong"
-    best = dict.fromkeys(contenders, float("inf"))
-    for _ in range(rounds):
-        for name, (work, _) in contenders.items():
-            best[name] = min(best[name], seconds(work, calls))
-    first = next(iter(best.values()))
-    print(f"\n{title}")
-    for name, taken in best.items():
-        print(f"  {name:32}{taken * 1e6:10.2f} µs{taken / first:8.2f} x")
+def selected(name: str) -> dict[str, tuple[rows.Row, ...]]:
+    """Return the rows to measure, by group."""
+    if name in rows.GROUPS:
+        return {name: rows.of_group(name)}
+    if name:
+        return {rows.find(name).group: (rows.find(name),)}
+    return {group: rows.of_group(group) for group in rows.GROUPS}
 
 
-def seconds(work: Work, calls: int) -> float:
-    """Return the seconds of one call, over a block of them."""
-    started = time.perf_counter()
-    for _ in range(calls):
-        work()
-    return (time.perf_counter() - started) / calls
+def run_group(group: str, chosen: tuple[rows.Row, ...], shown: list[str], options: argparse.Namespace) -> None:
+    """Measure a group; print its rows, and keep them if the group is whole."""
+    started = time.monotonic()
+    runs: list[dict[str, Any]] = [{} for _ in range(options.runs)]
+    for run in runs:
+        for row in chosen:
+            run[row.name] = measure(quick(row) if options.quick else row)
+            print(tables.plain(row, [run[row.name]]), flush=True)
+            insist(row, run[row.name])
+    print(tables.verdicts(chosen, runs), flush=True)
+    if chosen == rows.of_group(group) and not options.quick:
+        results.save(group, runs, shown, (time.monotonic() - started) / 60)
+        report.write()
+
+
+def quick(row: rows.Row) -> rows.Row:
+    """Return the row with a few calls only."""
+    return replace(row, rounds=min(row.rounds, 3), calls=min(row.calls, 20_000))
+
+
+def insist(row: rows.Row, run: judge.Run) -> None:
+    """Raise if nearcache itself could not be measured."""
+    if "error" in run[rows.US]:
+        raise BenchError(f"{row.name}: {run[rows.US]['error']}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

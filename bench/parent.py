@@ -1,0 +1,234 @@
+"""The parent's side: it starts the workers of a row and lets their blocks take turns."""
+
+import json
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from bench import environments, rows
+from bench.contenders import start
+from tests.servers import RedisServer, redis_server
+from tools.source import ROOT
+
+Result = dict[str, Any]
+"""What is kept of one contender in one row: see `bench.results`."""
+
+
+class BenchError(Exception):
+    """nearcache itself failed, or one of the checks against cheating did."""
+
+
+@dataclass
+class Samples:
+    """Seconds for each call (or bytes), one for each block."""
+
+    wall: list[float] = field(default_factory=list[float])
+    cpu: list[float] = field(default_factory=list[float])
+    grown: list[float] = field(default_factory=list[float])
+
+    def add(self, n: int, cpu: float, wall: float, grown: float) -> None:
+        """Add a block of n calls."""
+        self.cpu.append(cpu / n)
+        self.wall.append(wall / n)
+        self.grown.append(grown / n)
+
+    def of(self, measure: rows.Measure) -> list[float]:
+        """Return the samples of a measure."""
+        return {"wall": self.wall, "cpu": self.cpu, "bytes": self.grown}[measure]
+
+
+class Worker:
+    """One contender in a process of its own."""
+
+    def __init__(self, row: rows.Row, contender: rows.Contender, url: str) -> None:
+        self.contender = contender
+        self.samples = Samples()
+        self.commands: Counter[str] = Counter()
+        self.calls = 0
+        python = environments.python_of(contender.environment)
+        command = [str(python), "-m", "bench.worker", row.name, contender.name, *([url] if url else [])]
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, env=surroundings(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._input, self._output = cast(TextIO, self._process.stdin), cast(TextIO, self._process.stdout)
+        self.hello = self._hear()
+
+    def block(self, n: int) -> tuple[float, float, float]:
+        """Have n calls made; return what they took."""
+        self.calls += n
+        cpu, wall, grown = self._ask(n).split()
+        return float(cpu), float(wall), float(grown)
+
+    def goodbye(self) -> dict[str, Any]:
+        """End the worker; return what it counted."""
+        self._input.close()
+        said = self._hear()
+        self._process.wait(timeout=60)
+        return said
+
+    def kill(self) -> None:
+        """End the worker whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        self._input.close()
+        self._output.close()
+
+    def _ask(self, n: int) -> str:
+        self._input.write(f"{n}\n")
+        self._input.flush()
+        line = self._output.readline()
+        if not line or line.startswith("{"):
+            raise BenchError(f"{self.contender.name}: {line.strip() or 'the worker ended'}")
+        return line
+
+    def _hear(self) -> dict[str, Any]:
+        line = self._output.readline()
+        heard: dict[str, Any] = json.loads(line) if line else {"error": "the worker ended without a word"}
+        return heard
+
+
+def surroundings() -> dict[str, str]:
+    """Return the variables of a worker: the same hashes in each process, and nothing that changes a cache."""
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
+    return kept | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
+
+
+def measure(row: rows.Row) -> dict[str, Result]:
+    """Measure one row; return the result of each contender by its name."""
+    if row.kind == "start":
+        return measure_starts(row)
+    if row.kind == "memory":
+        # One after the other: a million values each.
+        return {name: result for one in row.contenders for name, result in _together(row, (one,)).items()}
+    return _together(row, row.contenders)
+
+
+def _together(row: rows.Row, contenders: tuple[rows.Contender, ...]) -> dict[str, Result]:
+    failed: dict[str, Result] = {}
+    with server_of(row) as server, ExitStack() as stack:
+        workers: list[Worker] = []
+        for contender in contenders:
+            try:
+                worker = Worker(row, contender, url_of(row, server))
+            except environments.UnavailableError as error:
+                failed[contender.name] = {"error": str(error)}
+                continue
+            stack.callback(worker.kill)
+            if "error" in worker.hello:
+                failed[contender.name] = {"error": worker.hello["error"]}
+            else:
+                workers.append(worker)
+        take_turns(row, workers, server)
+        done = {worker.contender.name: finish(row, worker) for worker in workers}
+    return {one.name: done.get(one.name) or failed[one.name] for one in contenders}
+
+
+@contextmanager
+def server_of(row: rows.Row) -> Generator[RedisServer | None]:
+    """Run a server for a row that needs one."""
+    if not row.url:
+        yield None
+        return
+    with redis_server("valkey") as server:
+        yield server
+
+
+def url_of(row: rows.Row, server: RedisServer | None) -> str:
+    """Return where the server of a row is."""
+    if server is None:
+        return ""
+    return server.unix_url if row.url == "unix" else server.url
+
+
+def take_turns(row: rows.Row, workers: list[Worker], server: RedisServer | None) -> None:
+    """Warm every worker up, then let blocks take turns; another worker begins each round."""
+    if row.kind != "memory":
+        for worker in workers:
+            counted_block(row, worker, server)
+    for turn in range(row.rounds):
+        first = turn % max(1, len(workers))
+        for worker in workers[first:] + workers[:first]:
+            worker.samples.add(row.calls, *counted_block(row, worker, server))
+
+
+def counted_block(row: rows.Row, worker: Worker, server: RedisServer | None) -> tuple[float, float, float]:
+    """Run one block, and add to the worker what the server says it was asked meanwhile."""
+    if server is None:
+        return worker.block(row.calls)
+    before = commands(server)
+    taken = worker.block(row.calls)
+    worker.commands += commands(server) - before
+    return taken
+
+
+def commands(server: RedisServer) -> Counter[str]:
+    """Return how often the server has run each command."""
+    info = server.info("commandstats")
+    return Counter({name.removeprefix("cmdstat_"): int(info[name].split(",")[0].split("=")[1]) for name in info})
+
+
+def finish(row: rows.Row, worker: Worker) -> Result:
+    """End a worker, and see that it did what it was timed for."""
+    said = worker.goodbye()
+    if problem := dishonest(row, worker, said):
+        if worker.contender.name == rows.US:
+            raise BenchError(f"{row.name}: {problem}")
+        return {"error": problem}
+    result: Result = {"versions": worker.hello["versions"], "copies": worker.hello["copies"]}
+    kept: tuple[rows.Measure, ...] = ("cpu", "wall") if row.url else (row.measure,)
+    return result | {measure: worker.samples.of(measure) for measure in kept}
+
+
+def dishonest(row: rows.Row, worker: Worker, said: dict[str, Any]) -> str | None:
+    """Say what is wrong with a worker's calls, if anything is."""
+    for name, number in said["counted"].items():
+        if number != said["expected"]:
+            return f"{name} grew by {number:g} with {said['expected']} hits"
+    if said["expected_loads"] not in (None, said["loads"]):
+        return f"the function ran {said['loads']} times, not {said['expected_loads']}: nothing was cached"
+    if row.command and worker.commands[row.command] != worker.calls:
+        return f"the server counted {worker.commands[row.command]} × {row.command} with {worker.calls} calls"
+    return None
+
+
+def measure_starts(row: rows.Row) -> dict[str, Result]:
+    """Measure how long programs take to begin, each time in a fresh interpreter; one start warms up."""
+    results: dict[str, Result] = {}
+    for turn in range(row.rounds + 1):
+        for contender in row.contenders:
+            try:
+                python = environments.python_of(contender.environment)
+                cpu, wall = started(python, start.program(contender.build))
+            except (environments.UnavailableError, subprocess.CalledProcessError) as error:
+                results[contender.name] = {"error": str(error)}
+                continue
+            result = results.setdefault(contender.name, {"versions": {}, "copies": None, "cpu": [], "wall": []})
+            if turn == 0:
+                result["versions"] = versions(python, contender.packages)
+            else:
+                result["cpu"].append(cpu)
+                result["wall"].append(wall)
+    return results
+
+
+def started(python: Path, program: str) -> tuple[float, float]:
+    """Run a program that prints its seconds; return them."""
+    done = subprocess.run([python, "-I", "-c", program], env=surroundings(), capture_output=True, text=True, check=True)
+    cpu, wall = map(float, done.stdout.split())
+    return cpu, wall
+
+
+def versions(python: Path, packages: tuple[str, ...]) -> dict[str, str]:
+    """Return the versions of packages in an environment."""
+    program = (
+        "import json, platform, sys; from importlib.metadata import version;"
+        "print(json.dumps({'python': platform.python_version()} | {name: version(name) for name in sys.argv[1:]}))"
+    )
+    command = [str(python), "-I", "-c", program, *packages]
+    found: dict[str, str] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return found
