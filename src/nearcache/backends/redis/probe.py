@@ -7,6 +7,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable
+from typing import Final
 
 
 def of(sock: socket.socket) -> Callable[[], bool]:
@@ -14,6 +15,8 @@ def of(sock: socket.socket) -> Callable[[], bool]:
     readable = _readable(sock)
     return lambda: readable() and _spoken(sock)
 
+
+SOCKETS_ARE_FILES: Final = os.name == "posix"
 
 if sys.platform == "win32":
 
@@ -47,9 +50,8 @@ def writer(sock: socket.socket) -> Callable[[bytes], int] | None:
 
     A socket with a time limit first asks whether it may be written to, which nearly always is one system call too many.
     """
-    if sys.platform == "win32" or isinstance(sock, ssl.SSLSocket):
-        return None
-    return functools.partial(_write, sock.fileno())
+    direct = SOCKETS_ARE_FILES and not isinstance(sock, ssl.SSLSocket)
+    return functools.partial(_write, sock.fileno()) if direct else None
 
 
 def _write(descriptor: int, data: bytes) -> int:
