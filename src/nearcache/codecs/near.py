@@ -21,6 +21,8 @@ _IMMUTABLE: Final = frozenset(
 _ITEMS: Final = frozenset({tuple, frozenset})
 _CONTAINERS: Final = frozenset({list, set, tuple, frozenset})
 FIELDS: Final = 32
+"""A dict of more keys is no record whose field names recur, so that its keys take room of their own."""
+
 _copy_dict: Final[Copier] = dict[Any, Any].copy
 _FLAT: Final[dict[type, Copier]] = {list: list[Any].copy, set: set[Any].copy, dict: _copy_dict}
 

@@ -9,14 +9,14 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
+SOCKETS_ARE_FILES: Final = os.name == "posix"
+
 
 def of(sock: socket.socket) -> Callable[[], bool]:
     """Return a function that says whether the idle socket was closed or sent something unasked; it takes no time."""
     readable = _readable(sock)
     return lambda: readable() and _spoken(sock)
 
-
-SOCKETS_ARE_FILES: Final = os.name == "posix"
 
 if sys.platform == "win32":
 
