@@ -232,7 +232,7 @@ def test_calls_that_timed_out_leave_their_replies_to_nobody(own_server: RedisSer
 
 
 def test_a_timed_out_connection_that_is_kept_is_noticed(own_server: RedisServer, new_cache: NewCache) -> None:
-    def exchange(link: BlockingLink, commands: tuple[Command, ...]) -> Any:
+    def exchange(link: BlockingLink, *commands: Command) -> Any:
         wire = link._pool.take()
         try:
             return link._call(wire, b"".join(map(packed, commands)), commands)
@@ -241,7 +241,7 @@ def test_a_timed_out_connection_that_is_kept_is_noticed(own_server: RedisServer,
 
     cache, luck = named(new_cache, own_server.unix_url, timeout=0.05, pool_max=1), dice()
     with (
-        broken(BlockingLink, "_exchange", exchange),
+        broken(BlockingLink, "execute", exchange),
         broken(Wire, "fit", lambda wire: True),
         noticed(MIXED_UP),
     ):

@@ -1,9 +1,11 @@
 """Reading: from the near tier, then from the engine; whatever is read is judged before it is served or kept near."""
 
 import enum
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from nearcache._core.entry import Entry
 from nearcache._core.events import Failure, Miss
@@ -32,8 +34,7 @@ class Absence(enum.Enum):
     DISABLED = "disabled"
 
 
-@dataclass(slots=True)
-class Found:
+class Found(msgspec.Struct):
     """A fresh value that the engine holds, and the record it came from."""
 
     value: Any
@@ -101,14 +102,15 @@ class Reader:
         values: dict[str, Any] = {}
         if self._core.keeps:
             values = {key: value for key in keys if (value := self.near(key, schema)) is not MISS}
-        far = await self.fetch_many([key for key in keys if key not in values], schema)
+        far = await self.fetch_many([key for key in keys if key not in values] if values else keys, schema)
         absent: dict[str, Absence] = {}
         for key, found in far.items():
-            if isinstance(found, Found):
+            if type(found) is Found:
                 values[key] = found.value
-                self._core.near.tally(entity_of(key)).engine += 1
-            else:
+            elif isinstance(found, Absence):
                 absent[key] = found
+        for entity, hits in Counter(map(entity_of, far.keys() - absent.keys())).items():
+            self._core.near.tally(entity).engine += hits
         return values, absent
 
     async def exists(self, key: str) -> bool:
@@ -175,7 +177,10 @@ class Reader:
             life = None if core.codec.enveloped else (await backend.remaining((key,)))[0]
         except BackendError:
             return Absence.ERROR
-        return self._keep(key, raw, life, schema, asked, stamp)
+        found = self._judge(key, raw, life, schema, backend.time.latest())
+        if core.keeps:
+            self._keep(key, found, schema, asked, stamp)
+        return found
 
     async def fetch_many(self, keys: Sequence[str], schema: Schema | None) -> dict[str, Found | Absence]:
         """Read keys from the engine in one round trip and keep near what is fresh."""
@@ -195,35 +200,40 @@ class Reader:
             lives = [None] * len(keys) if core.codec.enveloped else await backend.remaining(keys)
         except BackendError:
             return results | dict.fromkeys(keys, Absence.ERROR)
-        for key, raw, life, stamp in zip(keys, raws, lives, stamps, strict=True):
-            unpaid = key in owed and key in core.debts
-            results[key] = Absence.ERROR if unpaid else self._keep(key, raw, life, schema, asked, stamp)
+        now, judge = backend.time.latest(), self._judge
+        for key, raw, life in zip(keys, raws, lives, strict=True):
+            results[key] = judge(key, raw, life, schema, now)
+        results |= dict.fromkeys(owed & core.debts.keys(), Absence.ERROR)
+        if core.keeps:
+            for key, stamp in zip(keys, stamps, strict=True):
+                self._keep(key, results[key], schema, asked, stamp)
         return results
 
-    def _keep(
-        self, key: str, raw: bytes | None, life: float | None, schema: Schema | None, asked: float, stamp: int
-    ) -> Found | Absence:
-        """Judge what the engine answered, and keep it near if it is fresh and there is a near tier."""
-        core, found = self._core, self._judge(key, raw, life, schema)
-        if core.keeps and raw is not None and isinstance(found, Found):
+    def _keep(self, key: str, found: Found | Absence, schema: Schema | None, asked: float, stamp: int) -> None:
+        """Keep near what the engine answered, if it is fresh."""
+        if isinstance(found, Found):
+            core, record = self._core, found.record
             deadline = core.near_deadline(asked, found.ttl, self._backend.shared)
-            state, copier = core.form(found.value, found.record, schema)
-            core.near.keep(key, state, copier, deadline, size_of(state, len(raw)), stamp, schema)
-        return found
+            state, copier = core.form(found.value, record, schema)
+            core.near.keep(key, state, copier, deadline, size_of(state, len(record.payload)), stamp, schema)
 
     async def _remaining(self, key: str) -> float | Missing:
         remaining = (await self._commands.run("ttl", self._backend.remaining, [key]))[0]
         return MISS if remaining is None else remaining
 
-    def _judge(self, key: str, raw: bytes | None, life: float | None, schema: Schema | None) -> Found | Absence:
+    def _judge(
+        self, key: str, raw: bytes | None, life: float | None, schema: Schema | None, now: float
+    ) -> Found | Absence:
+        """Return the value of a record if it is fresh `now`, in the engine's time; one without ages lives for `life`."""
+        if raw is None:
+            return Absence.COLD
         codec = self._core.codec
-        record = self._opened(key, raw)
-        if not isinstance(record, Record):
-            return record
-        age, ttl = self._ages(record) if life is None else (0.0, life)
-        if ttl <= 0:
-            return Absence.EXPIRED
         try:
+            record = codec.open(raw)
+            age = 0.0 if life is not None or now < record.born else now - record.born
+            ttl = record.soft - age if life is None else life
+            if ttl <= 0:
+                return Absence.EXPIRED
             return Found(codec.decode(record, schema), record, age, ttl)
         except SchemaMismatch:
             return Absence.SCHEMA
@@ -244,10 +254,8 @@ class Reader:
 
     def _ages(self, record: Record) -> tuple[float, float]:
         """Return the record's age and the seconds it stays fresh."""
-        if record.header is None:
-            return 0.0, 0.0
-        age = max(0.0, self._backend.time.latest() - record.header.born)
-        return age, record.header.soft - age
+        age = max(0.0, self._backend.time.latest() - record.born)
+        return age, record.soft - age
 
     def _missed(self, key: str, absence: Absence, default: Any) -> Any:
         self._core.emit(Miss(entity_of(key), absence.value, 1))

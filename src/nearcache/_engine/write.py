@@ -6,8 +6,9 @@ land on a newer value. The key becomes a debt instead, see `commands.py`.
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
@@ -19,17 +20,15 @@ from nearcache._engine.read import Reader
 from nearcache._io.port import Io
 from nearcache.backends.base import Backend, Item, require
 from nearcache.codecs.codec import COUNTER, Encoded, Record
-from nearcache.codecs.envelope import Header, pack, pack_ages
+from nearcache.codecs.envelope import NO_SCHEMA, pack, pack_ages
 from nearcache.codecs.near import size_of
 from nearcache.codecs.schema import Schema
 from nearcache.errors import BackendError, CodecError
 
-NO_SCHEMA = bytes(8)
 INT64 = range(-(1 << 63), 1 << 63)
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True):
     """An encoded value that waits for its birth."""
 
     key: str
@@ -104,10 +103,10 @@ class Writer:
         fill_id, ages = b"", b""
         if self._core.codec.enveloped:
             record = await self._reader.record(key)
-            if not isinstance(record, Record) or record.header is None:
+            if not isinstance(record, Record):
                 return False
-            lives = max(0.0, self._backend.time.earliest() - record.header.born) + seconds
-            fill_id, ages = record.header.fill_id, pack_ages(lives, lives)
+            lives = max(0.0, self._backend.time.earliest() - record.born) + seconds
+            fill_id, ages = record.fill_id, pack_ages(lives, lives)
         touched = await self._commands.run("touch", self._backend.touch, key, seconds, fill_id, ages)
         self._core.near.changed(key)
         return touched
@@ -200,8 +199,11 @@ class Writer:
         core = self._core
         item = self.seal(draft, await self._born())
         asked = core.clock()
-        with self._ambiguous(item.key):
+        try:
             await self._commands.run("set", self._backend.set, item)
+        except BaseException as error:
+            self._failed(error, item.key)
+            raise
         if core.keeps:
             state, copier = core.form(draft.value, draft.encoded, draft.schema)
             deadline = core.near_deadline(asked, item.ttl, self._backend.shared)
@@ -211,22 +213,19 @@ class Writer:
     @contextmanager
     def _writing(self, *keys: str) -> Generator[None]:
         """Keep loads of these keys from storing, and turn the keys into debts if nobody knows what the engine did."""
-        with self._core.flights.changing(*keys), self._ambiguous(*keys):
-            yield
+        with self._core.flights.changing(*keys):
+            try:
+                yield
+            except BaseException as error:
+                self._failed(error, *keys)
+                raise
 
-    @contextmanager
-    def _ambiguous(self, *keys: str) -> Generator[None]:
+    def _failed(self, error: BaseException, *keys: str) -> None:
         """Turn the keys of a write that failed into debts, unless it is certain that it never reached the engine."""
-        try:
-            yield
-        except CodecError:
-            raise
-        except BaseException as error:
-            if not isinstance(error, BackendError) or error.ambiguous:
-                self._core.owe(*keys)
-            else:
-                self._changed(*keys)  # of several, some may have been stored
-            raise
+        if isinstance(error, BackendError) and not error.ambiguous:
+            self._changed(*keys)  # of several, some may have been stored
+        elif not isinstance(error, CodecError):
+            self._core.owe(*keys)
 
     def _stores(self) -> bool:
         return self._core.mode() in (Mode.NORMAL, Mode.BYPASS)
@@ -242,7 +241,7 @@ class Writer:
 
     def _counter_header(self, ttl: float, born: float) -> bytes:
         return pack(
-            Header(
+            Record(
                 flags=0,
                 fill_id=new_fill_id(),
                 epoch=0,

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeVar
 
+import msgspec
+
 from nearcache._core.clock import EngineTime
 from nearcache.errors import UnsupportedError
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(msgspec.Struct, frozen=True, gc=False):
     """One record to store: its bytes live `ttl` seconds."""
 
     key: str

@@ -124,8 +124,8 @@ class MemoryBackend(Backend):
 
     def _integer(self, key: str, raw: bytes) -> int:
         if self._enveloped:
-            header, payload = unpack(raw)
-            raw = bytes(payload) if header.codec == COUNTER and not header.flags else b""
+            record = unpack(raw)
+            raw = record.payload if record.codec == COUNTER and not record.flags else b""
         try:
             return int(raw)
         except ValueError:

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 
 from nearcache.codecs import compression, ids, signing, text
-from nearcache.codecs.envelope import COMPRESSED, NO_SCHEMA, Header, pack, unpack
+from nearcache.codecs.envelope import COMPRESSED, NO_SCHEMA, Record, pack, unpack
 from nearcache.codecs.ids import COUNTER
 from nearcache.codecs.mismatch import SchemaMismatch
 from nearcache.codecs.names import name_of
@@ -23,23 +23,13 @@ Payload = bytes | memoryview
 _DIALECTS: Final[dict[CodecName, Dialect]] = {"msgpack": "envelope", "json": "json", "pickle": "pickle"}
 
 
-class Encoded(msgspec.Struct, frozen=True):
+class Encoded(msgspec.Struct, frozen=True, gc=False):
     """A value as bytes: which codec wrote them, fingerprint of the declared type, envelope flags, payload."""
 
     codec: int
     schema: bytes
     flags: int
     payload: bytes
-
-
-class Record(msgspec.Struct, frozen=True):
-    """A stored record, split; `header` is None where there is no envelope (JSON)."""
-
-    header: Header | None
-    codec: int
-    schema: bytes
-    flags: int
-    payload: Payload
 
 
 class Codec:
@@ -168,17 +158,20 @@ class Codec:
         if not self.enveloped:
             return encoded.payload
         codec, schema, flags = encoded.codec, encoded.schema, encoded.flags
-        header = Header(flags, fill_id, epoch, born, soft, hard, cost, codec, schema, tuple(tags))
-        return pack(header) + encoded.payload
+        payload = encoded.payload
+        return pack(Record(flags, fill_id, epoch, born, soft, hard, cost, codec, schema, tuple(tags), payload))
 
     def open(self, raw: bytes) -> Record:
-        """Split a stored record; raises `CodecError` if it is not the library's, or has a newer layout."""
+        """Split a stored record; raises `CodecError` if it is not the library's, or has a newer layout.
+
+        Without an envelope nothing is known but the payload: ages are 0.
+        """
         if not self.enveloped:
-            return Record(None, ids.JSON, NO_SCHEMA, 0, raw)
-        header, payload = unpack(raw)
-        if header.codec not in ids.IN_ENVELOPES:
-            raise CodecError(f"codec {header.codec} is unknown to this release")
-        return Record(header, header.codec, header.schema, header.flags, payload)
+            return Record(0, b"", 0, 0.0, 0.0, 0.0, 0.0, ids.JSON, NO_SCHEMA, (), raw)
+        record = unpack(raw)
+        if record.codec not in ids.IN_ENVELOPES:
+            raise CodecError(f"codec {record.codec} is unknown to this release")
+        return record
 
     def decode(self, record: Record | Encoded, schema: Schema | None = None) -> Any:
         """Return the value, of the type the schema asks for if one is given.
@@ -187,7 +180,10 @@ class Codec:
         here; `CodecError` if it is corrupt or not to be trusted; nothing else, whatever the bytes.
         """
         try:
-            value = self._reader(record, schema)(_payload(record))
+            if record.codec == ids.VALUE and not record.flags:
+                value = self._values.decode(record.payload)
+            else:
+                value = self._reader(record, schema)(_payload(record))
             return value if schema is None or _is_exactly(record, schema) else schema.check(value)
         except CodecError:
             raise

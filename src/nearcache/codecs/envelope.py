@@ -49,8 +49,8 @@ _tags_in = msgspec.msgpack.Decoder(tuple[str, ...])
 
 
 # A Struct, for one is made with every remote hit: a frozen dataclass takes ten times as long.
-class Header(msgspec.Struct, frozen=True):
-    """What is known about a stored value besides the value: all times in seconds, `born` on the engine's clock."""
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """A stored value and what is known about it: all times in seconds, `born` on the engine's clock."""
 
     flags: int
     fill_id: bytes
@@ -62,38 +62,37 @@ class Header(msgspec.Struct, frozen=True):
     codec: int
     schema: bytes
     tags: tuple[str, ...] = ()
+    payload: bytes = b""
 
 
-def pack(header: Header) -> bytes:
-    """Return the header's bytes, to be followed by the payload; raises `CodecError` for what does not fit."""
+def pack(record: Record) -> bytes:
+    """Return the record's bytes; raises `CodecError` for what does not fit."""
     try:
-        tags = _tags_out.encode(header.tags) if header.tags else b""
+        if not record.tags:
+            return _fixed(record, 0) + record.payload
+        tags = _tags_out.encode(record.tags)
         if len(tags) > _MAX_TAGS:
             raise ValueError(f"the tags take {len(tags)} bytes, at most {_MAX_TAGS} fit; use fewer or shorter tags")
-        return _fixed(header, len(tags)) + tags
+        return _fixed(record, len(tags)) + tags + record.payload
     except (struct.error, OverflowError, ValueError) as error:
         raise CodecError(f"the header does not fit its layout: {error}") from error
 
 
-def _fixed(header: Header, tags: int) -> bytes:
-    _check_ids(header)
-    born, soft = int(header.born * 1000), toward_zero(header.soft)
-    hard = soft if header.hard == header.soft else toward_zero(header.hard)
-    cost = toward_zero(header.cost) if header.cost else 0.0
+def _fixed(record: Record, tags: int) -> bytes:
+    if len(record.fill_id) != 8 or len(record.schema) != 8:
+        # struct would pad or cut them silently
+        raise ValueError("fill id and schema fingerprint take 8 bytes each")
+    born, soft = int(record.born * 1000), toward_zero(record.soft)
+    hard = soft if record.hard == record.soft else toward_zero(record.hard)
+    cost = toward_zero(record.cost) if record.cost else 0.0
     return _LAYOUT.pack(
-        VERSION, header.flags, header.fill_id, header.epoch, born >> 32, born & 0xFFFFFFFF,
-        soft, hard, cost, header.codec, header.schema, tags,
+        VERSION, record.flags, record.fill_id, record.epoch, born >> 32, born & 0xFFFFFFFF,
+        soft, hard, cost, record.codec, record.schema, tags,
     )  # fmt: skip
 
 
-def _check_ids(header: Header) -> None:
-    # struct would pad or cut them silently
-    if len(header.fill_id) != 8 or len(header.schema) != 8:
-        raise ValueError("fill id and schema fingerprint take 8 bytes each")
-
-
-def unpack(raw: bytes) -> tuple[Header, memoryview]:
-    """Return the header and the payload; raises `CodecError` for bytes that are not in this layout."""
+def unpack(raw: bytes) -> Record:
+    """Split a stored record; raises `CodecError` for bytes that are not in this layout."""
     try:
         version, flags, fill_id, epoch, high, low, soft, hard, cost, codec, schema, size = _LAYOUT.unpack_from(raw)
     except struct.error:
@@ -102,9 +101,11 @@ def unpack(raw: bytes) -> tuple[Header, memoryview]:
     sound = version == VERSION and 0 <= soft < math.inf and 0 <= hard < math.inf and 0 <= cost < math.inf
     if not sound or flags & ~KNOWN_FLAGS:
         _refuse(version, flags)
-    tags, payload = _split(memoryview(raw), size) if size else ((), memoryview(raw)[SIZE:])
     born = (high << 32 | low) / 1000
-    return Header(flags, fill_id, epoch, born, soft, hard, cost, codec, schema, tags), payload
+    if not size:
+        return Record(flags, fill_id, epoch, born, soft, hard, cost, codec, schema, (), raw[SIZE:])
+    tags = _tags(raw, size)
+    return Record(flags, fill_id, epoch, born, soft, hard, cost, codec, schema, tags, raw[SIZE + size :])
 
 
 def _refuse(version: int, flags: int) -> NoReturn:
@@ -115,11 +116,11 @@ def _refuse(version: int, flags: int) -> NoReturn:
     raise CodecError("the ages in the header are not finite")
 
 
-def _split(raw: memoryview, size: int) -> tuple[tuple[str, ...], memoryview]:
+def _tags(raw: bytes, size: int) -> tuple[str, ...]:
     if len(raw) < SIZE + size:
         raise CodecError("the header ends within the tags")
     try:
-        return _tags_in.decode(raw[SIZE : SIZE + size]), raw[SIZE + size :]
+        return _tags_in.decode(raw[SIZE : SIZE + size])
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         raise CodecError("the tags in the header are not a list of texts") from None
 

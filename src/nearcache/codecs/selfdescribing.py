@@ -60,7 +60,9 @@ def is_native(value: object) -> bool:
 
 
 def _are_native(values: Any) -> bool:
-    return ATOMS.issuperset(map(type, values)) or all(map(is_native, values))
+    if ATOMS.issuperset(map(type, values)):
+        return True
+    return all(type(value) in ATOMS or is_native(value) for value in values)
 
 
 class SelfDescribing:

@@ -10,16 +10,18 @@ Safe to use from any thread; no method blocks. Locks are re-entrant because a fi
 inside may use the cache again.
 """
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping, Set
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from threading import RLock
-from typing import Any
-from weakref import WeakValueDictionary
+from typing import Any, Final, TypeVar
+from weakref import ref
 
 from nearcache._core.outcome import Outcome
 
+T = TypeVar("T")
 Waker = Callable[[], None]
+NO_KEYS: Final[Set[str]] = frozenset()
 
 
 class Flight:
@@ -148,9 +150,9 @@ class Flights:
         """Tell whether the flight's result may be stored; if so, `crossed` and `settle` must follow."""
         key = flight.key
         with self._lock:
-            free = not flight.detached and key not in self._changes and key not in self._storing
+            free = not flight.detached and not _alive(self._changes, key) and not _alive(self._storing, key)
             if free:
-                self._storing[key] = flight
+                self._storing[key] = ref(flight)
             return free
 
     def crossed(self, flight: Flight) -> bool:
@@ -163,14 +165,14 @@ class Flights:
     def settle(self, flight: Flight) -> None:
         """Note that whatever the flight stored is of no account any more."""
         with self._lock:
-            if self._storing.get(flight.key) is flight:
+            if _alive(self._storing, flight.key) is flight:
                 del self._storing[flight.key]
 
-    def doubtful(self, keys: Iterable[str]) -> set[str]:
+    def doubtful(self, keys: Iterable[str]) -> Set[str]:
         """Return those of the keys whose record in the engine may be older than a write of this process."""
         if not self._storing:
-            return set()
-        return {key for key in keys if (flight := self._storing.get(key)) is not None and flight.detached}
+            return NO_KEYS
+        return {key for key in keys if (flight := _alive(self._storing, key)) is not None and flight.detached}
 
     def led_here(self, key: str) -> bool:
         """Whether the calling code runs inside a load of this very key."""
@@ -180,9 +182,10 @@ class Flights:
         """Forget all flights: their leaders stayed in the parent process."""
         self._lock = RLock()
         self._by_key: dict[str, Flight] = {}
-        # Weak: what an interrupt dropped between two lines must not bind its key for ever.
-        self._changes: WeakValueDictionary[str, Change] = WeakValueDictionary()
-        self._storing: WeakValueDictionary[str, Flight] = WeakValueDictionary()
+        # Weak: what an interrupt dropped between two lines must not bind its key for ever. Plain references, for a
+        # WeakValueDictionary takes as long as all the rest of a write together.
+        self._changes: dict[str, ref[Change]] = {}
+        self._storing: dict[str, ref[Flight]] = {}
 
     def _replace(self, mine: Flight) -> Flight:
         old = self._by_key.get(mine.key)
@@ -192,15 +195,17 @@ class Flights:
         return mine
 
     def _detach(self, key: str) -> None:
-        for flight in (self._by_key.pop(key, None), self._storing.get(key)):
-            if flight is not None:
-                flight.detached = True
+        if self._by_key or self._storing:
+            for flight in (self._by_key.pop(key, None), _alive(self._storing, key)):
+                if flight is not None:
+                    flight.detached = True
 
     def _change(self, key: str) -> Change:
         self._detach(key)
-        change = self._changes.get(key)
+        change = _alive(self._changes, key)
         if change is None:
-            change = self._changes[key] = Change()
+            change = Change()
+            self._changes[key] = ref(change)
         change.writers += 1
         return change
 
@@ -209,6 +214,12 @@ class Flights:
         change.writers -= 1
         if change.writers == 0:
             self._changes.pop(key, None)
+
+
+def _alive(references: Mapping[str, ref[T]], key: str) -> T | None:
+    """Return what is referred to under a key, if it still lives."""
+    reference = references.get(key)
+    return None if reference is None else reference()
 
 
 class Changing:

@@ -142,7 +142,10 @@ class Store:
 
     def tally(self, entity: str) -> Tally:
         """Return what counts the near hits of an entity; the same for all beyond the 99th."""
-        if entity not in self._tallies and len(self._tallies) >= MAX_ENTITIES - 1:
+        tally = self._tallies.get(entity)
+        if tally is not None:
+            return tally
+        if len(self._tallies) >= MAX_ENTITIES - 1:
             entity = OTHER_ENTITIES
         return self._tallies.setdefault(entity, Tally())
 

@@ -9,7 +9,7 @@ from nearcache._io.blocking import drive
 from nearcache._io.port import Flavour
 from nearcache.backends.base import Backend, Item, Scan
 from nearcache.codecs.codec import COUNTER
-from nearcache.codecs.envelope import NO_SCHEMA, SIZE, Header, fill_id_of, pack, pack_ages, unpack
+from nearcache.codecs.envelope import NO_SCHEMA, SIZE, Record, fill_id_of, pack, pack_ages, unpack
 from nearcache.errors import CodecError
 
 HOUR: Final = 3600.0
@@ -63,7 +63,7 @@ class BackendConformance:
         """Return the bytes of a record."""
         if not self.enveloped:
             return payload
-        return pack(Header(0, fill_id, 0, 1.0, ttl, ttl, 0.0, codec, NO_SCHEMA)) + payload
+        return pack(Record(0, fill_id, 0, 1.0, ttl, ttl, 0.0, codec, NO_SCHEMA, payload=payload))
 
     def item(self, n: int, payload: bytes = b"1", ttl: float = HOUR) -> Item:
         """Return something to store."""
@@ -130,8 +130,8 @@ class BackendConformance:
         assert await backend.touch("t:0", 60.0, fill_id, ages)
         assert _near(await backend.remaining(["t:0"]), 60.0)
         if self.enveloped:
-            header, payload = unpack(await backend.get("t:0") or b"")
-            assert (header.soft, header.hard, bytes(payload)) == (60.0, 70.0, b"1")
+            record = unpack(await backend.get("t:0") or b"")
+            assert (record.soft, record.hard, record.payload) == (60.0, 70.0, b"1")
             assert not await backend.touch("t:0", 90.0, b"another!", ages)
             assert _near(await backend.remaining(["t:0"]), 60.0)
 

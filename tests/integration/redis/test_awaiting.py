@@ -6,11 +6,13 @@ import random
 import signal
 import threading
 import time
+from typing import Any
 
 import pytest
 
 from nearcache.backends.base import Item
 from nearcache.backends.redis.stream import Stream
+from nearcache.backends.redis.wire import Link
 from nearcache.errors import BackendTimeoutError, BackendUnavailableError
 from tests.integration.redis.helpers import (
     KEYS,
@@ -219,12 +221,19 @@ async def test_something_that_is_no_engine_is_an_error_that_says_so():
         await backend.close()
 
 
+async def replies_of(link: Link, command: tuple[str, ...]) -> list[Any]:
+    """Send one command."""
+    replies = link.execute(command)
+    assert not isinstance(replies, list)
+    return await replies
+
+
 async def test_an_unasked_word_ends_the_connection_and_is_nobodys_reply():
     with fake_server(lambda command: bulk(command[-1]) + bulk(b"unasked")) as server:
         backend = made(server.url, "async", "t")
         link = backend._link
         for key in ("a", "b", "c"):
-            assert await link.execute(("GET", key)) == [key.encode()]
+            assert await replies_of(link, ("GET", key)) == [key.encode()]
             await soon(lambda: not streams_of(backend), "the connection is given up")
         assert server.accepted == 3
         await backend.close()
@@ -298,12 +307,12 @@ async def test_an_address_that_is_asked_for_is_asked_in_a_thread_and_before_each
 
     way = link(BackendSpec("embedded://", "t"), "async", address)
     assert asked == []
-    await way.execute(("PING",))
-    await way.execute(("PING",))
+    await replies_of(way, ("PING",))
+    await replies_of(way, ("PING",))
     assert len(asked) == 1
     assert asked[0] != threading.get_ident()
     await way.close()
-    await way.execute(("PING",))
+    await replies_of(way, ("PING",))
     assert len(asked) == 2
     await way.close()
 

@@ -270,7 +270,7 @@ def test_an_unasked_word_on_an_idle_connection_is_never_taken_for_a_reply(later:
     with fake_server(lambda command: bulk(command[-1]), send_more) as server:
         link = link_of(made(server.url, "sync", "t"))
         for key in ("a", "b", "c"):
-            assert drive(link.execute(("GET", key))) == [key.encode()]
+            assert link.execute(("GET", key)) == [key.encode()]
             eventually(lambda: not link._pool._idle[-1].fit(), "the word arrives")
         assert server.accepted == 3
         drive(link.close())

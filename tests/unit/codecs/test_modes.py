@@ -143,7 +143,7 @@ def test_json_has_no_header():
     codec = Codec("json")
     stored = codec.seal(codec.encode("a"), fill_id=b"", epoch=0, born=0, soft=1, hard=1, cost=0)
     assert stored == b'"a"'
-    assert codec.open(stored) == Record(None, ids.JSON, NO_SCHEMA, 0, b'"a"')
+    assert codec.open(stored) == Record(0, b"", 0, 0.0, 0.0, 0.0, 0.0, ids.JSON, NO_SCHEMA, payload=b'"a"')
     assert not codec.enveloped
     assert Codec().enveloped
 

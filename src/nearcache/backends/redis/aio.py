@@ -4,14 +4,13 @@ import asyncio
 import contextlib
 import threading
 import weakref
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from typing import Any, Final
 
 from nearcache._core.fork import on_fork
 from nearcache.backends.redis.connect import Command, Endpoint, Route
 from nearcache.backends.redis.errors import unreachable
 from nearcache.backends.redis.stream import Stream
-from nearcache.backends.redis.wire import LostConnection, repeatable
 from nearcache.backends.registry import BackendSpec
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
@@ -44,15 +43,13 @@ class _Home:
         while len(self.streams) < count:
             await self._another()
 
-    async def call(self, commands: tuple[Command, ...]) -> list[Any]:
-        """Send commands on the connection of this turn of the loop and return the replies."""
-        started = self.loop.time()
+    def call(self, commands: tuple[Command, ...]) -> Awaitable[list[Any]]:
+        """Send commands on the connection of this turn of the loop and return what to await for the replies."""
         current = self._current
         stream = current if current is not None and current.filling else self._best()
         if stream is None:
-            stream = await self._another()
-        replies = stream.submit(commands, max(started, stream.begun) + self._spec.timeout)
-        return await (replies if repeatable(commands) else _landed(replies))
+            return self._first_call(commands)
+        return stream.submit(commands, self.loop.time() + self._spec.timeout)
 
     def watch_the_loop(self) -> None:
         """Have `end` called when the loop is shut down."""
@@ -74,6 +71,11 @@ class _Home:
         """In a forked child: let go of what belongs to the parent."""
         for stream in self._streams:
             stream.abandon()
+
+    async def _first_call(self, commands: tuple[Command, ...]) -> list[Any]:
+        started = self.loop.time()
+        stream = await self._another()
+        return await stream.submit(commands, max(started, stream.begun) + self._spec.timeout)
 
     def _best(self) -> Stream | None:
         streams = self.streams
@@ -143,14 +145,9 @@ class AwaitingLink:
         """Open connections for this loop until it has the minimum."""
         await self._home().fill(self._spec.pool_min)
 
-    async def execute(self, *commands: Command) -> list[Any]:
-        """Send commands together and return their replies in order; error answers are among them, as exceptions."""
-        try:
-            return await self._home().call(commands)
-        except LostConnection:
-            if not repeatable(commands):
-                raise
-        return await self._home().call(commands)
+    def execute(self, *commands: Command) -> Awaitable[list[Any]]:
+        """Send commands together; await their replies in order, among which error answers are exceptions."""
+        return self._home().call(commands)
 
     async def close(self) -> None:
         """Close the connections of all loops; a later call opens new ones."""
@@ -229,19 +226,6 @@ async def _connected(endpoint: Endpoint, seconds: float) -> Stream:
     )
     endpoint.tune(transport.get_extra_info("socket"))
     return stream
-
-
-async def _landed(replies: asyncio.Future[list[Any]]) -> list[Any]:
-    """Wait for the replies to a write also when cancelled, for at most its time budget: the write is on its way, and
-    what is done about it on another connection must not overtake it.
-    """
-    try:
-        return await asyncio.shield(replies)
-    except asyncio.CancelledError:
-        while not replies.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([replies])
-        raise
 
 
 def _load(stream: Stream) -> int:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, ClassVar, Final, NoReturn
 
 from nearcache._core.clock import EngineTime
@@ -10,7 +10,7 @@ from nearcache.backends.base import Admin, Backend, Counters, Facts, Item, Scan
 from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.errors import code_of, refused
 from nearcache.backends.redis.lua import script
-from nearcache.backends.redis.wire import Link
+from nearcache.backends.redis.wire import Link, LostConnection, repeatable
 from nearcache.backends.registry import BackendSpec
 from nearcache.errors import BackendUnavailableError, CodecError
 
@@ -52,7 +52,7 @@ class RedisBackend(Backend):
 
     async def get(self, key: str) -> bytes | None:
         """Ask for one record."""
-        (reply,) = await self.run(key, ("GET", self.named(key)))
+        (reply,) = await self.run(key, ("GET", self._prefix + key))
         if reply is None or type(reply) is bytes:
             return reply
         return None if code_of(reply) == "WRONGTYPE" else _unexpected(_good(reply, key), key)
@@ -61,7 +61,8 @@ class RedisBackend(Backend):
         """Ask for records with one command."""
         if not keys:
             return []
-        (reply,) = await self.run(keys[0], ("MGET", *map(self.named, keys)))
+        prefix = self._prefix
+        (reply,) = await self.run(keys[0], ("MGET", *[prefix + key for key in keys]))
         records: list[bytes | None] = _good(reply, keys[0])
         if type(reply) is not list or len(records) != len(keys) or not _RECORDS.issuperset(map(type, records)):
             _unexpected(reply, keys[0])
@@ -76,7 +77,9 @@ class RedisBackend(Backend):
 
     async def set(self, item: Item) -> None:
         """Store one record."""
-        await self.set_many((item,))
+        key = item.key
+        (reply,) = await self.run(key, ("SET", self._prefix + key, item.raw, "PX", _ms(item.ttl)))
+        _good(reply, key)
 
     async def set_many(self, items: Sequence[Item]) -> None:
         """Store records on one trip; not atomic."""
@@ -118,18 +121,13 @@ class RedisBackend(Backend):
         """Return the engine's name of a key."""
         return self._prefix + key
 
-    async def run(self, key: str, *commands: Command) -> list[Any]:
-        """Send commands about `key` together and return the replies; errors of the engine are among them.
+    def run(self, _key: str, *commands: Command) -> Coroutine[Any, Any, list[Any]]:
+        """Send commands about a key together and return the replies; errors of the engine are among them.
 
         When the engine's time is due it is asked for on the same trip.
         """
-        if not self.time.due() or (self._asking and self.time.known):
-            return await self._link.execute(*commands)
-        self._asking = True
-        try:
-            return await self._run_with_time(commands)
-        finally:
-            self._asking = False
+        asks = self.time.due() and not (self._asking and self.time.known)
+        return self._run_with_time(commands) if asks else self._execute(commands)
 
     async def evaluate(self, name: str, key: str, *arguments: str | bytes) -> Any:
         """Run the script `name` on a key and return its reply, which may be an exception of the engine."""
@@ -139,9 +137,22 @@ class RedisBackend(Backend):
             (reply,) = await self.run(key, ("EVAL", code.text, *rest))
         return reply
 
-    async def _run_with_time(self, commands: Sequence[Command]) -> list[Any]:
-        sent = self._clock()
-        *replies, time = await self._link.execute(*commands, ("TIME",))
+    async def _execute(self, commands: tuple[Command, ...]) -> list[Any]:
+        try:
+            replies = self._link.execute(*commands)
+            return replies if isinstance(replies, list) else await replies
+        except LostConnection:
+            if not repeatable(commands):
+                raise
+        again = self._link.execute(*commands)
+        return again if isinstance(again, list) else await again
+
+    async def _run_with_time(self, commands: tuple[Command, ...]) -> list[Any]:
+        self._asking, sent = True, self._clock()
+        try:
+            *replies, time = await self._execute((*commands, ("TIME",)))
+        finally:
+            self._asking = False
         received = self._clock()
         answer = _good(time, "TIME")
         try:

@@ -15,7 +15,7 @@ import hiredis
 from nearcache._core.fork import on_fork
 from nearcache.backends.redis import probe
 from nearcache.backends.redis.connect import Command, Endpoint, Route, dial, time_left
-from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, LostConnection, pack, reader, repeatable, subject
+from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, LostConnection, pack, reader, subject
 from nearcache.backends.registry import BackendSpec
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
@@ -31,14 +31,14 @@ class Wire:
     and its place in the pool becomes free.
     """
 
-    __slots__ = ("__weakref__", "_answered", "_reader", "_sock", "_stale", "_write", "generation", "used")
+    __slots__ = ("__weakref__", "_answered", "_descriptor", "_readable", "_reader", "_sock", "generation", "used")
 
     def __init__(self, generation: int) -> None:
         self.generation: int = generation
         self.used: bool = False
         self._sock: socket.socket | None = None
-        self._stale: Callable[[], bool] = lambda: False
-        self._write: Callable[[bytes], int] | None = None
+        self._readable: Callable[[], object] = bool
+        self._descriptor: int | None = None
         self._reader = reader()
         self._answered = False
 
@@ -53,20 +53,28 @@ class Wire:
     def connect(self, endpoint: Endpoint, deadline: float) -> None:
         """Open the connection and exchange the first commands."""
         self._sock = dial(endpoint, deadline)
-        self._stale = probe.of(self._sock)
-        self._write = probe.writer(self._sock)
+        self._readable = probe.readable(self._sock)
+        self._descriptor = probe.descriptor(self._sock)
         greeting = endpoint.greeting()
         endpoint.check_greeting(self.call(pack(greeting), len(greeting), deadline))
 
     def fit(self) -> bool:
         """Return whether nothing is left or has come since the last reply, not even the end; one cheap system call."""
-        return not self._reader.has_data() and not self._stale()
+        if self._reader.has_data():
+            return False
+        return not self._readable() or not probe.spoken(self._open_socket())
 
     def call(self, request: bytes, expected: int, deadline: float) -> list[Any]:
         """Send the request and return its replies; after an exception the wire is of no use."""
         self._answered = False
         self._send(request, deadline)
-        return [self._reply(deadline) for _ in range(expected)]
+        replies: list[Any] = []
+        while len(replies) < expected:
+            self._receive(deadline)
+            while len(replies) < expected and (reply := self._reader.gets()) is not INCOMPLETE:
+                if not isinstance(reply, hiredis.PushNotification):
+                    replies.append(reply)
+        return replies
 
     def lost_before_answer(self) -> bool:
         """Return whether the last call ran on a connection from an earlier one and no byte came back."""
@@ -86,19 +94,15 @@ class Wire:
 
     def _send(self, request: bytes, deadline: float) -> None:
         sock = self._open_socket()
-        if self._write is not None:
-            request = request[self._write(request) :]
+        if self._descriptor is not None:
+            try:
+                written = os.write(self._descriptor, request)
+            except BlockingIOError:
+                written = 0
+            request = request[written:]
         if request:
             _allow(sock, deadline)
             sock.sendall(request)
-
-    def _reply(self, deadline: float) -> Any:
-        while True:
-            reply = self._reader.gets()
-            if reply is INCOMPLETE:
-                self._receive(deadline)
-            elif not isinstance(reply, hiredis.PushNotification):
-                return reply
 
     def _receive(self, deadline: float) -> None:
         sock = self._open_socket()
@@ -164,7 +168,10 @@ class Pool:
         Raises `BackendTimeoutError` when none became free in time.
         """
         while True:
-            wire = self._claim()
+            try:
+                wire = self._idle.pop()
+            except IndexError:
+                wire = self._claim()
             if wire.fit():
                 return wire
             self.drop(wire)
@@ -302,28 +309,21 @@ class BlockingLink:
                 raise
             self._pool.give_back(wire)
 
-    async def execute(self, *commands: Command) -> list[Any]:
-        """Send commands together and return their replies in order; error answers are among them, as exceptions."""
-        try:
-            return self._exchange(commands)
-        except LostConnection:
-            if not repeatable(commands):
-                raise
-        self._pool.close()
-        return self._exchange(commands)
-
     async def close(self) -> None:
         """Close all connections; a later call opens new ones."""
         self._pool.close()
 
-    def _exchange(self, commands: tuple[Command, ...]) -> list[Any]:
+    def execute(self, *commands: Command) -> list[Any]:
+        """Send commands together and return their replies in order; error answers are among them, as exceptions."""
         request = pack(commands)
         wire = self._pool.take()
         try:
             replies = self._call(wire, request, commands)
-        except BaseException:
+        except BaseException as error:
             # Replies may be outstanding: nobody else may ever read from this connection.
             self._pool.drop(wire)
+            if isinstance(error, LostConnection):
+                self._pool.close()  # the other idle ones are as old
             raise
         self._pool.give_back(wire)
         return replies

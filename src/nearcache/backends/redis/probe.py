@@ -12,27 +12,23 @@ from typing import Final
 SOCKETS_ARE_FILES: Final = os.name == "posix"
 
 
-def of(sock: socket.socket) -> Callable[[], bool]:
-    """Return a function that says whether the idle socket was closed or sent something unasked; it takes no time."""
-    readable = _readable(sock)
-    return lambda: readable() and _spoken(sock)
-
-
 if sys.platform == "win32":
 
-    def _readable(sock: socket.socket) -> Callable[[], bool]:
-        return lambda: bool(select.select([sock], [], [], 0)[0])
+    def readable(sock: socket.socket) -> Callable[[], object]:
+        """Return a function that says whether something has come or the other side has closed; it does not wait."""
+        return lambda: select.select([sock], [], [], 0)[0]
 
 else:
 
-    def _readable(sock: socket.socket) -> Callable[[], bool]:
+    def readable(sock: socket.socket) -> Callable[[], object]:
+        """Return a function that says whether something has come or the other side has closed; it does not wait."""
         poll = select.poll()
         poll.register(sock, select.POLLIN)
-        return lambda: bool(poll.poll(0))
+        return functools.partial(poll.poll, 0)
 
 
-def _spoken(sock: socket.socket) -> bool:
-    """Read without blocking: TLS may have something to say that is no data; anything else is unexpected."""
+def spoken(sock: socket.socket) -> bool:
+    """Tell whether what makes an idle socket readable is its end or unasked data, not something that TLS needs."""
     limit = sock.gettimeout()
     sock.settimeout(0)
     try:
@@ -45,17 +41,9 @@ def _spoken(sock: socket.socket) -> bool:
     return True
 
 
-def writer(sock: socket.socket) -> Callable[[bytes], int] | None:
-    """Return a function that writes what there is room for and returns how much that was; None if there is none.
+def descriptor(sock: socket.socket) -> int | None:
+    """Return what `os.write` can write to at once; None if there is nothing such.
 
     A socket with a time limit first asks whether it may be written to, which nearly always is one system call too many.
     """
-    direct = SOCKETS_ARE_FILES and not isinstance(sock, ssl.SSLSocket)
-    return functools.partial(_write, sock.fileno()) if direct else None
-
-
-def _write(descriptor: int, data: bytes) -> int:
-    try:
-        return os.write(descriptor, data)
-    except BlockingIOError:
-        return 0
+    return sock.fileno() if SOCKETS_ARE_FILES and not isinstance(sock, ssl.SSLSocket) else None

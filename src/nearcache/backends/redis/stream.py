@@ -1,6 +1,7 @@
 """One shared connection of an event loop: many calls travel on it together, and replies find their callers by order."""
 
 import asyncio
+import math
 import os
 from collections import deque
 from collections.abc import Callable
@@ -9,8 +10,20 @@ from typing import Any, cast
 import hiredis
 
 from nearcache.backends.redis.connect import Command, Endpoint
-from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, LostConnection, pack, reader, subject
+from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, LostConnection, pack, reader, repeatable, subject
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
+
+
+class Landing(asyncio.Future[list[Any]]):
+    """The replies to a write, which a cancelled caller waits for too, for at most their time budget.
+
+    The write is on its way, and what is done about it on another connection must not overtake it. A task whose future
+    cannot be cancelled is cancelled when the future is done.
+    """
+
+    def cancel(self, msg: object = None) -> bool:
+        """Refuse."""
+        return False
 
 
 class _Call:
@@ -45,6 +58,7 @@ class Stream(asyncio.Protocol):
         self._calls: deque[_Call] = deque()
         self._outgoing: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._sweep_at = math.inf
         self._heard = False
         self._moved = False
         self.used: bool = False
@@ -68,16 +82,20 @@ class Stream(asyncio.Protocol):
 
     def submit(self, commands: tuple[Command, ...], deadline: float) -> asyncio.Future[list[Any]]:
         """Put commands in line and return the future of their replies; `deadline` is on the loop's clock."""
-        request = pack(commands)
-        call = _Call(commands, deadline, self._loop.create_future())
+        request, loop = pack(commands), self._loop
+        future = loop.create_future() if repeatable(commands) else Landing(loop=loop)
+        call = _Call(commands, deadline, future)
         if self.ended:
             call.fail(LostConnection(f"{subject(commands)}: the connection is closed").undone())
-            return call.future
+            return future
         self._heard = self._heard and bool(self._calls)
         self._calls.append(call)
-        self._write_soon(request)
-        self._watch(deadline)
-        return call.future
+        if not self._outgoing:
+            loop.call_soon(self._flush)
+        self._outgoing.append(request)
+        if deadline < self._sweep_at:
+            self._watch(deadline)
+        return future
 
     def end(self) -> None:
         """Close the connection; calls under way fail."""
@@ -103,28 +121,21 @@ class Stream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hand replies to their callers; asyncio calls this."""
         self._heard = self._moved = True
-        self._reader.feed(data)
+        calls, gets = self._calls, self._reader.gets
         try:
-            while (reply := self._reader.gets()) is not INCOMPLETE:
-                self._deliver(reply)
+            self._reader.feed(data)
+            while (reply := gets()) is not INCOMPLETE:
+                if isinstance(reply, hiredis.PushNotification):
+                    continue
+                call = calls[0]
+                call.replies.append(reply)
+                if len(call.replies) == len(call.commands):
+                    self.used = True
+                    calls.popleft()
+                    if not call.future.done():
+                        call.future.set_result(call.replies)
         except (*NONSENSE, IndexError):
             self._fail(lambda call: BackendUnavailableError(f"{subject(call.commands)}: the engine talks nonsense"))
-
-    def _deliver(self, reply: Any) -> None:
-        if isinstance(reply, hiredis.PushNotification):
-            return
-        call = self._calls[0]
-        call.replies.append(reply)
-        if len(call.replies) == len(call.commands):
-            self._calls.popleft()
-            self.used = True
-            if not call.future.done():
-                call.future.set_result(call.replies)
-
-    def _write_soon(self, request: bytes) -> None:
-        if not self._outgoing:
-            self._loop.call_soon(self._flush)
-        self._outgoing.append(request)
 
     def _flush(self) -> None:
         if self._transport is not None and not self.ended:
@@ -132,15 +143,13 @@ class Stream(asyncio.Protocol):
         self._outgoing.clear()
 
     def _watch(self, deadline: float) -> None:
-        if self._timer is None:
-            self._timer = self._loop.call_at(deadline, self._sweep)
-        elif deadline < self._timer.when():
+        if self._timer is not None:
             self._timer.cancel()
-            self._timer = self._loop.call_at(deadline, self._sweep)
+        self._timer, self._sweep_at = self._loop.call_at(deadline, self._sweep), deadline
 
     def _sweep(self) -> None:
         """Look for an overdue call; while replies keep arriving after a pause of the whole loop they are read first."""
-        self._timer = None
+        self._timer, self._sweep_at = None, math.inf
         if not self._calls:
             return
         earliest = min(call.deadline for call in self._calls)

@@ -1,6 +1,6 @@
 """What both kinds of connection share: commands to bytes, bytes to replies, and which commands may be repeated."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, cast
 
 import hiredis
@@ -31,8 +31,11 @@ class Link(Protocol):
         """Connect ahead of the first use."""
         ...
 
-    async def execute(self, *commands: Command) -> list[Any]:
-        """Send commands together and return their replies in order; raise `BackendError` if that did not work."""
+    def execute(self, *commands: Command) -> list[Any] | Awaitable[list[Any]]:
+        """Send commands together and return their replies in order, or what to await for them.
+
+        Either raises `BackendError` if that did not work.
+        """
         ...
 
     async def close(self) -> None:
@@ -41,7 +44,7 @@ class Link(Protocol):
 
 
 class LostConnection(BackendUnavailableError):
-    """A kept connection turned out dead before any reply byte came: a repeatable command may go again."""
+    """A kept connection turned out dead before any reply byte came: repeatable commands may go again, once."""
 
 
 def reader() -> hiredis.Reader:
