@@ -224,7 +224,7 @@ class Reader:
     def _judge(
         self, key: str, raw: bytes | None, life: float | None, schema: Schema | None, now: float
     ) -> Found | Absence:
-        """Return the value of a record if it is fresh `now`, in the engine's time; one without ages lives for `life`."""
+        """Return the value of a record if it is fresh `now` (engine's time); one without ages lives for `life`."""
         if raw is None:
             return Absence.COLD
         codec = self._core.codec

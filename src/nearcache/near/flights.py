@@ -10,7 +10,8 @@ Safe to use from any thread; no method blocks. Locks are re-entrant because a fi
 inside may use the cache again.
 """
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Set
+from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from threading import RLock
@@ -21,7 +22,7 @@ from nearcache._core.outcome import Outcome
 
 T = TypeVar("T")
 Waker = Callable[[], None]
-NO_KEYS: Final[Set[str]] = frozenset()
+NO_KEYS: Final[AbstractSet[str]] = frozenset()
 
 
 class Flight:
@@ -168,7 +169,7 @@ class Flights:
             if _alive(self._storing, flight.key) is flight:
                 del self._storing[flight.key]
 
-    def doubtful(self, keys: Iterable[str]) -> Set[str]:
+    def doubtful(self, keys: Iterable[str]) -> AbstractSet[str]:
         """Return those of the keys whose record in the engine may be older than a write of this process."""
         if not self._storing:
             return NO_KEYS
