@@ -124,7 +124,7 @@ class _Face:
     def _attach(self, parts: Parts) -> None:
         self._parts: Parts = parts
         self._engine: Engine = parts.engine(self._flavour)
-        self._lookup: Callable[[str], Any] = parts.core.near.lookup
+        self._lookup: Callable[[str], Any] = self._engine.near_lookup(None)
 
     def _twin(self, kind: type[T]) -> T:
         """Return the face of the other flavour over the same parts."""

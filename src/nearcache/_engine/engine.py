@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from nearcache._core.missing import MISS, Missing
 from nearcache._core.outcome import Outcome
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
@@ -63,5 +64,11 @@ class Engine:
 
     def near_lookup(self, schema: Schema | None) -> Callable[[str], Any]:
         """Return what finds near values of one declared type (None: of any)."""
+        if not self.core.keeps:
+            return _nothing
         lookup = self.core.near.lookup
         return lookup if schema is None else functools.partial(self.core.near.lookup_as, schema)
+
+
+def _nothing(_key: str) -> Missing:
+    return MISS

@@ -169,7 +169,8 @@ class Reader:
         core, backend = self._core, self._backend
         if core.flights.doubtful((key,)):
             return Absence.COLD
-        stamp, asked, owed = core.near.stamp(key), core.clock(), key in core.debts
+        stamp, asked = (core.near.stamp(key), core.clock()) if core.keeps else (0, 0.0)
+        owed = key in core.debts
         try:
             raw = await self._commands.run("get", backend.get, key)
             if owed and key in core.debts:
@@ -192,7 +193,7 @@ class Reader:
             keys = [key for key in keys if key not in results]
         if not keys:
             return results
-        stamps = [core.near.stamp(key) for key in keys]
+        stamps = [core.near.stamp(key) for key in keys] if core.keeps else []
         owed = core.debts.keys() & keys
         asked = core.clock()
         try:

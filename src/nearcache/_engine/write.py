@@ -197,7 +197,8 @@ class Writer:
     async def store(self, draft: Draft, stamp: int) -> None:
         """Store a draft and keep it near, unless another write of the key overlapped since `stamp` was taken."""
         core = self._core
-        item = self.seal(draft, await self._born())
+        time = self._backend.time
+        item = self.seal(draft, time.earliest() if time.known else await self._born())
         asked = core.clock()
         try:
             await self._commands.run("set", self._backend.set, item)

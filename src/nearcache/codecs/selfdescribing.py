@@ -53,16 +53,28 @@ def is_native(value: object) -> bool:
     """Whether msgpack keeps every type in the value by itself, ints above 64 bits aside."""
     kind = type(value)
     if kind is list:
-        return _are_native(value)
+        # Long lists are of one type more often than not.
+        return ATOMS.issuperset(map(type, value)) or _are_native(value)  # type: ignore[call-overload]
     if kind is dict:
-        return ATOMS.issuperset(map(type, value)) and _are_native(value.values())  # type: ignore[call-overload, attr-defined]
+        return _are_atoms(value) and _are_native(value.values())  # type: ignore[attr-defined]
     return kind in ATOMS
 
 
+# Loops, not `all`: this is the larger part of what a small value costs to encode.
+
+
+def _are_atoms(values: Any) -> bool:
+    for value in values:  # noqa: SIM110
+        if type(value) not in ATOMS:
+            return False
+    return True
+
+
 def _are_native(values: Any) -> bool:
-    if ATOMS.issuperset(map(type, values)):
-        return True
-    return all(type(value) in ATOMS or is_native(value) for value in values)
+    for value in values:  # noqa: SIM110
+        if type(value) not in ATOMS and not is_native(value):
+            return False
+    return True
 
 
 class SelfDescribing:

@@ -15,24 +15,21 @@ import time
 import weakref
 from collections import Counter as Sums
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.metrics_core import HistogramMetricFamily
 
 from nearcache._core.fork import on_fork
 from nearcache.errors import ConfigError
 from nearcache.observe.labels import EntityLabels
+from nearcache.observe.latency import BOUNDS, Latency
 from nearcache.observe.meter import Meter
 
 SHARED: Final = "_nearcache_families"
 GAUGE_SECONDS: Final = 1.0
-BUCKETS: Final = (
-    *(0.00005, 0.0001, 0.00025, 0.0005),
-    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
-    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
-)
-"""Seconds. A call over a unix socket takes some 50 microseconds, a slow load some seconds."""
+LATENCY: Final = ("cache_latency_seconds", "Duration of calls to the engine, and of loads.")
 
 
 class Families:
@@ -48,13 +45,8 @@ class Families:
         self.evictions: Counter = _counter("cache_evictions", "Live entries that left for want of room.", tier)
         self.size: Gauge = _gauge("cache_size_bytes", "Bytes held.", tier)
         self.limit: Gauge = _gauge("cache_limit_bytes", "Bytes that may be held.", tier)
-        self.latency: Histogram = Histogram(
-            "cache_latency_seconds",
-            "Duration of calls to the engine, and of loads.",
-            ["namespace", "operation"],
-            buckets=BUCKETS,
-            registry=None,
-        )
+        self._histogram = Histogram(*LATENCY, ["namespace", "operation"], buckets=BOUNDS, registry=None)
+        self._latencies: dict[tuple[str, str], Latency] = {}
         self._labels: dict[str, EntityLabels] = {}
         self._meters: weakref.WeakSet[Meter] = weakref.WeakSet()
         self.orphans: deque[Meter] = deque()
@@ -73,7 +65,12 @@ class Families:
         """Yield every metric with the latest numbers."""
         self.flush()
         for family in self._all():
-            yield from family.collect()
+            if family is not self._histogram:
+                yield from family.collect()
+        latency = HistogramMetricFamily(*LATENCY, labels=["namespace", "operation"])
+        for labels, seconds in self._latencies.copy().items():
+            latency.add_metric(labels, seconds.buckets(), seconds.sum)
+        yield latency
 
     # For the caches
 
@@ -81,6 +78,15 @@ class Families:
         """Return the labels of a namespace's entities, which all its caches share."""
         labels = self._labels.get(namespace)
         return labels if labels is not None else self._labels.setdefault(namespace, EntityLabels())
+
+    def took(self, namespace: str, operation: str) -> Callable[[float], object]:
+        """Return what counts how many seconds an operation took.
+
+        Multiprocess mode has only the client's own histograms.
+        """
+        if self.multiprocess:
+            return self._histogram.labels(namespace, operation).observe
+        return self._latencies.setdefault((namespace, operation), Latency()).add
 
     def attach(self, meter: Meter) -> None:
         """Tell of this near tier as long as the meter lives."""
@@ -140,7 +146,7 @@ class Families:
                 self.limit.labels(namespace, "near").set(limits[namespace])
 
     def _all(self) -> "tuple[Counter | Gauge | Histogram, ...]":
-        return self.hits, self.misses, self.errors, self.evictions, self.size, self.limit, self.latency
+        return self.hits, self.misses, self.errors, self.evictions, self.size, self.limit, self._histogram
 
 
 def families_in(registry: CollectorRegistry) -> Families:

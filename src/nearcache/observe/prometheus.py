@@ -26,7 +26,9 @@ from nearcache.observe.labels import EntityLabels
 from nearcache.observe.meter import Meter
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry, Counter, Histogram
+    from collections.abc import Callable
+
+    from prometheus_client import CollectorRegistry, Counter
 
     from nearcache.observe.families import Families
 
@@ -44,7 +46,7 @@ class Prometheus:
         self._families: Families | None = None
         self._labels = EntityLabels()
         self._counters: dict[tuple[str, str, str], Counter] = {}
-        self._latencies: dict[str, Histogram] = {}
+        self._took: dict[str, Callable[[float], object]] = {}
 
     def start(self) -> Families:
         """Register the metrics, or join those of the process; may be called again.
@@ -69,7 +71,8 @@ class Prometheus:
         """Tell Prometheus of an event."""
         families = self._families or self.start()
         if type(event) is Command:  # these two come with every read, and `match` takes its time
-            self._took(families, event.operation, event.seconds)
+            took = self._took.get(event.operation) or self._new_operation(families, event.operation)
+            took(event.seconds)
             families.called(self._meter)
             return
         if type(event) is Hit:
@@ -79,7 +82,7 @@ class Prometheus:
             case Miss(entity, reason, count):
                 self._count(families.misses, "misses", entity, reason, count)
             case Load(entity, seconds, error):
-                self._took(families, "load", seconds)
+                (self._took.get("load") or self._new_operation(families, "load"))(seconds)
                 if error is not None:
                     self._count(families.errors, "errors", entity, "load", 1)
             case Failure(kind, entity):
@@ -95,11 +98,9 @@ class Prometheus:
         """Tell Prometheus the near hits of this moment, where no scrape will ask for them."""
         self.start().called(self._meter)
 
-    def _took(self, families: Families, operation: str, seconds: float) -> None:
-        child = self._latencies.get(operation)
-        if child is None:
-            child = self._latencies[operation] = families.latency.labels(self._namespace, operation)
-        child.observe(seconds)
+    def _new_operation(self, families: Families, operation: str) -> Callable[[float], object]:
+        took = self._took[operation] = families.took(self._namespace, operation)
+        return took
 
     def _count(self, family: Counter, name: str, entity: str, kind: str, count: int) -> None:
         label = self._labels.label(entity)

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 
 from nearcache._core.events import Command, EngineBack, EngineSize, Evicted, Failure, Hit, Load, Miss
 from nearcache.errors import ConfigError
 from nearcache.near.store import Limit, Store
 from nearcache.observe import families, prometheus
+from nearcache.observe.latency import BOUNDS
 from nearcache.observe.prometheus import Prometheus
 from tests.unit.near.helpers import frequent_switches
 from tests.unit.observe.helpers import FakeNear
@@ -254,3 +255,19 @@ def together(work: Callable[[int], None], count: int) -> None:
         for thread in threads:
             thread.join(30)
             assert not thread.is_alive()
+
+
+def test_latencies_are_counted_as_the_clients_own_histogram_counts_them(listener, registry):
+    """Every bound, what lies between, and what lies beyond."""
+    theirs = CollectorRegistry()
+    histogram = Histogram("cache_latency_seconds", "", ["namespace", "operation"], buckets=BOUNDS, registry=theirs)
+    for bound in BOUNDS:
+        for seconds in (bound * 0.9, bound, bound * 1.1):
+            listener.on(Command("get", seconds, False))
+            histogram.labels("app", "get").observe(seconds)
+    assert samples(registry) == samples(theirs)
+
+
+def samples(registry: CollectorRegistry) -> list[tuple[str, dict[str, str], float]]:
+    (family,) = (family for family in registry.collect() if family.name == "cache_latency_seconds")
+    return [(each.name, each.labels, each.value) for each in family.samples if not each.name.endswith("_created")]

@@ -61,6 +61,8 @@ def pack(commands: Sequence[Command]) -> bytes:
 
 def repeatable(commands: Sequence[Command]) -> bool:
     """Return whether sending all of these twice does what sending them once does."""
+    if len(commands) == 1:
+        return commands[0][0] in REPEATABLE
     return all(command[0] in REPEATABLE for command in commands)
 
 
