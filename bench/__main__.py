@@ -1,8 +1,9 @@
 """`make bench`: nearcache side by side with what people use today.
 
-    make bench                  all groups, three times in a row as a target takes, in at most 20 minutes
+    make bench                  all groups but traces, three times in a row as a target takes, in at most 20 minutes
     make bench ROW=near         one group (or one row: its results are printed, not kept)
     make bench ROW=near RUNS=1  once
+    make bench ROW=traces       hit ratios on request traces, about 3 minutes; once, because they come out the same
     make bench ROW=help         the groups and their rows
 
 `python -m bench --quick` makes a few calls of each kind and keeps nothing: it shows that the bench works.
@@ -16,6 +17,7 @@ from typing import Any
 
 from bench import checks, judge, report, results, rows, tables
 from bench.parent import BenchError, measure
+from bench.traces import run as traces
 
 
 def main(arguments: list[str]) -> int:
@@ -25,6 +27,8 @@ def main(arguments: list[str]) -> int:
         print(overview())
         return 0
     try:
+        if options.row == results.TRACES:
+            return play(options)
         shown = checks.run()
         for group, chosen in selected(options.row).items():
             run_group(group, chosen, shown, options)
@@ -37,9 +41,8 @@ def main(arguments: list[str]) -> int:
 def parsed(arguments: list[str]) -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser("python -m bench", description="Measure.")
-    parser.add_argument(
-        "row", nargs="?", default="", choices=["", "help", *rows.GROUPS, *(row.name for row in rows.ROWS)]
-    )
+    names = ["help", results.TRACES, *rows.GROUPS, *(row.name for row in rows.ROWS)]
+    parser.add_argument("row", nargs="?", default="", choices=["", *names])
     parser.add_argument("--runs", type=int, default=0)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args(arguments)
@@ -49,7 +52,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
 
 def overview() -> str:
     """Return the groups and their rows as text."""
-    lines = [*(__doc__ or "").splitlines()[2:6], ""]
+    lines = [*(__doc__ or "").splitlines()[2:7], ""]
     for group, about in rows.GROUPS.items():
         lines += [f"{group:16}{about}", *(f"    {row.name:20}{row.title}" for row in rows.of_group(group))]
     return "\n".join(lines)
@@ -77,6 +80,14 @@ def run_group(group: str, chosen: tuple[rows.Row, ...], shown: list[str], option
     if chosen == rows.of_group(group) and not options.quick:
         results.save(group, runs, shown, (time.monotonic() - started) / 60)
         report.write()
+
+
+def play(options: argparse.Namespace) -> int:
+    """Play the traces and write what is made of their hit ratios; return 0."""
+    traces.run(quick=options.quick)
+    if not options.quick:
+        report.write()
+    return 0
 
 
 def quick(row: rows.Row) -> rows.Row:

@@ -28,6 +28,7 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
         "moka-py",
         "theine",
     ),
+    "policies": ("libcachesim",),
     "redis": ("redis", "hiredis", "uvloop", "dogpile.cache", "django", "django-redis"),
     "cashews": ("cashews[redis]", "hiredis", "uvloop"),
     "aiocache": ("aiocache[redis]", "hiredis", "uvloop"),

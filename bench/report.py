@@ -1,7 +1,7 @@
 """What is generated from `bench/results`: the README's table, docs/benchmarks.md and docs/benchmarks.svg.
 
-`python -m bench.report` writes them anew; `make lint` fails when they differ. Without results there is no table and no
-page.
+And from the hit ratios of traces docs/eviction.md, with a picture for each trace. `python -m bench.report` writes all
+of them anew; `make lint` fails when they differ. Without results there is no table and no page.
 """
 
 import re
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import chart, results, rows, tables
+from bench.traces import page as eviction
 from tools.source import ROOT
 
 README = Path("README.md")
@@ -43,18 +44,31 @@ This page, the picture and the table in the README are generated from `bench/res
 """
 
 
-def outputs(found: Results) -> dict[Path, str | None]:
+def outputs(found: Results, traces: Mapping[str, Any] | None = None) -> dict[Path, str | None]:
     """Return what the generated files must be; None for a file that must not be there. The README's is its block."""
+    drawn = eviction.outputs(traces)
+    readme = block(found, traces) if found or traces else ""
     if not found:
-        return {README: "", PAGE: None, PICTURE: None}
-    return {README: block(found), PAGE: page(found), PICTURE: chart.svg(chart.bars(found))}
+        return {README: readme, PAGE: None, PICTURE: None} | drawn
+    return {README: readme, PAGE: page(found), PICTURE: chart.svg(chart.bars(found))} | drawn
 
 
-def block(found: Results) -> str:
+def block(found: Results, traces: Mapping[str, Any] | None = None) -> str:
     """Return what stands in the README between the markers."""
+    return "\n\n".join([*(speed(found) if found else []), *(hit_ratios(traces) if traces else []), ""])
+
+
+def speed(found: Results) -> list[str]:
+    """Return the README's part about time."""
     picture = f"![What nearcache takes, compared with others]({PICTURE})"
     more = f"Every contender, its version and how all this is measured: [benchmarks]({PAGE}). Yours: `make bench`."
-    return "\n".join(["## How fast", "", tables.target_table(found, main=True), "", more, "", picture, "", ""])
+    return ["## How fast", tables.target_table(found, main=True), more, picture]
+
+
+def hit_ratios(traces: Mapping[str, Any]) -> list[str]:
+    """Return the README's part about eviction."""
+    more = f"A picture for each recorded trace, beside other caches and policies: [eviction]({eviction.PAGE})."
+    return ["## How much stays", eviction.target_table(traces["traces"]), more]
 
 
 def page(found: Results) -> str:
@@ -98,10 +112,16 @@ def amounts(row: rows.Row) -> str:
     return f"{row.rounds} blocks of {row.calls:,} calls each."
 
 
+def wanted(root: Path) -> dict[Path, str | None]:
+    """Return what the generated files of a checkout must be."""
+    folder = root / results.FOLDER.relative_to(ROOT)
+    return outputs(results.load(folder), results.load_traces(folder))
+
+
 def check(root: Path = ROOT) -> list[str]:
     """Return which generated files differ from what the results say, one line each."""
     found: list[str] = []
-    for path, text in outputs(results.load(root / results.FOLDER.relative_to(ROOT))).items():
+    for path, text in wanted(root).items():
         if current(root / path, path) != text:
             found.append(f"{path}:1: differs from what bench/results says; run `python -m bench.report`")
     return found
@@ -118,13 +138,14 @@ def current(file: Path, path: Path) -> str | None:
 
 def write(root: Path = ROOT) -> None:
     """Write the generated files."""
-    for path, text in outputs(results.load(root / results.FOLDER.relative_to(ROOT))).items():
+    for path, text in wanted(root).items():
         file = root / path
         if path == README:
             file.write_text(replaced(file.read_text(), text or ""))
         elif text is None:
             file.unlink(missing_ok=True)
         else:
+            file.parent.mkdir(exist_ok=True)
             file.write_text(text)
 
 

@@ -3,12 +3,13 @@
     {"group": "near", "commit": …, "date": …, "cpu": …, "python": …, "checks": […], "minutes": …,
      "runs": [{"near-int": {"nearcache": {"versions": {…}, "copies": null, "wall": "412.5 398.1 …"}, …}, …}, …]}
 
-Samples are nanoseconds for each call (or bytes for each value) with four digits, in one text, so that a block is a word
-and not a line.
+`traces.json` holds hit ratios instead: see `bench.traces`. Samples are nanoseconds for each call (or bytes for each
+value) with four digits, in one text, so that a block is a word and not a line.
 """
 
 import json
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -20,6 +21,10 @@ from tools.source import ROOT
 FOLDER = ROOT / "bench" / "results"
 MEASURES = {"wall": 1e9, "cpu": 1e9, "bytes": 1.0}
 """What is kept of each call, and how many of its unit are one in Python."""
+TRACES = "traces"
+"""The group that counts hits instead of timing calls."""
+NUMBERS = re.compile(r"\[[-\d.,\s]*\]")
+"""A list of numbers, which is written in one line."""
 
 
 def save(group: str, runs: list[dict[str, Any]], checks: list[str], minutes: float) -> Path:
@@ -31,10 +36,25 @@ def save(group: str, runs: list[dict[str, Any]], checks: list[str], minutes: flo
     return path
 
 
+def save_traces(document: Mapping[str, Any], minutes: float) -> None:
+    """Write the hit ratios of traces: as the other groups say where and when, but with neither runs nor samples."""
+    FOLDER.mkdir(exist_ok=True)
+    whole = {"group": TRACES, **place(), "minutes": round(minutes, 1), **document}
+    text = json.dumps(whole, indent=1, ensure_ascii=False)
+    (FOLDER / f"{TRACES}.json").write_text(NUMBERS.sub(lambda found: " ".join(found[0].split()), text) + "\n")
+
+
+def load_traces(folder: Path = FOLDER) -> dict[str, Any] | None:
+    """Return the hit ratios of traces, if there are any."""
+    path = folder / f"{TRACES}.json"
+    found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    return found
+
+
 def load(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
-    """Return the results of all groups that have some, samples as numbers."""
+    """Return the results of all groups of rows that have some, samples as numbers."""
     found: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(set(folder.glob("*.json")) - {folder / f"{TRACES}.json"}):
         document = json.loads(path.read_text())
         document["runs"] = [_unpacked_run(run) for run in document["runs"]]
         found[document["group"]] = document

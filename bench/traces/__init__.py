@@ -1,0 +1,1 @@
+"""Request traces of others, played through nearcache, its peers and the policies of the literature."""
