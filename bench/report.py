@@ -68,7 +68,7 @@ def speed(found: Results) -> list[str]:
 def hit_ratios(traces: Mapping[str, Any]) -> list[str]:
     """Return the README's part about eviction."""
     more = f"A picture for each recorded trace, beside other caches and policies: [eviction]({eviction.PAGE})."
-    return ["## How much stays", eviction.target_table(traces["traces"]), more]
+    return ["## What a full cache keeps", eviction.target_table(traces["traces"]), more]
 
 
 def page(found: Results) -> str:

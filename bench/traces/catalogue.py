@@ -6,7 +6,7 @@ from typing import Literal
 from bench.rows import OURS, US, Contender
 
 Unit = Literal["entries", "bytes"]
-OPTIMUM = "Belady (the optimum)"
+OPTIMUM = "Belady (optimum)"
 GDSF = "GDSF"
 
 

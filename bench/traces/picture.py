@@ -12,8 +12,8 @@ from bench.traces import verdicts
 from bench.traces.catalogue import OPTIMUM, PUBLIC, Trace
 
 WIDTH, HEIGHT = 880, 560
-LEFT, RIGHT, TOP, BOTTOM = 58, 660, 66, 506
-LEGEND = 684
+LEFT, RIGHT, TOP, BOTTOM = 58, 646, 66, 506
+LEGEND = 668
 STEPS = (1, 2, 5, 10, 20)
 """Points between two lines of the grid."""
 LINES = 9
@@ -189,6 +189,6 @@ def legend(hits: Mapping[str, Sequence[float]]) -> list[str]:
         sample = stroke(look, f"M{LEGEND} {y} L{LEGEND + 34} {y}") + shown
         kind = ' class="us"' if name == US else ""
         lines.append(f'<g class="c{look.colour}">{sample}</g>')
-        lines.append(f'<text{kind} x="{LEGEND + 42}" y="{y + 4}">{escape(name.partition(" (")[0])}</text>')
+        lines.append(f'<text{kind} x="{LEGEND + 42}" y="{y + 4}">{escape(name)}</text>')
         lines.append(f'<text{kind} x="{WIDTH - 16}" y="{y + 4}" text-anchor="end">{fmean(hits[name]):.1f}</text>')
     return lines
