@@ -110,7 +110,7 @@ def test_calls_that_were_no_hits_are_found() -> None:
 
     def block(n: int) -> None:
         hits[0] += n - 1
-        sum(range(20_000))
+        sum(range(1_000 * n))
 
     with pytest.raises(MeasureError, match=r"\d+ reads were \d+ hits"):
         blocks.in_turns([Work(block, lambda: 1, 1, lambda: hits[0])], 0.001)
