@@ -127,7 +127,8 @@ def test_the_verbs_hold_as_much_as_the_near_tier() -> None:
     keys = [f"objects:{n * n % 97}" for n in range(2_000)]
     values = [int(key.partition(":")[2]) for key in keys]
     tier = worker.ask(contenders.nearcache(20, False), keys, values, 20)
-    assert worker.ask(contenders.public_nearcache(20, False), keys, values, 20) == tier
+    verbs = worker.ask(contenders.public_nearcache(20, False), keys, values, 20)
+    assert verbs == pytest.approx(tier, abs=2)
 
 
 def test_a_worker_plays_and_says_what_came_of_it(tmp_path) -> None:
