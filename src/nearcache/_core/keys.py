@@ -46,7 +46,7 @@ class Namespace:
         """Return cache keys, each once; `InvalidKeyError` if one breaks a rule, or if this is one str, not several."""
         if isinstance(keys, str) or not isinstance(keys, Iterable):
             raise InvalidKeyError(f"keys are a list or another iterable of str, not a {type(keys).__name__}")
-        return list(dict.fromkeys(map(self.check, cast(Iterable[object], keys))))
+        return list(dict.fromkeys([self.check(key) for key in cast(Iterable[object], keys)]))
 
     def check_name(self, name: object) -> str:
         """Return the name of a lock, limiter, topic or stream; `InvalidKeyError` if it breaks a rule of keys."""

@@ -61,6 +61,8 @@ class Codec:
         self.name: Final = name
         self.enveloped: Final = name != "json"
         """Whether stored bytes begin with a header."""
+        self.open: Final = unpack if self.enveloped else _bare
+        """Splits a stored record; raises `CodecError` if it is not the library's, or has a newer layout."""
         self._pickle: Final = signing.SignedPickle(secret) if name == "pickle" else None
         self._compress_above: Final = compress_above
         self._values: Final = SelfDescribing(read_declared=self._read_declared)
@@ -161,18 +163,6 @@ class Codec:
         payload = encoded.payload
         return pack(Record(flags, fill_id, epoch, born, soft, hard, cost, codec, schema, tuple(tags), payload))
 
-    def open(self, raw: bytes) -> Record:
-        """Split a stored record; raises `CodecError` if it is not the library's, or has a newer layout.
-
-        Without an envelope nothing is known but the payload: ages are 0.
-        """
-        if not self.enveloped:
-            return Record(0, b"", 0, 0.0, 0.0, 0.0, 0.0, ids.JSON, NO_SCHEMA, (), raw)
-        record = unpack(raw)
-        if record.codec not in ids.IN_ENVELOPES:
-            raise CodecError(f"codec {record.codec} is unknown to this release")
-        return record
-
     def decode(self, record: Record | Encoded, schema: Schema | None = None) -> Any:
         """Return the value, of the type the schema asks for if one is given.
 
@@ -235,6 +225,11 @@ class Codec:
         if record.codec == ids.PICKLE and self._pickle is not None:
             return self._pickle.verify(_payload(record)), signing.load
         return _payload(record), self._reader(record, schema)
+
+
+def _bare(payload: bytes) -> Record:
+    """Return a record of which nothing is known but the payload: ages are 0."""
+    return Record(0, b"", 0, 0.0, 0.0, 0.0, 0.0, ids.JSON, NO_SCHEMA, (), payload)
 
 
 def _nested(schema: Schema, value: object) -> bytes:

@@ -26,6 +26,7 @@ from typing import Final, NoReturn
 
 import msgspec
 
+from nearcache.codecs.ids import IN_ENVELOPES
 from nearcache.errors import CodecError
 
 VERSION: Final = 0xC1
@@ -99,8 +100,8 @@ def unpack(raw: bytes) -> Record:
         raise CodecError(f"{len(raw)} bytes are too short for a header") from None
     # False for nan too. Nearly every record passes here, so that what is wrong with it is found out elsewhere.
     sound = version == VERSION and 0 <= soft < math.inf and 0 <= hard < math.inf and 0 <= cost < math.inf
-    if not sound or flags & ~KNOWN_FLAGS:
-        _refuse(version, flags)
+    if not sound or flags & ~KNOWN_FLAGS or codec not in IN_ENVELOPES:
+        _refuse(version, flags, codec)
     born = (high << 32 | low) / 1000
     if not size:
         return Record(flags, fill_id, epoch, born, soft, hard, cost, codec, schema, (), raw[SIZE:])
@@ -108,11 +109,13 @@ def unpack(raw: bytes) -> Record:
     return Record(flags, fill_id, epoch, born, soft, hard, cost, codec, schema, tags, raw[SIZE + size :])
 
 
-def _refuse(version: int, flags: int) -> NoReturn:
+def _refuse(version: int, flags: int, codec: int) -> NoReturn:
     if version != VERSION:
         raise CodecError(f"layout version {version:#04x} is unknown to this release (or is foreign)")
     if flags & ~KNOWN_FLAGS:
         raise CodecError(f"flags {flags:#04x} are unknown to this release")
+    if codec not in IN_ENVELOPES:
+        raise CodecError(f"codec {codec} is unknown to this release")
     raise CodecError("the ages in the header are not finite")
 
 

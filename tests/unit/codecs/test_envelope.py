@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from nearcache.codecs import envelope
 from nearcache.codecs.envelope import Record, fill_id_of, pack, pack_ages, toward_zero, unpack
+from nearcache.codecs.ids import IN_ENVELOPES
 from nearcache.errors import CodecError
 
 HEADER = Record(
@@ -34,7 +35,7 @@ headers = st.builds(
     soft=f32,
     hard=f32,
     cost=f32,
-    codec=st.integers(0, 255),
+    codec=st.sampled_from(sorted(IN_ENVELOPES)),
     schema=st.binary(min_size=8, max_size=8),
     tags=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), max_size=5).map(tuple),
 )
