@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from nearcache._core.missing import MISS
 from nearcache._io.blocking import drive
-from nearcache.near.slot import AFTER, MAX_FREQ, Slot, Tally
+from nearcache.near.slot import AFTER, Slot, Tally
 from nearcache.near.store import Store
 
 Seek = Callable[..., Any]
@@ -80,8 +80,7 @@ def by_one(near: Store, memo: Memo, seek: Seek, load: Load) -> Callable[..., Any
                 now = clock()
                 if now < slot.deadline and now < near.until:
                     tally.ticks = AFTER[tally.ticks]
-                    if slot.freq < MAX_FREQ:
-                        slot.freq += 1
+                    slot.freq += 1
                     if slot.copy is None:
                         return slot.value
                     return slot.copy(slot.value)
@@ -104,8 +103,7 @@ def by_one_awaited(near: Store, memo: Memo, seek: Seek, load: Load) -> Callable[
                 now = clock()
                 if now < slot.deadline and now < near.until:
                     tally.ticks = AFTER[tally.ticks]
-                    if slot.freq < MAX_FREQ:
-                        slot.freq += 1
+                    slot.freq += 1
                     if slot.copy is None:
                         return slot.value
                     return slot.copy(slot.value)
@@ -128,8 +126,7 @@ def by_second(near: Store, memo: Memo, seek: Seek, load: Load) -> Callable[..., 
                 now = clock()
                 if now < slot.deadline and now < near.until:
                     tally.ticks = AFTER[tally.ticks]
-                    if slot.freq < MAX_FREQ:
-                        slot.freq += 1
+                    slot.freq += 1
                     if slot.copy is None:
                         return slot.value
                     return slot.copy(slot.value)
@@ -152,8 +149,7 @@ def by_two(near: Store, memo: Memo, seek: Seek, load: Load) -> Callable[..., Any
                 now = clock()
                 if now < slot.deadline and now < near.until:
                     tally.ticks = AFTER[tally.ticks]
-                    if slot.freq < MAX_FREQ:
-                        slot.freq += 1
+                    slot.freq += 1
                     if slot.copy is None:
                         return slot.value
                     return slot.copy(slot.value)

@@ -1,22 +1,50 @@
-"""Which entry leaves when the store is full: S3-FIFO behind a small protocol.
+"""Which entry leaves when the store is full: ranked by worth, behind a small queue, by a rule that trials choose.
 
-Yang, Zhang, Qiu, Yue, Vinayak: "FIFO queues are all you need for cache eviction", SOSP 2023.
+**Worth.** An entry that was read `n` times and has a size is due its worth, `n ** power / size`, after it was added, on
+a clock that stands at the due time of the last victim; the entry that is due first leaves. With the power 1 this is
+GreedyDual-Size-Frequency (Cherkasova, "Improving WWW proxies performance with Greedy-Dual-Size-Frequency caching
+policy", HP Labs 1998), which is LFU with dynamic ageing where sizes do not count (Arlitt et al., "Evaluating content
+management techniques for web proxy caches", 2000). With the power 0 it is FIFO with a second chance, close to LRU. A
+power between lets the clock overtake sooner what was read often once.
 
-New entries enter a small queue that has a tenth of the room. Those read at least twice by the time they reach its end
-move to the main queue; the others leave, and their keys are remembered for a while ("ghosts"). An entry whose key is
-remembered enters the main queue at once. At the end of the main queue, an entry that was read since goes round again.
-Reading moves nothing: it only counts `Slot.freq` up.
+**Reads move nothing.** They count `Slot.freq` up. Only when its turn to leave comes is an entry that was read since
+ranked anew: the lazy promotion of CLOCK and SIEVE (Zhang et al., NSDI 2024). Worths within a factor of two share a
+first-in-first-out queue, so ranking needs no heap.
+
+**The small queue** is that of S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023): new
+entries have a part of the room to themselves, and those hardly read there leave soon. Keys that left are remembered
+with their reads ("ghosts"), as many as there are entries. A key that comes back after it left the small queue is ranked
+at once, for it would have been read in a larger one; a key that had been ranked proves itself in the small queue again.
+
+**Which rule.** No fixed share is right: a tenth is good on most traces, more where keys come back after a while, none
+where what is new is what is read, a hundredth where the room does not suffice for what goes round; and where nearly all
+of that has room, it is best to forget keys that left, or they push each other out for ever. So small copies of the
+store try the rules on a sample of the keys (`trials`), and the one that misses least is followed.
+`docs/performance.md` has what this is worth, and what else was tried.
 """
 
-from collections import OrderedDict
+from math import inf
 from typing import Final, Protocol
 
-from nearcache.near.slot import MAX_FREQ, Slot
+from nearcache.near.pool import Pool, Rule
+from nearcache.near.slot import Slot
+from nearcache.near.trials import Trials
 
-SMALL_SHARE: Final = 0.1
-PROMOTE_AT: Final = 2
-MAX_ROUNDS: Final = 1_000
-"""Entries sent round again for one eviction; more would stall the caller while telling hot from hot."""
+RULES: Final = (
+    Rule(0.1, 2, 0.75),
+    Rule(0.3, 2, 0.75),
+    Rule(0.0, 1, 0.0),
+    Rule(0.01, 1, 0.75),
+    Rule(0.01, 1, 0.75, recalls=False),
+)
+"""Where entries count one each. The first holds until another one has proved better."""
+
+RULES_BY_SIZE: Final = (Rule(0.0, 1, 1.0), Rule(0.1, 2, 1.0), Rule(0.01, 1, 1.0))
+"""Where bytes are limited. The first is GreedyDual-Size-Frequency with remembered reads, and no small queue."""
+
+
+BEGIN: Final = 1 / 16
+"""Trials begin when so much of the room is taken: it shows how many entries there will be, and misses little."""
 
 
 class Policy(Protocol):
@@ -43,147 +71,88 @@ class Policy(Protocol):
         ...
 
 
-class Queue:
-    """Slots in order of arrival, and their weight together."""
-
-    __slots__ = ("_by_size", "_slots", "weight")
-
-    def __init__(self, by_size: bool) -> None:
-        self._by_size = by_size
-        self._slots: OrderedDict[str, Slot] = OrderedDict()
-        self.weight: int = 0
-
-    def __len__(self) -> int:
-        return len(self._slots)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._slots
-
-    def append(self, slot: Slot) -> None:
-        """Add a slot at the end."""
-        self._slots[slot.key] = slot
-        self.weight += self._weigh(slot)
-
-    def pop(self) -> Slot:
-        """Take the slot that has been here longest."""
-        _, slot = self._slots.popitem(last=False)
-        self.weight -= self._weigh(slot)
-        return slot
-
-    def replace(self, old: Slot, new: Slot) -> None:
-        """Put a slot in the place of another one with the same key."""
-        self._slots[new.key] = new
-        self.weight += self._weigh(new) - self._weigh(old)
-
-    def remove(self, slot: Slot) -> None:
-        """Take out a slot, if it is here."""
-        if self._slots.get(slot.key) is slot:
-            del self._slots[slot.key]
-            self.weight -= self._weigh(slot)
-
-    def clear(self) -> None:
-        """Take out everything."""
-        self._slots.clear()
-        self.weight = 0
-
-    def _weigh(self, slot: Slot) -> int:
-        return slot.size if self._by_size else 1
-
-
-class Ghosts:
-    """Keys that left lately, by their hash: a false match only lets one entry skip the small queue."""
-
-    __slots__ = ("_hashes",)
-
-    def __init__(self) -> None:
-        self._hashes: OrderedDict[int, None] = OrderedDict()
-
-    def add(self, key: str, room: int) -> None:
-        """Remember a key, and at most `room` keys in all."""
-        self._hashes[hash(key)] = None
-        while len(self._hashes) > room:
-            self._hashes.popitem(last=False)
-
-    def take(self, key: str) -> bool:
-        """Tell whether a key is remembered, and forget it."""
-        known = hash(key) in self._hashes
-        if known:
-            del self._hashes[hash(key)]
-        return known
-
-    def clear(self) -> None:
-        """Forget every key."""
-        self._hashes.clear()
-
-
-class S3Fifo:
-    """S3-FIFO over entries that weigh one each, or (`by_size`) their size in bytes.
+class Learning:
+    """A pool that goes by the rule that misses least in trials.
 
     `capacity` is the weight at which the store asks for victims; infinity if it never does. Inserting and removing cost
     O(1), choosing a victim O(1) amortised.
     """
 
-    __slots__ = ("_ghosts", "_main", "_main_room", "_small", "_small_room", "_warm")
+    __slots__ = ("_by_size", "_capacity", "_current", "_pool", "_rules", "_start", "_trials", "_wait")
 
     def __init__(self, capacity: float, by_size: bool = False) -> None:
-        self._small, self._main, self._ghosts = Queue(by_size), Queue(by_size), Ghosts()
-        self._small_room = capacity * SMALL_SHARE
-        self._main_room = capacity - self._small_room if capacity < float("inf") else capacity
-        self._warm = False
+        self._capacity, self._by_size = capacity, by_size
+        self._rules = RULES_BY_SIZE if by_size else RULES
+        self._pool: Pool[Slot] = Pool(capacity, by_size, self._rules[0])
+        self._trials: Trials | None = None
+        self.clear()
 
     def insert(self, slot: Slot) -> None:
-        """Put a new slot into the small queue; into the main queue if its key left lately or nobody had to leave."""
-        filling = not self._warm and self._small.weight >= self._small_room
-        queue = self._main if self._ghosts.take(slot.key) or filling else self._small
-        queue.append(slot)
+        """Take in a new slot."""
+        self._pool.insert(slot)
+        if self._pool.weight >= self._start:
+            self._begin()
+        trials = self._trials
+        if trials and trials.draws(slot.key):
+            trials.missed(slot)
 
     def replace(self, old: Slot, new: Slot) -> None:
         """Let `new` have the place and the reads of `old`."""
-        new.freq = old.freq
-        queue = self._small if old.key in self._small else self._main
-        queue.replace(old, new)
+        self._pool.replace(old, new)
+        if self._trials:
+            self._trials.replaced(new)
 
     def remove(self, slot: Slot) -> None:
         """Forget a slot that left by other means; its key is not remembered."""
-        self._small.remove(slot)
-        self._main.remove(slot)
+        if slot.home is not None:
+            self._pool.remove(slot)
+            if self._trials:
+                self._trials.removed(slot)
 
     def victim(self, now: float) -> Slot | None:
         """Choose the slot that leaves, and forget it; None if there is none."""
-        self._warm = True
-        if self._main.weight <= self._main_room and (slot := self._from_small(now)):
-            return slot
-        return self._from_main(now)
+        self._wait -= 1
+        if self._wait < 0:
+            self._learn()
+        slot = self._pool.victim(now)
+        trials = self._trials
+        if trials and slot is not None:
+            sample = trials.samples.get(slot.key)
+            if sample is not None:
+                trials.left(sample)
+        return slot
 
     def clear(self) -> None:
         """Forget everything, remembered keys too."""
-        for part in (self._small, self._main, self._ghosts):
-            part.clear()
-        self._warm = False
+        self._pool.clear()
+        self._pool.follow(self._rules[0])
+        if self._trials:
+            self._trials.clear()
+        self._trials = None
+        self._start = self._capacity * BEGIN
+        self._current = 0
+        self._wait = 0
+        """How many victims are to come before the next look."""
 
-    def _from_small(self, now: float) -> Slot | None:
-        while self._small:
-            slot = self._small.pop()
-            if slot.freq < PROMOTE_AT or slot.expired(now):
-                self._remember(slot)
-                return slot
-            slot.freq = 0
-            self._main.append(slot)
-        return None
+    def __del__(self) -> None:
+        """Cut the chains, so that a dropped store is freed at once and not when the garbage collector comes."""
+        self.clear()
 
-    def _from_main(self, now: float) -> Slot | None:
-        for _ in range(MAX_ROUNDS):
-            if not self._main:
-                return None
-            slot = self._main.pop()
-            if slot.freq == 0:
-                return slot
-            if slot.expired(now):
-                self._remember(slot)
-                return slot
-            slot.freq = min(slot.freq, MAX_FREQ) - 1
-            self._main.append(slot)
-        return self._main.pop()
+    @property
+    def learns(self) -> bool:
+        """Tell whether trials go on."""
+        return self._trials is not None
 
-    def _remember(self, slot: Slot) -> None:
-        self._ghosts.add(slot.key, len(self._small) + len(self._main))
+    def _begin(self) -> None:
+        entries = max(1, round(self._pool.count * self._capacity / self._pool.weight))
+        self._trials = Trials(self._rules, self._capacity, self._by_size, entries)
+        self._start = inf
+
+    def _learn(self) -> None:
+        """See whether another rule has proved better."""
+        if self._trials:
+            self._wait = self._trials.every
+            best = self._trials.best(self._current)
+            if best != self._current:
+                self._current = best
+                self._pool.follow(self._rules[best])

@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from typing import Any, Final
 
+from nearcache.near.queues import Queue
+
 Copier = Callable[[object], object]
 """Makes a fresh, independent and equal value from the kept state."""
 
 NEVER: Final = float("-inf")
 """A deadline that has always passed."""
-
-MAX_FREQ: Final = 3
-"""Reads beyond this many tell the eviction policy nothing new (S3-FIFO keeps two bits)."""
 
 
 TELL_EVERY: Final = 1_024
@@ -49,15 +48,18 @@ class Slot:
     """One key's place in the store.
 
     Readers take no lock, so what a slot holds never changes once it can be found: a new value is a new slot. Only
-    `deadline` may be lowered, and `freq` is a hint. A decorated function may remember a slot under an argument; when
-    the slot leaves the store its deadline passes, so that it is of no use wherever it is still found.
+    `deadline` may be lowered, and `freq`, which readers count up, is a hint. A decorated function may remember a slot
+    under an argument; when the slot leaves the store its deadline passes, so that it is of no use wherever it is still
+    found.
 
     Times are seconds on the store's clock. `deadline`: the value is served until then. `held`: the raw record lives
-    until then. `size` is in bytes and includes the key and the bookkeeping.
+    until then. `size` is in bytes and includes the key and the bookkeeping. `seen`, `due`, `home`, `before` and `after`
+    belong to the eviction policy.
     """
 
     __slots__ = (
         *("copy", "deadline", "freq", "held", "key", "raw", "schema", "size", "tally", "value"),
+        *("after", "before", "due", "home", "seen"),
         *("_argument", "_memo"),
     )
 
@@ -66,6 +68,11 @@ class Slot:
         self.size: int = size
         self.tally: Tally = tally
         self.freq: int = 0
+        self.seen: int = 0
+        self.due: float = 0.0
+        self.home: Queue[Slot] | None = None
+        self.before: Slot | None = None
+        self.after: Slot | None = None
         self.value: object = None
         self.copy: Copier | None = None
         self.schema: object = None

@@ -17,13 +17,13 @@ from typing import Any, Final
 from nearcache._core.clock import Clock
 from nearcache._core.keys import entity_of
 from nearcache._core.missing import MISS, Missing
-from nearcache.near.policy import Policy, S3Fifo
-from nearcache.near.slot import AFTER, MAX_FREQ, NEVER, Copier, Slot, Tally
+from nearcache.near.policy import Learning, Policy
+from nearcache.near.slot import AFTER, NEVER, Copier, Slot, Tally
 
 __all__ = ["ENTRY_OVERHEAD", "Limit", "Slot", "Store", "Tally"]
 
-ENTRY_OVERHEAD: Final = 450
-"""Bytes per entry beside its key and value (CPython 3.11, measured): objects, dictionaries, queues, remembered keys and
+ENTRY_OVERHEAD: Final = 520
+"""Bytes per entry beside its key and value (CPython 3.11, measured): objects, dictionaries, trials, remembered keys and
 arguments, half of the entries being remembered by a decorated function."""
 
 MAX_ENTITIES: Final = 100
@@ -110,8 +110,7 @@ class Store:
         except IndexError:
             tally.turn()
             self.tell()
-        if slot.freq < MAX_FREQ:
-            slot.freq += 1
+        slot.freq += 1
         if slot.copy is None:
             return slot.value
         return slot.copy(slot.value)
@@ -215,8 +214,7 @@ class Store:
         if slot.held <= self.clock():
             self._expire(slot)
             return None
-        if slot.freq < MAX_FREQ:
-            slot.freq += 1
+        slot.freq += 1
         return slot.raw
 
     def held(self, key: str) -> float | None:
@@ -410,5 +408,5 @@ def _footprint(key: str, size: int) -> int:
 
 def _default_policy(limit: Limit) -> Policy:
     if limit.bytes is not None:
-        return S3Fifo(limit.bytes, by_size=True)
-    return S3Fifo(math.inf if limit.entries is None else limit.entries)
+        return Learning(limit.bytes, by_size=True)
+    return Learning(math.inf if limit.entries is None else limit.entries)

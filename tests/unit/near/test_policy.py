@@ -1,155 +1,222 @@
-"""S3-FIFO: who stays and who leaves."""
+"""The policy that learns its rule."""
 
-from nearcache.near.policy import MAX_ROUNDS, Ghosts, S3Fifo
+import gc
+import random
+from collections.abc import Iterable, Iterator
+
+import pytest
+
+from nearcache.near.policy import RULES, Learning
+from nearcache.near.pool import Pool, Rule
 from nearcache.near.slot import Slot, Tally
+from nearcache.near.trials import Trials
 from tests.unit.near.helpers import FAR
 
 
-def slot(key: str, size: int = 1, freq: int = 0, deadline: float = FAR) -> Slot:
+def slot(key: str, size: int = 1) -> Slot:
     made = Slot(key, size, Tally())
-    made.serve(key, None, deadline, None)
-    made.freq = freq
+    made.serve(key, None, FAR, None)
     return made
 
 
-def filled(policy: S3Fifo, keys: str, freq: int = 0) -> dict[str, Slot]:
-    slots = {key: slot(key, freq=freq) for key in keys}
-    for each in slots.values():
-        policy.insert(each)
-    return slots
+def misses(policy: Learning | Pool[Slot], capacity: int, keys: Iterable[str], size: int = 1) -> int:
+    there: dict[str, Slot] = {}
+    missed = 0
+    for key in keys:
+        if key in there:
+            there[key].freq += 1
+            continue
+        missed += 1
+        if len(there) >= capacity and (victim := policy.victim(0.0)):
+            del there[victim.key]
+        there[key] = slot(key, size)
+        policy.insert(there[key])
+    return missed
 
 
-def victims(policy: S3Fifo, count: int, now: float = 0.0) -> str:
-    return "".join(left.key for _ in range(count) if (left := policy.victim(now)))
+def filled(policy: Learning, count: int) -> None:
+    for number in range(count):
+        policy.insert(slot(str(number)))
 
 
-def warm() -> S3Fifo:
-    policy = S3Fifo(10)
-    assert policy.victim(0.0) is None
-    return policy
+def drifting(count: int) -> Iterator[str]:
+    """Yield keys of which the newest are read most."""
+    chance = random.Random(1)
+    return (str(number // 3 - int(chance.paretovariate(0.5))) for number in range(count))
+
+
+def round_and_round(count: int) -> Iterator[str]:
+    """Yield keys of which most go round and do not fit, and some are drawn."""
+    chance = random.Random(1)
+    return (f"{600 * chance.random() ** 2:.0f}" if chance.random() < 0.3 else f"r{n % 230}" for n in range(count))
+
+
+def test_nearly_all_of_what_goes_round_is_kept_where_nearly_all_has_room():
+    rounds, there = 60, 800
+    missed = misses(Learning(there), there, (f"{n % 1_000}" for n in range(1_000 * rounds)))
+    assert missed < 1_000 * rounds * 0.3
+
+
+def test_without_a_rule_that_forgets_keys_that_goes_wrong():
+    rounds, there = 60, 800
+    recalling = Pool[Slot](there, False, Rule(0.01, 1, 0.75))
+    assert misses(recalling, there, (f"{n % 1_000}" for n in range(1_000 * rounds))) > 1_000 * rounds * 0.3
+
+
+@pytest.mark.parametrize("size", [1, 600])
+@pytest.mark.parametrize("keys", [drifting, round_and_round])
+def test_it_misses_about_as_little_as_the_best_of_its_rules(keys, size):
+    fixed = [misses(Pool(200, False, rule), 200, keys(40_000)) for rule in RULES]
+    learned = misses(Learning(200), 200, keys(40_000), size)
+    assert learned < fixed[0]
+    assert learned < min(fixed) * 1.05
 
 
 def test_an_empty_policy_has_no_victim():
-    assert S3Fifo(10).victim(0.0) is None
+    assert Learning(10).victim(0.0) is None
 
 
-def test_entries_never_read_leave_in_order_of_arrival():
-    policy = warm()
-    filled(policy, "abc")
-    assert victims(policy, 4) == "abc"
+def test_the_sample_is_the_same_in_every_process():
+    trials = Trials(RULES, 1_000, False, 1_000)
+    drawn = [number for number in range(100) if trials.draws(f"users:{number}")]
+    assert drawn == [23, 31, 34, 38, 66, 68, 91, 92, 93, 95]
 
 
-def test_an_entry_read_twice_moves_to_the_main_queue_and_one_read_once_leaves():
-    policy = warm()
-    slots = filled(policy, "abc")
-    slots["a"].freq, slots["b"].freq = 2, 1
-    assert victims(policy, 2) == "bc"
-    assert victims(policy, 1) == "a"
+@pytest.mark.parametrize("form", ["{}", "users:{}", "{:08}", "{:08x}", "orders:{}:lines"])
+def test_a_sample_of_keys_that_are_alike_is_as_large_as_it_should_be(form):
+    trials = Trials(RULES, 1_000, False, 1_000)
+    share = 3 / 1_000**0.5
+    drawn = sum(trials.draws(form.format(number)) for number in range(2_000))
+    assert drawn == pytest.approx(2_000 * share, rel=0.2)
 
 
-def test_a_key_that_left_lately_returns_to_the_main_queue():
-    policy = warm()
-    filled(policy, "abc")
-    assert victims(policy, 1) == "a"
-    filled(policy, "ad")
-    assert victims(policy, 4) == "bcda"
+@pytest.mark.parametrize("by_size", [False, True])
+def test_nothing_is_left_to_the_garbage_collector(by_size):
+    policy = Learning(40, by_size)
+    there: dict[str, Slot] = {}
+    victim: Slot | None = None
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(3_000):
+            key = str(number * number % 97)
+            if key not in there:
+                if len(there) >= 40 and (victim := policy.victim(0.0)):
+                    del there[victim.key]
+                there[key] = slot(key)
+                policy.insert(there[key])
+            elif number % 3:
+                there[key].freq += 1
+            else:
+                policy.remove(there.pop(key))
+        victim = None
+        assert policy.learns
+        assert gc.collect() == 0
+        policy.clear()
+        there.clear()
+        assert gc.collect() == 0
+        filled(policy, 100)
+        del policy
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
-def test_a_key_taken_out_by_others_is_not_remembered():
-    policy = warm()
-    slots = filled(policy, "abc")
-    policy.remove(slots["a"])
-    filled(policy, "a")
-    assert victims(policy, 3) == "bca"
-
-
-def test_an_entry_of_the_main_queue_goes_round_once_per_read():
-    policy = S3Fifo(0)  # before anybody had to leave, whoever finds the small queue full enters the main queue
-    slots = filled(policy, "abc")
-    slots["a"].freq = 2
-    slots["b"].freq = 1
-    assert victims(policy, 3) == "cba"
-
-
-def test_the_small_queue_has_a_tenth_of_the_room():
-    policy = S3Fifo(100)
-    for number in range(100):
-        policy.insert(slot(f"{number}"))
-    left = [policy.victim(0.0) for _ in range(10)]
-    assert [each.key for each in left if each] == [str(number) for number in range(10)]
-
-
-def test_size_is_the_weight_where_bytes_are_limited():
-    policy = S3Fifo(100, by_size=True)
-    policy.insert(slot("first", size=60))
-    for number in range(4):
-        policy.insert(slot(f"{number}", size=10))
-    assert victims(policy, 1) == "first"
-
-
-def test_an_expired_entry_leaves_however_often_it_was_read():
-    policy = warm()
-    policy.insert(slot("a", freq=3, deadline=5.0))
-    policy.insert(slot("b", freq=0))
-    assert victims(policy, 1, now=5.0) == "a"
-
-
-def test_an_expired_entry_of_the_main_queue_leaves_and_its_key_is_remembered():
-    policy = S3Fifo(20)
-    filled(policy, "xy")  # the small queue is full now, and the others enter the main queue
-    policy.insert(slot("a", freq=3, deadline=5.0))
-    filled(policy, "bc")
-    assert victims(policy, 3, now=5.0) == "xya"
-    filled(policy, "za")
-    assert victims(policy, 4, now=5.0) == "zbca"
-
-
-def test_a_replacement_has_the_place_and_the_reads_of_the_old_one():
-    policy = warm()
-    slots = filled(policy, "abc", freq=1)
-    slots["a"].freq = 2
-    new = slot("a", size=7)
-    policy.replace(slots["a"], new)
-    assert new.freq == 2
-    assert victims(policy, 3) == "bca"
-
-
-def test_removing_a_slot_that_was_replaced_changes_nothing():
-    policy = warm()
-    slots = filled(policy, "a")
-    policy.replace(slots["a"], slot("a"))
-    policy.remove(slots["a"])
-    assert victims(policy, 2) == "a"
+def test_a_replacement_of_what_just_left_is_taken_in():
+    policy = Learning(10)
+    old, new = slot("a"), slot("a")
+    policy.insert(old)
+    assert policy.victim(0.0) is old
+    policy.replace(old, new)
+    assert policy.victim(0.0) is new
+    policy.remove(new)
+    assert policy.victim(0.0) is None
 
 
 def test_clear_forgets_remembered_keys_too():
-    policy = warm()
-    filled(policy, "ab")
-    victims(policy, 2)
+    policy = Learning(10)
+    for number in range(30):
+        policy.insert(slot(str(number)))
+        if number >= 10:
+            assert policy.victim(0.0)
     policy.clear()
     assert policy.victim(0.0) is None
-    filled(policy, "abc")
-    assert victims(policy, 3) == "abc"
-
-
-def test_the_work_for_one_eviction_is_bounded():
-    policy = S3Fifo(0)
-    hot = [slot(str(number), freq=3) for number in range(3 * MAX_ROUNDS)]
-    for each in hot:
+    returning = [slot(str(number)) for number in range(30)]
+    for each in returning:
         policy.insert(each)
-    assert policy.victim(0.0) is not None
-    assert sum(each.freq == 3 for each in hot) >= 2 * MAX_ROUNDS - 1
+    assert {each.freq for each in returning} == {1}
 
 
-def test_ghosts_are_bounded():
-    ghosts = Ghosts()
-    for number in range(100):
-        ghosts.add(str(number), room=10)
-    assert [number for number in range(100) if ghosts.take(str(number))] == list(range(90, 100))
+def test_clear_forgets_what_was_learned():
+    policy = Learning(200)
+    first = misses(policy, 200, round_and_round(20_000))
+    policy.clear()
+    assert misses(policy, 200, round_and_round(20_000)) == first
 
 
-def test_a_ghost_is_taken_once():
-    ghosts = Ghosts()
-    ghosts.add("a", room=10)
-    assert ghosts.take("a")
-    assert not ghosts.take("a")
+def test_reads_found_by_a_look_count_for_a_copy_that_missed_the_first():
+    trials = Trials(RULES, 64, False, 64)
+    first, others = slot("first"), [slot(str(number)) for number in range(20)]
+    for each in (first, *others):
+        trials.missed(each)
+    probe = trials.samples["first"].probes[0]
+    homes = [probe.home]
+    first.freq += 3
+    trials.best(0)
+    homes.append(probe.home)
+    assert [home is None for home in homes] == [True, False]
+    assert probe.freq - probe.seen == 2
+
+
+def test_without_a_limit_nothing_is_tried():
+    policy = Learning(float("inf"))
+    for number in range(1_000):
+        policy.insert(slot(str(number)))
+    assert not policy.learns
+
+
+def test_a_replaced_slot_goes_on_being_counted():
+    policy, there = Learning(40), dict[str, Slot]()
+    for number in range(2_000):
+        key = str(number % 60)
+        if key in there:
+            there[key].freq += 1
+            new = slot(key)
+            policy.replace(there[key], new)
+            assert new.freq == there[key].freq
+            there[key] = new
+            continue
+        if len(there) >= 40:
+            victim = policy.victim(0.0)
+            assert victim is not None
+            assert there.pop(victim.key) is victim
+        there[key] = slot(key)
+        policy.insert(there[key])
+    assert policy.learns
+
+
+@pytest.mark.parametrize("by_size", [False, True])
+def test_samples_are_forgotten_when_nobody_holds_them(by_size):
+    """Removes half of what comes in by other means, and asks for victims for the rest."""
+    trials = Trials(RULES, 64, by_size, 64)
+    there: dict[str, Slot] = {}
+    for number in range(20_000):
+        key = str(number * number % 997)
+        if key in there:
+            there[key].freq += 1
+        else:
+            there[key] = slot(key)
+            trials.missed(there[key])
+        if len(there) > 64:
+            oldest = there.pop(next(iter(there)))
+            if number % 2:
+                trials.left(trials.samples[oldest.key])
+            else:
+                trials.removed(oldest)
+        if not number % 50:
+            trials.best(0)
+    held_by_copies = len(RULES) * 64
+    assert len(trials.samples) <= held_by_copies + 64
+    for each in there.values():
+        trials.removed(each)
+    assert len(trials.samples) <= held_by_copies

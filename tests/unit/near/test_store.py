@@ -1,5 +1,6 @@
 """The near store: what it serves, for how long, and what it refuses to keep."""
 
+import gc
 import threading
 
 import pytest
@@ -305,3 +306,25 @@ def test_a_finalizer_that_runs_inside_may_use_the_store(near):
     keep(near, "users:2")
     near.changed("users:1")
     assert near.lookup("users:2") is MISS
+
+
+def test_every_read_of_a_record_counts_for_who_stays():
+    store = Store(Limit(), Clock(), source=True)
+    store.put("users:1", b"raw", FAR)
+    before = store._slots["users:1"].freq
+    for _ in range(100):
+        store.raw("users:1")
+    assert store._slots["users:1"].freq == before + 100
+
+
+def test_a_cleared_store_leaves_nothing_to_the_garbage_collector():
+    store = Store(Limit(entries=100), Clock())
+    for number in range(300):
+        keep(store, f"users:{number}")
+    gc.collect()
+    gc.disable()
+    try:
+        store.clear()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
