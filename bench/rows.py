@@ -69,6 +69,7 @@ GROUPS = {
     "remote": "hits, writes and batches in a server, by one thread",
     "remote-async": "hits and batches in a server, in asyncio, with uvloop too",
     "threads": "hits in a server by 16 threads of one process",
+    "eviction": "reads of a full near tier, by its size",
     "memory": "the memory of a million values in this process",
     "import": "import, construct and ask once",
 }
@@ -320,6 +321,24 @@ MEMORY = (
     ),
 )
 
+TEN_THOUSAND = "nearcache, 10,000 entries"
+
+EVICTION = (
+    Row(
+        "eviction",
+        "eviction",
+        "a read of a full near tier of 1,000,000 entries, half of them a miss that inserts and evicts",
+        "eviction",
+        (
+            Contender(US, "eviction:million", "nearcache", OURS, note="1,000,000 entries"),
+            Contender("nearcache, 100,000 entries", "eviction:hundred_thousand", "nearcache", OURS),
+            Contender(TEN_THOUSAND, "eviction:ten_thousand", "nearcache", OURS),
+        ),
+        rounds=60,
+        targets=(Target(TEN_THOUSAND, 1.3),),
+    ),
+)
+
 START = (
     Row(
         "import",
@@ -339,7 +358,7 @@ START = (
     ),
 )
 
-ROWS: tuple[Row, ...] = (*NEAR, *NEAR_ASYNC_ROWS, *REMOTE, *REMOTE_ASYNC, *THREADED, *MEMORY, *START)
+ROWS: tuple[Row, ...] = (*NEAR, *NEAR_ASYNC_ROWS, *REMOTE, *REMOTE_ASYNC, *THREADED, *EVICTION, *MEMORY, *START)
 
 
 def find(name: str) -> Row:

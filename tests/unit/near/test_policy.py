@@ -2,7 +2,9 @@
 
 import gc
 import random
+import sys
 from collections.abc import Iterable, Iterator
+from types import FrameType
 
 import pytest
 
@@ -220,3 +222,35 @@ def test_samples_are_forgotten_when_nobody_holds_them(by_size):
     for each in there.values():
         trials.removed(each)
     assert len(trials.samples) <= held_by_copies
+
+
+@pytest.mark.parametrize("by_size", [False, True])
+def test_a_miss_takes_no_more_steps_the_more_entries_there_are(by_size):
+    few, many = (calls_per_miss(entries, by_size) for entries in (1_000, 20_000))
+    assert many <= few
+
+
+def calls_per_miss(entries: int, by_size: bool) -> float:
+    policy = Learning(entries, by_size)
+    counted = count = 0
+
+    def profile(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal counted
+        counted += event in ("call", "c_call")
+
+    there: dict[str, Slot] = {}
+    chance = random.Random(1)
+    for number in range(entries * 4):
+        key = str(int(entries * 4 * chance.random() ** 2))
+        if key in there:
+            there[key].freq += 1
+            continue
+        fresh = slot(key)
+        sys.setprofile(profile if number > entries * 3 else None)
+        if len(there) >= entries and (victim := policy.victim(0.0)):
+            del there[victim.key]
+        policy.insert(fresh)
+        sys.setprofile(None)
+        there[key] = fresh
+        count += number > entries * 3
+    return counted / count
