@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from nearcache._core.missing import MISS
 from nearcache._io.blocking import drive
-from nearcache.near.slot import AFTER, Slot, Tally
+from nearcache.near.slot import AFTER, MANY, Slot, Tally
 from nearcache.near.store import Store
 
 Seek = Callable[..., Any]
@@ -80,7 +80,8 @@ def by_one(near: Store, memo: Memo, seek: Seek, load: Load) -> Callable[..., Any
                 now = clock()
                 if now < slot.deadline and now < near.until:
                     tally.ticks = AFTER[tally.ticks]
-                    slot.freq += 1
+                    if slot.freq < MANY:
+                        slot.freq += 1
                     if slot.copy is None:
                         return slot.value
                     return slot.copy(slot.value)
@@ -103,7 +104,8 @@ def by_one_awaited(near: Store, memo: Memo, seek: Seek, load: Load) -> Callable[
                 now = clock()
                 if now < slot.deadline and now < near.until:
                     tally.ticks = AFTER[tally.ticks]
-                    slot.freq += 1
+                    if slot.freq < MANY:
+                        slot.freq += 1
                     if slot.copy is None:
                         return slot.value
                     return slot.copy(slot.value)
@@ -126,7 +128,8 @@ def by_second(near: Store, memo: Memo, seek: Seek, load: Load) -> Callable[..., 
                 now = clock()
                 if now < slot.deadline and now < near.until:
                     tally.ticks = AFTER[tally.ticks]
-                    slot.freq += 1
+                    if slot.freq < MANY:
+                        slot.freq += 1
                     if slot.copy is None:
                         return slot.value
                     return slot.copy(slot.value)
@@ -149,7 +152,8 @@ def by_two(near: Store, memo: Memo, seek: Seek, load: Load) -> Callable[..., Any
                 now = clock()
                 if now < slot.deadline and now < near.until:
                     tally.ticks = AFTER[tally.ticks]
-                    slot.freq += 1
+                    if slot.freq < MANY:
+                        slot.freq += 1
                     if slot.copy is None:
                         return slot.value
                     return slot.copy(slot.value)

@@ -8,7 +8,7 @@ from nearcache.near.queues import Ghosts, Queue, Ranks, T
 MAX_ROUNDS: Final = 1_000
 """Items kept on for one victim; more would stall the caller while telling hot from hot."""
 
-MAX_FREQ: Final = 1_000
+MAX_READS: Final = 1_000
 """Reads beyond this many make an item worth no more, so that what was hot once does leave."""
 
 
@@ -72,12 +72,12 @@ class Pool(Generic[T]):
         past = self._ghosts.take(item.key)
         if not self._rule.recalls:
             past = 0
-        item.freq = item.seen = freq = (past if past >= 0 else -past) + 1
+        item.reads, item.freq = abs(past) + 1, 0
         weight = item.size if self._by_size else 1
         self.weight += weight
         self.count += 1
         if past > 0 or not self._rule.share or not (self._warm or self._small_weight < self._room - self._ranked_room):
-            self._rank(item, freq)
+            self._rank(item)
             return
         self._small.append(item)
         self._small_weight += weight
@@ -88,7 +88,7 @@ class Pool(Generic[T]):
         if queue is None:
             self.insert(new)
             return
-        new.freq, new.seen, new.due = old.freq, old.seen, old.due
+        new.freq, new.reads, new.due = old.freq, old.reads, old.due
         grown = self._weigh(new) - self._weigh(old)
         self.weight += grown
         if queue is self._small:
@@ -116,18 +116,20 @@ class Pool(Generic[T]):
             item = self._ranks.pop() if new is None else self._pop_small(new)
             if item is None:
                 return None
-            freq = item.freq
+            fresh = item.freq
             rounds += 1
             enough = 1 if new is None else self._rule.reads
-            if freq - item.seen < enough or rounds > MAX_ROUNDS or item.expired(now):
+            if fresh < enough or rounds > MAX_ROUNDS or item.expired(now):
                 break
-            item.seen = freq
-            self._rank(item, freq)
+            item.reads += fresh
+            item.freq = 0
+            self._rank(item)
         if new is None and item.due > self._ranks.clock:
             self._ranks.clock = item.due
         self.weight -= item.size if self._by_size else 1
         self.count -= 1
-        self._ghosts.add(item.key, -freq if new is None else freq, self.count)
+        reads = item.reads + fresh
+        self._ghosts.add(item.key, -reads if new is None else reads, self.count)
         return item
 
     def clear(self) -> None:
@@ -143,8 +145,8 @@ class Pool(Generic[T]):
         self._small_weight -= item.size if self._by_size else 1
         return item
 
-    def _rank(self, item: T, freq: int) -> None:
-        worth: float = (min(MAX_FREQ, freq)) ** self._rule.power
+    def _rank(self, item: T) -> None:
+        worth: float = min(MAX_READS, item.reads) ** self._rule.power
         self._ranks.add(item, worth / item.size if self._by_size else worth)
 
     def _weigh(self, item: T) -> int:

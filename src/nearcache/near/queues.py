@@ -9,7 +9,7 @@ class Item(Protocol):
 
     key: str
     size: int
-    seen: int
+    reads: int
     due: float
     home: "Queue[Any] | None"
     before: Self | None
@@ -17,7 +17,7 @@ class Item(Protocol):
 
     @property
     def freq(self) -> int:
-        """Reads so far."""
+        """Reads since its turn came last; those before are `reads`."""
         ...
 
     @freq.setter

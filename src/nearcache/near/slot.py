@@ -12,6 +12,10 @@ NEVER: Final = float("-inf")
 """A deadline that has always passed."""
 
 
+MANY: Final = 255
+"""Reads beyond this many, since an entry's turn to leave came last, tell the eviction policy nothing new. CPython keeps
+the ints up to here, so that counting makes no objects."""
+
 TELL_EVERY: Final = 1_024
 """Near hits of an entity after which listeners are told."""
 
@@ -53,13 +57,13 @@ class Slot:
     found.
 
     Times are seconds on the store's clock. `deadline`: the value is served until then. `held`: the raw record lives
-    until then. `size` is in bytes and includes the key and the bookkeeping. `seen`, `due`, `home`, `before` and `after`
-    belong to the eviction policy.
+    until then. `size` is in bytes and includes the key and the bookkeeping. `reads`, `due`, `home`, `before` and
+    `after` belong to the eviction policy.
     """
 
     __slots__ = (
         *("copy", "deadline", "freq", "held", "key", "raw", "schema", "size", "tally", "value"),
-        *("after", "before", "due", "home", "seen"),
+        *("after", "before", "due", "home", "reads"),
         *("_argument", "_memo"),
     )
 
@@ -68,7 +72,7 @@ class Slot:
         self.size: int = size
         self.tally: Tally = tally
         self.freq: int = 0
-        self.seen: int = 0
+        self.reads: int = 0
         self.due: float = 0.0
         self.home: Queue[Slot] | None = None
         self.before: Slot | None = None

@@ -18,7 +18,7 @@ from nearcache._core.clock import Clock
 from nearcache._core.keys import entity_of
 from nearcache._core.missing import MISS, Missing
 from nearcache.near.policy import Learning, Policy
-from nearcache.near.slot import AFTER, NEVER, Copier, Slot, Tally
+from nearcache.near.slot import AFTER, MANY, NEVER, Copier, Slot, Tally
 
 __all__ = ["ENTRY_OVERHEAD", "Limit", "Slot", "Store", "Tally"]
 
@@ -110,7 +110,8 @@ class Store:
         except IndexError:
             tally.turn()
             self.tell()
-        slot.freq += 1
+        if slot.freq < MANY:
+            slot.freq += 1
         if slot.copy is None:
             return slot.value
         return slot.copy(slot.value)
@@ -214,7 +215,8 @@ class Store:
         if slot.held <= self.clock():
             self._expire(slot)
             return None
-        slot.freq += 1
+        if slot.freq < MANY:
+            slot.freq += 1
         return slot.raw
 
     def held(self, key: str) -> float | None:

@@ -57,36 +57,36 @@ class Sample:
 
     def hold(self, slot: Slot) -> None:
         """Go on counting by another slot."""
-        self.past += self.slot.freq - slot.freq
-        self.slot, self.seen = slot, slot.freq
+        self.past += _reads(self.slot) - _reads(slot)
+        self.slot, self.seen = slot, _reads(slot)
 
 
 class Probe:
     """What a copy holds instead of a slot; its reads are those of its sample."""
 
-    __slots__ = ("_ahead", "after", "before", "due", "home", "key", "sample", "seen", "size")
+    __slots__ = ("_from", "after", "before", "due", "home", "key", "reads", "sample", "size")
 
     def __init__(self, sample: Sample, size: int) -> None:
         self.sample: Sample = sample
         self.key: str = sample.key
         self.size: int = size
-        self.seen: int = 0
+        self.reads: int = 0
         self.due: float = 0.0
         self.home: Queue[Probe] | None = None
         self.before: Probe | None = None
         self.after: Probe | None = None
-        self._ahead = 0
+        self._from = 0
 
     @property
     def freq(self) -> int:
-        """Reads that this copy knows of."""
+        """Reads since its turn in this copy came last."""
         sample = self.sample
-        return sample.past + sample.slot.freq + self._ahead
+        return sample.past + sample.slot.reads + sample.slot.freq - self._from
 
     @freq.setter
     def freq(self, value: int) -> None:
         sample = self.sample
-        self._ahead = value - sample.past - sample.slot.freq
+        self._from = sample.past + sample.slot.reads + sample.slot.freq - value
 
     def expired(self, now: float) -> bool:
         """Tell whether time is over; copies know no deadlines."""
@@ -132,8 +132,7 @@ class Trials:
 
     def left(self, sample: Sample) -> None:
         """Take note of a sample whose slot left as a victim."""
-        if sample.slot.freq != sample.seen:
-            self._look(sample)
+        self._look(sample)
         sample.hold(NOBODY)
         self._tidy(sample)
 
@@ -155,8 +154,7 @@ class Trials:
     def best(self, current: int) -> int:
         """Return the number of the rule to go by; to be called every `every` victims."""
         for sample in list(self.samples.values()):
-            if sample.slot.freq != sample.seen:
-                self._look(sample)
+            self._look(sample)
         misses = self._misses
         least = min(misses)
         self._misses = [count * self._decay for count in misses]
@@ -164,9 +162,10 @@ class Trials:
 
     def _look(self, sample: Sample) -> None:
         """Let the copies that do not hold a key know of its reads since the last look."""
-        fresh = sample.slot.freq - sample.seen
-        sample.seen += fresh
-        self._ask(sample, fresh)
+        fresh = _reads(sample.slot) - sample.seen
+        if fresh:
+            sample.seen += fresh
+            self._ask(sample, fresh)
 
     def _ask(self, sample: Sample, times: int) -> None:
         """Count a miss for each copy that does not hold a key, and put it in as if read `times` since."""
@@ -176,7 +175,7 @@ class Trials:
                 if probe.size <= self._room:
                     self._put(self._copies[number], probe)
                     sample.held += 1
-                    probe.seen -= times - 1
+                    probe.freq = times - 1
 
     def _put(self, copy: Pool[Probe], probe: Probe) -> None:
         while copy.full(probe) and (victim := copy.victim(0.0)) is not None:
@@ -193,3 +192,7 @@ class Trials:
         """Forget a sample, and cut the cycle of references that would keep it until the garbage collector comes."""
         self.samples.pop(sample.key, None)
         sample.probes.clear()
+
+
+def _reads(slot: Slot) -> int:
+    return slot.reads + slot.freq
