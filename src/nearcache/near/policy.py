@@ -13,8 +13,9 @@ first-in-first-out queue, so ranking needs no heap.
 
 **The small queue** is that of S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023): new
 entries have a part of the room to themselves, and those hardly read there leave soon. Keys that left are remembered
-with their reads ("ghosts"), as many as there are entries. A key that comes back after it left the small queue is ranked
-at once, for it would have been read in a larger one; a key that had been ranked proves itself in the small queue again.
+with their reads ("ghosts"), about as many as there are entries. A key that comes back after it left the small queue is
+ranked at once, for it would have been read in a larger one; a key that had been ranked proves itself in the small queue
+again.
 
 **Which rule.** No fixed share is right: a tenth is good on most traces, more where keys come back after a while, none
 where what is new is what is read, a hundredth where the room does not suffice for what goes round; and where nearly all
