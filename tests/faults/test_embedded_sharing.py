@@ -153,7 +153,9 @@ def test_an_idle_child_of_a_killed_process_does_not_hold_the_server(world: World
 
     def join_and_fork() -> str:
         lease.address()
-        return f"{Child(lambda: 'idle').pid}"
+        child = Child(lambda: "idle")
+        child.said()  # until it runs, it is a copy of its parent that has let go of nothing
+        return f"{child.pid}"
 
     parent = Child(join_and_fork)
     idle = int(parent.said())
