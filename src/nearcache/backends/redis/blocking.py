@@ -203,9 +203,13 @@ class Pool:
         """Close idle wires now, and those in use when they come back."""
         with self._lock:
             self._generation += 1
-            idle = self._idle.copy()
-            self._idle.clear()
-        for wire in idle:
+        # One at a time: `take` takes them without the lock, and what it took must not be closed under it. One that
+        # comes back from now on is of an older generation, so that the list only shrinks or gets new ones.
+        for _ in range(len(self._idle)):
+            try:
+                wire = self._idle.pop(0)
+            except IndexError:
+                break
             self.drop(wire)
 
     def after_fork(self) -> None:
