@@ -1,6 +1,8 @@
 """`nearcache bench` on real engines: beside the bare client, leaving nothing behind, showing no password."""
 
 import json
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -80,3 +82,27 @@ def test_a_url_that_the_bare_client_refuses_costs_its_lines_only(capsys, monkeyp
     said = capsys.readouterr()
     assert said.err == "redis-py + json is not measured: it refuses the URL (TypeError)\n"
     assert bare.NAME not in said.out
+
+
+def test_nothing_is_left_when_the_preparation_is_interrupted(monkeypatch, redis_server: RedisServer) -> None:
+    before = redis_server.command("DBSIZE")
+    written = iter(range(3))
+
+    def interrupted(value: object) -> str:
+        if next(written, None) is None:
+            raise KeyboardInterrupt
+        return str(value)
+
+    monkeypatch.setattr(bare, "json", SimpleNamespace(dumps=interrupted, loads=json.loads))
+    with suppress(KeyboardInterrupt):
+        cli.main(["bench", *QUICK, "--url", redis_server.url])
+    assert next(written, None) is None
+    assert redis_server.command("DBSIZE") == before
+
+
+def test_a_bare_key_that_is_gone_is_said_to_be(capsys, monkeypatch, redis_server: RedisServer) -> None:
+    real = bare.decoded
+    replies = iter(range(5))
+    monkeypatch.setattr(bare, "decoded", lambda reply: real(reply if next(replies, None) is not None else None))
+    assert cli.main(["bench", *QUICK, "--url", redis_server.url]) == 1
+    assert "dropped a key of the bare client" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from nearcache import Cache, Entry
+from nearcache._engine.write import Writer
 from nearcache.backends.redis.stream import Landing
 from nearcache.near.flights import Flights
 from nearcache.near.store import Store
@@ -413,3 +414,23 @@ def test_a_write_that_does_not_wait_when_cancelled_is_noticed(
 ) -> None:
     with broken(Landing, "cancel", asyncio.Future.cancel), noticed():
         test_a_cancelled_write_never_lands_on_a_later_one(valkey_url, new_cache, fresh_key)
+
+
+def interrupted_after_the_engines_answer(cache: Cache, key: str) -> None:
+    cache.set(key, "old")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with broken(Store, "wrote", interrupt), pytest.raises(KeyboardInterrupt):
+        cache.set(key, "new")
+    assert cache.get(key) in ("new", None)
+
+
+def test_an_interrupted_write_leaves_no_old_value(valkey_url: str, new_cache: NewCache, fresh_key: Key) -> None:
+    interrupted_after_the_engines_answer(new_cache(valkey_url), fresh_key())
+
+
+def test_an_interrupt_that_is_not_noted_is_noticed(valkey_url: str, new_cache: NewCache, fresh_key: Key) -> None:
+    with broken(Writer, "_failed", lambda *_: None), noticed():
+        interrupted_after_the_engines_answer(new_cache(valkey_url), fresh_key())

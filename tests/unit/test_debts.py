@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -39,3 +40,25 @@ def test_a_call_to_an_engine_that_is_gone_costs_no_more_when_many_keys_wait() ->
     faults.up()
     assert cache.get("b:1") is None
     assert backend.deletions == [DEBTS_AT_ONCE] * 3 + [1]
+
+
+def test_debts_that_others_make_meanwhile_do_not_break_a_call() -> None:
+    cache = Cache("memory://", namespace="debts", observers=())
+    core = cache._parts.core
+    core.debts = Changing({"a:1": object()})
+    assert cache.get("b:1") is None
+    assert not core.debts
+
+
+class Changing(dict[str, object]):
+    """Another thread makes a debt while this one is looked at, the first time."""
+
+    changed = False
+
+    def items(self) -> Any:
+        """Begin to iterate, and change."""
+        found = iter(super().items())
+        if not self.changed:
+            self.changed = True
+            self["a:2"] = object()
+        return found

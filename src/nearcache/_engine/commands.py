@@ -71,7 +71,7 @@ class Commands:
     async def _pay(self, now: float) -> None:
         """Delete what is owed; raises if the engine is gone, but not if it refuses."""
         # In batches, so that a call costs no more while many debts wait for an engine that is gone.
-        while owed := list(islice(self._core.debts.items(), DEBTS_AT_ONCE)):
+        while owed := self._owed():
             try:
                 await self._backend.delete([key for key, _ in owed])
             except GONE as error:
@@ -81,6 +81,14 @@ class Commands:
                 self._core.emit(EngineRefused(self._backend.name, str(error)))
                 return
             self._core.paid(owed)
+
+    def _owed(self) -> list[tuple[str, object]]:
+        """Return some debts. Another thread may make or pay one meanwhile: the list's tuples can start a collection of
+        garbage, whose finalizers let other threads run.
+        """
+        while True:
+            with suppress(RuntimeError):
+                return list(islice(self._core.debts.items(), DEBTS_AT_ONCE))
 
     def _failed(self, operation: str, started: float, error: BackendError) -> None:
         core = self._core

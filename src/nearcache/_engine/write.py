@@ -202,14 +202,15 @@ class Writer:
         asked = core.clock()
         try:
             await self._commands.run("set", self._backend.set, item)
+            # In here too: an interrupt after the engine's answer must not leave the old value near.
+            if core.keeps:
+                state, copier = core.form(draft.value, draft.encoded, draft.schema)
+                deadline = core.near_deadline(asked, item.ttl, self._backend.shared)
+                size = size_of(state, len(item.raw))
+                core.near.wrote(item.key, state, copier, deadline, size, stamp, draft.schema)
         except BaseException as error:
             self._failed(error, item.key)
             raise
-        if core.keeps:
-            state, copier = core.form(draft.value, draft.encoded, draft.schema)
-            deadline = core.near_deadline(asked, item.ttl, self._backend.shared)
-            size = size_of(state, len(item.raw))
-            core.near.wrote(item.key, state, copier, deadline, size, stamp, draft.schema)
 
     @contextmanager
     def _writing(self, *keys: str) -> Generator[None]:

@@ -184,7 +184,8 @@ class Flights:
         self._lock = RLock()
         self._by_key: dict[str, Flight] = {}
         # Weak: what an interrupt dropped between two lines must not bind its key for ever. Plain references, for a
-        # WeakValueDictionary takes as long as all the rest of a write together.
+        # WeakValueDictionary takes as long as all the rest of a write together; a dead one stays until its key is
+        # written again.
         self._changes: dict[str, ref[Change]] = {}
         self._storing: dict[str, ref[Flight]] = {}
 

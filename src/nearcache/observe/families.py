@@ -65,8 +65,10 @@ class Families:
         """Yield every metric with the latest numbers."""
         self.flush()
         for family in self._all():
-            if family is not self._histogram:
+            if family is not self._histogram or self.multiprocess:
                 yield from family.collect()
+        if self.multiprocess:
+            return
         latency = HistogramMetricFamily(*LATENCY, labels=["namespace", "operation"])
         for labels, seconds in self._latencies.copy().items():
             latency.add_metric(labels, seconds.buckets(), seconds.sum)

@@ -10,7 +10,7 @@ import pytest
 
 from nearcache.backends.base import Item
 from nearcache.backends.redis import RedisBackend
-from nearcache.backends.redis.blocking import BlockingLink
+from nearcache.backends.redis.blocking import BlockingLink, Wire
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 from tests.integration.redis.helpers import (
     KEYS,
@@ -300,3 +300,24 @@ def test_a_reply_of_a_kind_that_no_engine_gives_is_an_engine_that_fails(reply: b
             with pytest.raises(BackendUnavailableError):
                 drive(backend.get("a"))
         drive(backend.close())
+
+
+def test_a_connection_taken_while_the_pool_is_closed_is_not_closed_under_its_user(own_server: RedisServer):
+    backend = made(own_server.unix_url, "sync", "t", pool_min=2)
+    drive(backend.open())
+    pool = link_of(backend)._pool
+    taken = pool.take()
+    pool._idle.append(taken)
+    drop = pool.drop
+
+    def taking(wire: Wire) -> None:
+        if taken in pool._idle:
+            pool._idle.remove(taken)  # another thread takes it
+        drop(wire)
+
+    pool.drop = taking  # type: ignore[method-assign]
+    pool.close()
+    assert taken.connected
+    pool.give_back(taken)
+    assert len(pool) == 0
+    drive(backend.close())

@@ -128,3 +128,13 @@ called()
 def test_nothing_is_imported_or_written_before_the_first_event(run, tmp_path):
     run("near_hits(5); assert 'prometheus_client' not in sys.modules")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_ordinary_registry_shows_latencies_too(run):
+    run(
+        """
+from prometheus_client import REGISTRY, generate_latest
+called()
+assert b'cache_latency_seconds_count{namespace="app",operation="get"} 1.0' in generate_latest(REGISTRY)
+"""
+    )

@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final
 
-from nearcache.cli.measure.blocks import Work
+from nearcache.cli.measure.blocks import MeasureError, Work
 from nearcache.cli.measure.ours import KEY, KEYS, ROWS, TTL, WRITTEN, calls, many_tasks, one_reader, writing
 
 US: Final = "nearcache"
@@ -43,9 +43,9 @@ def prepared(url: str, namespace: str, runner: Runner, stack: ExitStack) -> dict
     aio = import_module("redis.asyncio").Redis.from_url(url)
     stack.callback(lambda: runner.run(aio.aclose()))
     names = {key: f"{namespace}:bare:{key}" for key in KEYS}
+    stack.callback(removed, client, list(names.values()))  # before they are written: an interrupt may come in between
     for key, value in ROWS.items():
         client.set(names[key], json.dumps(value), ex=TTL)
-    stack.callback(removed, client, list(names.values()))
     return blocking(client, names) | in_asyncio(aio, runner, names)
 
 
@@ -55,14 +55,21 @@ def removed(client: Any, names: list[str]) -> None:
         client.delete(*names)
 
 
+def decoded(reply: bytes | None) -> Any:
+    """Return the value; a key that is gone cannot be measured."""
+    if reply is None:
+        raise MeasureError("the engine dropped a key of the bare client: is there room for some hundred small values?")
+    return json.loads(reply)
+
+
 def blocking(client: Any, names: dict[str, str]) -> dict[str, Work]:
     """Return the work of the blocking client."""
 
     def get(name: str) -> Any:
-        return json.loads(client.get(name))
+        return decoded(client.get(name))
 
     def many(wanted: list[str]) -> dict[str, Any]:
-        return dict(zip(ROWS, map(json.loads, client.mget(wanted)), strict=True))
+        return dict(zip(ROWS, map(decoded, client.mget(wanted)), strict=True))
 
     several = [names[key] for key in ROWS]
     write = written(client, names[WRITTEN])
@@ -82,7 +89,7 @@ def in_asyncio(client: Any, runner: Runner, names: dict[str, str]) -> dict[str, 
     """Return the work of the client for asyncio."""
 
     async def get(key: str) -> Any:
-        return json.loads(await client.get(names[key]))
+        return decoded(await client.get(names[key]))
 
     return {
         "async-one": one_reader(get, runner, KEY, ROWS[KEY]),
