@@ -41,6 +41,7 @@ class Parts:
             timeout=options.timeout,
             time=EngineTime(clock),
             enveloped=self.core.codec.enveloped,
+            view=self.core.view,
             store=self.core.records,
         )
         self._engines: dict[Flavour, Engine] = {}

@@ -15,7 +15,6 @@ from nearcache._core.template import template as parsed_template
 from nearcache._core.ttl import TTL
 from nearcache._core.urls import redacted
 from nearcache._engine.engine import Engine
-from nearcache._engine.load import Plan
 from nearcache._engine.modes import Mode
 from nearcache._io.blocking import drive
 from nearcache._io.port import Flavour
@@ -235,13 +234,14 @@ class Cache(_Face):
         """
         return drive(self._engine.reader.get_many(keys))
 
-    def set(self, key: str, value: Any, ttl: TTL = "default") -> None:
+    def set(self, key: str, value: Any, ttl: TTL = "default", tags: Iterable[str] = ()) -> None:
         """Store a value.
 
         Args:
             key: `<entity>:<id>[:<field>...]`.
             value: anything that comes back with the same type; else `CodecError`, and nothing is stored.
             ttl: how long it is fresh, at most: seconds, a timedelta, a text such as "5m", or a class of data.
+            tags: names by which it can be invalidated together with others; see `invalidate_tags`.
 
         Raises:
             BackendError: the engine failed. If it may have stored the value all the same, the key is deleted as
@@ -249,14 +249,14 @@ class Cache(_Face):
                 engine answers again.
 
         """
-        drive(self._engine.writer.set(key, value, ttl))
+        drive(self._engine.writer.set(key, value, ttl, tags))
 
-    def set_many(self, mapping: Mapping[str, Any], ttl: TTL = "default") -> None:
+    def set_many(self, mapping: Mapping[str, Any], ttl: TTL = "default", tags: Iterable[str] = ()) -> None:
         """Store several values in one round trip.
 
         All are encoded before anything is sent. Raises like `set`.
         """
-        drive(self._engine.writer.set_many(mapping, ttl))
+        drive(self._engine.writer.set_many(mapping, ttl, tags))
 
     def add(self, key: str, value: Any, ttl: TTL = "default") -> bool:
         """Store a value only if there is none, and tell whether it was stored.
@@ -316,17 +316,35 @@ class Cache(_Face):
         """
         return _pages(self._engine, prefix)
 
-    def get_or_load(self, key: str, loader: Callable[[], T], ttl: TTL = "default") -> T:
+    def get_or_load(self, key: str, loader: Callable[[], T], ttl: TTL = "default", tags: Iterable[str] = ()) -> T:
         """Return the cached value, or call the loader and cache what it returns.
 
         However many threads and tasks of this process ask at once, the loader runs once; it runs in the thread of
         the first. Its exception goes to all who wait, and nothing is stored. Raises `LoaderTimeoutError` after
         waiting for `hard_timeout`. While the engine cannot be reached, the loader answers.
         """
-        value, load = self._lookup(key), self._engine.loads.get_or_load
-        return cast(T, value if value is not MISS else drive(load(key, loader, Plan(ttl))).get())
+        value = self._lookup(key)
+        return cast(T, value if value is not MISS else drive(self._engine.get_or_load(key, loader, ttl, tags)).get())
 
-    def write_through(self, key: str, value: T, store: Callable[[T], T | None], ttl: TTL = "default") -> T:
+    def invalidate_tags(self, *tags: str) -> None:
+        """Invalidate every value that has one of these tags, in all processes.
+
+        It takes the same time however many values there are, and wins against every load that began before. Raises
+        `BackendError` when the engine fails; it is then repeated before this process sends anything else. Other
+        processes go on serving near copies for `staleness` seconds at most.
+        """
+        drive(self._engine.writer.invalidate(tags, everything=False))
+
+    def clear(self) -> None:
+        """Invalidate every cached value of the namespace, in all processes; the rest is as with `invalidate_tags`.
+
+        The bytes stay in the engine until their time to live ends.
+        """
+        drive(self._engine.writer.invalidate((), everything=True))
+
+    def write_through(
+        self, key: str, value: T, store: Callable[[T], T | None], ttl: TTL = "default", tags: Iterable[str] = ()
+    ) -> T:
         """Write a value to its source with `store(value)`, then to the cache, and return what is cached.
 
         `store` may return another value to cache. If it raises, nothing changes in the cache. If the cache fails
@@ -334,13 +352,14 @@ class Cache(_Face):
         that cannot be cached raises `CodecError` before anything is written; if it is the one that `store` returned, it
         raises afterwards, and the key is deleted.
         """
-        return cast(T, drive(self._engine.write_value_through(key, store, value, Plan(ttl))).get())
+        return cast(T, drive(self._engine.write_value_through(key, store, value, ttl, tags)).get())
 
     def cached(
         self,
         template: str,
         *,
         ttl: TTL = "default",
+        tags: Iterable[str] = (),
         none_ttl: TTL | None = None,
         hard_timeout: Duration | None = None,
         ignore: Iterable[str] = (),
@@ -351,6 +370,8 @@ class Cache(_Face):
         Args:
             template: the key, such as "users:{user_id}". Every parameter is in it, or in `ignore`; else `ConfigError`.
             ttl: how long results are fresh.
+            tags: names by which results can be invalidated together, such as "team:{result.team_id}": placeholders are
+            the function's parameters, and `result`. None results have no tags with `result`.
             none_ttl: how long None results are; by default the cache's `none_ttl`, and never longer than `ttl`.
             hard_timeout: how many seconds anybody waits for a load; by default the cache's.
             ignore: parameters that do not change the result. Static methods are decorated below `@staticmethod`, class
@@ -359,10 +380,10 @@ class Cache(_Face):
 
         """
         plan = decorate.plan(template, ttl, none_ttl, hard_timeout)
-        return lambda function: decorate.cached(self._engine, function, template, ignore, returns, plan)
+        return lambda function: decorate.cached(self._engine, function, template, ignore, returns, plan, tags)
 
     def writes(
-        self, template: str, *, ttl: TTL = "default", returns: Any = None
+        self, template: str, *, ttl: TTL = "default", tags: Iterable[str] = (), returns: Any = None
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Decorate a function that writes the source, so that its result is cached afterwards.
 
@@ -370,7 +391,7 @@ class Cache(_Face):
         nothing changes in the cache. If it returns None, the key is invalidated.
         """
         plan = decorate.plan(template, ttl)
-        return lambda function: decorate.writes(self._engine, function, template, returns, plan)
+        return lambda function: decorate.writes(self._engine, function, template, returns, plan, tags)
 
 
 class AsyncCache(_Face):
@@ -417,13 +438,13 @@ class AsyncCache(_Face):
         """Return the values that exist, by key."""
         return await self._engine.reader.get_many(keys)
 
-    async def set(self, key: str, value: Any, ttl: TTL = "default") -> None:
+    async def set(self, key: str, value: Any, ttl: TTL = "default", tags: Iterable[str] = ()) -> None:
         """Store a value."""
-        await self._engine.writer.set(key, value, ttl)
+        await self._engine.writer.set(key, value, ttl, tags)
 
-    async def set_many(self, mapping: Mapping[str, Any], ttl: TTL = "default") -> None:
+    async def set_many(self, mapping: Mapping[str, Any], ttl: TTL = "default", tags: Iterable[str] = ()) -> None:
         """Store several values in one round trip."""
-        await self._engine.writer.set_many(mapping, ttl)
+        await self._engine.writer.set_many(mapping, ttl, tags)
 
     async def add(self, key: str, value: Any, ttl: TTL = "default") -> bool:
         """Store a value only if there is none, and tell whether it was stored."""
@@ -457,22 +478,38 @@ class AsyncCache(_Face):
         """Iterate over the keys that start with a prefix; for tools, since the engine walks all its keys."""
         return _async_pages(self._engine, prefix)
 
-    async def get_or_load(self, key: str, loader: Callable[[], Awaitable[T]], ttl: TTL = "default") -> T:
+    async def get_or_load(
+        self, key: str, loader: Callable[[], Awaitable[T]], ttl: TTL = "default", tags: Iterable[str] = ()
+    ) -> T:
         """Return the cached value, or call the loader and cache what it returns."""
-        value, load = self._lookup(key), self._engine.loads.get_or_load
-        return cast(T, value if value is not MISS else (await load(key, loader, Plan(ttl))).get())
+        value = self._lookup(key)
+        return cast(T, value if value is not MISS else (await self._engine.get_or_load(key, loader, ttl, tags)).get())
+
+    async def invalidate_tags(self, *tags: str) -> None:
+        """Invalidate every value that has one of these tags, in all processes."""
+        await self._engine.writer.invalidate(tags, everything=False)
+
+    async def clear(self) -> None:
+        """Invalidate every cached value of the namespace, in all processes."""
+        await self._engine.writer.invalidate((), everything=True)
 
     async def write_through(
-        self, key: str, value: T, store: Callable[[T], Awaitable[T | None]], ttl: TTL = "default"
+        self,
+        key: str,
+        value: T,
+        store: Callable[[T], Awaitable[T | None]],
+        ttl: TTL = "default",
+        tags: Iterable[str] = (),
     ) -> T:
         """Write a value to its source with `store(value)`, then to the cache, and return what is cached."""
-        return cast(T, (await self._engine.write_value_through(key, store, value, Plan(ttl))).get())
+        return cast(T, (await self._engine.write_value_through(key, store, value, ttl, tags)).get())
 
     def cached(
         self,
         template: str,
         *,
         ttl: TTL = "default",
+        tags: Iterable[str] = (),
         none_ttl: TTL | None = None,
         hard_timeout: Duration | None = None,
         ignore: Iterable[str] = (),
@@ -480,14 +517,14 @@ class AsyncCache(_Face):
     ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], AsyncCachedFunction[P, R]]:
         """Decorate a function so that its results are cached."""
         plan = decorate.plan(template, ttl, none_ttl, hard_timeout)
-        return lambda function: decorate.cached(self._engine, function, template, ignore, returns, plan)
+        return lambda function: decorate.cached(self._engine, function, template, ignore, returns, plan, tags)
 
     def writes(
-        self, template: str, *, ttl: TTL = "default", returns: Any = None
+        self, template: str, *, ttl: TTL = "default", tags: Iterable[str] = (), returns: Any = None
     ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
         """Decorate a function that writes the source, so that its result is cached afterwards."""
         plan = decorate.plan(template, ttl)
-        return lambda function: decorate.writes(self._engine, function, template, returns, plan)
+        return lambda function: decorate.writes(self._engine, function, template, returns, plan, tags)
 
 
 def _pages(engine: Engine, prefix: str) -> Iterator[str]:

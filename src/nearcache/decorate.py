@@ -12,8 +12,11 @@ from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
 from nearcache._core.template import Template
 from nearcache._core.ttl import TTL, parse_duration
+from nearcache._engine.core import Core
 from nearcache._engine.engine import Engine
-from nearcache._engine.load import Plan
+from nearcache._engine.load import Job, Plan
+from nearcache._engine.tags import Tags
+from nearcache._engine.write import Tagger
 from nearcache._hits import AWAITED, SPECIALISED, Load, Memo, Seek, Shape, by_key, by_key_awaited, take_on
 from nearcache._io.blocking import drive
 from nearcache.errors import BatchError, ConfigError, InvalidKeyError
@@ -35,13 +38,16 @@ PLAIN = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYW
 class Recipe:
     """How calls of one function become keys, and how its results are stored."""
 
-    def __init__(self, function: Callable[..., Any], template: str, ignore: Ignore, plan: Plan) -> None:
+    def __init__(
+        self, core: Core, function: Callable[..., Any], template: str, ignore: Ignore, plan: Plan, tags: Iterable[str]
+    ) -> None:
         self.function: Callable[..., Any] = function
         self.plan: Plan = plan
         self.signature: inspect.Signature = inspect.signature(function)
         self._template = Template(template)
         self._names = list(self.signature.parameters)
         _check_parameters(function, self._names, self._template.fields, ignore)
+        self._tags = Tags(core, tags, self._names)
         self.picks: list[int] = [self._names.index(name) for name in self._template.fields]
         plain = all(parameter.kind in PLAIN for parameter in self.signature.parameters.values())
         self._positional = len(self._names) if plain else None
@@ -54,12 +60,24 @@ class Recipe:
         """Return the key of one call; arguments that do not fit the function raise `TypeError`."""
         if not kwargs and len(args) == self._positional:
             return self._template.render(*[args[pick] for pick in self.picks])
+        arguments = self._arguments(args, kwargs)
+        return self._template.render(*[arguments[name] for name in self._template.fields])
+
+    def job(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job:
+        """Return the load of one call."""
+        return Job(functools.partial(self.function, *args, **kwargs), self.plan, self.tagger(args, kwargs))
+
+    def tagger(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tagger:
+        """Return what makes the tags of the result of one call."""
+        return self._tags.tagger(functools.partial(self._arguments, args, kwargs))
+
+    def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{self.function.__qualname__}(): {error}") from None
         bound.apply_defaults()
-        return self._template.render(*[bound.arguments[name] for name in self._template.fields])
+        return bound.arguments
 
 
 def _check_parameters(function: Callable[..., Any], names: list[str], used: tuple[str, ...], ignore: Ignore) -> None:
@@ -149,13 +167,17 @@ class _Decorated(_Partial[P, R]):
         """Return the key of a call, as every verb of the cache takes it."""
         return self._recipe.key((*self.args, *args), kwargs)
 
-    def _loader(self, /, *args: Any, **kwargs: Any) -> Callable[[], Any]:
-        return functools.partial(self._recipe.function, *self.args, *args, **kwargs)
+    def _job(self, /, *args: Any, **kwargs: Any) -> Job:
+        return self._recipe.job((*self.args, *args), kwargs)
+
+    def _put(self, value: Any, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
+        recipe, args = self._recipe, (*self.args, *args)
+        return self._engine.loads.put(recipe.key(args, kwargs), value, recipe.plan, recipe.tagger(args, kwargs))
 
     def _batch(self, items: Iterable[Any]) -> tuple[dict[Any, str], Coroutine[Any, Any, dict[str, Outcome[Any]]]]:
         """Return the key of each item, and the work that brings the outcome of each key; what `many` is made of."""
         keys: dict[Any, str] = {}
-        loaders: dict[str, Callable[[], Any]] = {}
+        jobs: dict[str, Job] = {}
         for item in items:
             key = self._recipe.key((*self.args, item), {})
             if keys.setdefault(item, key) != key:
@@ -163,8 +185,8 @@ class _Decorated(_Partial[P, R]):
                     f"many() got two items that are equal and have different keys, {keys[item]!r} and {key!r}; ask for "
                     "them one by one"
                 )
-            loaders.setdefault(key, self._loader(item))
-        return keys, self._engine.loads.each(loaders, self._recipe.plan)
+            jobs.setdefault(key, self._job(item))
+        return keys, self._engine.loads.each(jobs, self._recipe.plan.schema)
 
     if not TYPE_CHECKING:
 
@@ -231,7 +253,7 @@ class CachedFunction(_Decorated[P, R]):
 
     def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Load now and replace what is cached."""
-        work = self._engine.loads.refresh(self.key(*args, **kwargs), self._loader(*args, **kwargs), self._recipe.plan)
+        work = self._engine.loads.refresh(self.key(*args, **kwargs), self._job(*args, **kwargs))
         return cast(R, drive(work).get())
 
     def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
@@ -240,11 +262,11 @@ class CachedFunction(_Decorated[P, R]):
 
     def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Store a value as if this call had returned it."""
-        drive(self._engine.loads.put(self.key(*args, **kwargs), value, self._recipe.plan))
+        drive(self._put(value, *args, **kwargs))
 
     def bypass(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function; neither read the cache nor store anything."""
-        return cast(R, self._loader(*args, **kwargs)())
+        return cast(R, self._recipe.function(*self.args, *args, **kwargs))
 
     def many(self: "_Takes[A, R]", items: Iterable[A]) -> dict[A, R]:
         """Return the results for many values of the first parameter; loads only what is missing.
@@ -284,8 +306,8 @@ class AsyncCachedFunction(_Decorated[P, R]):
 
     async def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Load now and replace what is cached."""
-        key, loader = self.key(*args, **kwargs), self._loader(*args, **kwargs)
-        return cast(R, (await self._engine.loads.refresh(key, loader, self._recipe.plan)).get())
+        work = self._engine.loads.refresh(self.key(*args, **kwargs), self._job(*args, **kwargs))
+        return cast(R, (await work).get())
 
     async def peek(self, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
         """Return the cached value, or None; never loads."""
@@ -293,11 +315,11 @@ class AsyncCachedFunction(_Decorated[P, R]):
 
     async def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Store a value as if this call had returned it."""
-        await self._engine.loads.put(self.key(*args, **kwargs), value, self._recipe.plan)
+        await self._put(value, *args, **kwargs)
 
     async def bypass(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function; neither read the cache nor store anything."""
-        return cast(R, await self._loader(*args, **kwargs)())
+        return cast(R, await self._recipe.function(*self.args, *args, **kwargs))
 
     async def many(self: "_Takes[A, Coroutine[Any, Any, R]]", items: Iterable[A]) -> dict[A, R]:
         """Return the results for many values of the first parameter; loads only what is missing.
@@ -344,12 +366,14 @@ def plan(template: object, ttl: TTL, none_ttl: TTL | None = None, hard_timeout: 
     return Plan(ttl, none_ttl, None, bound)
 
 
-def cached(engine: Engine, function: Any, template: str, ignore: Ignore, returns: object, plan: Plan) -> Any:
+def cached(
+    engine: Engine, function: Any, template: str, ignore: Ignore, returns: object, plan: Plan, tags: Iterable[str] = ()
+) -> Any:
     """Return the decorated form of a function, of the engine's flavour."""
     if isinstance(function, staticmethod | classmethod):
-        inner = cached(engine, cast(Any, function).__func__, template, ignore, returns, plan)
+        inner = cached(engine, cast(Any, function).__func__, template, ignore, returns, plan, tags)
         return _ClassMethod(inner) if isinstance(function, classmethod) else staticmethod(inner)
-    recipe = _recipe(engine, function, template, ignore, returns, plan)
+    recipe = _recipe(engine, function, template, ignore, returns, plan, tags)
     call = functools.wraps(function)(_specialised(recipe, engine))
     kind: Any = AsyncCachedFunction if engine.io.flavour == "async" else CachedFunction
     decorated = kind.of(recipe, engine, call)
@@ -360,36 +384,40 @@ def cached(engine: Engine, function: Any, template: str, ignore: Ignore, returns
     return call
 
 
-def writes(engine: Engine, function: Any, template: str, returns: object, plan: Plan) -> Any:
+def writes(engine: Engine, function: Any, template: str, returns: object, plan: Plan, tags: Iterable[str] = ()) -> Any:
     """Return a function that writes the source and then the cache, of the engine's flavour.
 
     What is written is no part of the key, so its parameters need not be in the template.
     """
     if isinstance(function, staticmethod | classmethod):
         method = cast(Any, function)
-        return type(method)(writes(engine, method.__func__, template, returns, plan))
-    recipe = _recipe(engine, function, template, None, returns, plan)
+        return type(method)(writes(engine, method.__func__, template, returns, plan, tags))
+    recipe = _recipe(engine, function, template, None, returns, plan, tags)
 
     @functools.wraps(function)
     def write(*args: Any, **kwargs: Any) -> Any:
         source = functools.partial(function, *args, **kwargs)
-        return drive(engine.write_through(recipe.key(args, kwargs), source, MISS, recipe.plan)).get()
+        tag = recipe.tagger(args, kwargs)
+        return drive(engine.write_through(recipe.key(args, kwargs), source, MISS, recipe.plan, tag)).get()
 
     @functools.wraps(function)
     async def async_write(*args: Any, **kwargs: Any) -> Any:
         source = functools.partial(function, *args, **kwargs)
-        return (await engine.write_through(recipe.key(args, kwargs), source, MISS, recipe.plan)).get()
+        tag = recipe.tagger(args, kwargs)
+        return (await engine.write_through(recipe.key(args, kwargs), source, MISS, recipe.plan, tag)).get()
 
     return async_write if engine.io.flavour == "async" else write
 
 
-def _recipe(engine: Engine, function: Any, template: str, ignore: Ignore, returns: object, plan: Plan) -> Recipe:
+def _recipe(
+    engine: Engine, function: Any, template: str, ignore: Ignore, returns: object, plan: Plan, tags: Iterable[str]
+) -> Recipe:
     _check_function(engine, function)
     engine.core.exact(plan.ttl)
     if plan.none_ttl is not None:
         engine.core.exact(plan.none_ttl, "none_ttl")
     schema = engine.core.codec.declare(return_type(function, returns))
-    return Recipe(function, template, ignore, replace(plan, schema=schema))
+    return Recipe(engine.core, function, template, ignore, replace(plan, schema=schema), tags)
 
 
 def _check_function(engine: Engine, function: Any) -> None:
@@ -435,9 +463,7 @@ def _seek(recipe: Recipe, engine: Engine, memo: Memo | None) -> Seek:
 
 
 def _load(recipe: Recipe, engine: Engine) -> Load:
-    function, plan, key_of = recipe.function, recipe.plan, recipe.key
-
     def load(*args: Any, **kwargs: Any) -> Any:
-        return engine.loads.get_or_load(key_of(args, kwargs), functools.partial(function, *args, **kwargs), plan)
+        return engine.loads.get_or_load(recipe.key(args, kwargs), recipe.job(args, kwargs))
 
     return load

@@ -16,7 +16,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 Tier: TypeAlias = Literal["near", "engine", "stale", "flight"]
 """Who answered a read: the near store, the engine, a value past its soft age, or a load that another reader began."""
 
-Reason: TypeAlias = Literal["cold", "expired", "evicted", "undecodable", "schema", "error", "disabled"]
+Reason: TypeAlias = Literal["cold", "expired", "invalidated", "evicted", "undecodable", "schema", "error", "disabled"]
 """Why a read found nothing."""
 
 FailureKind: TypeAlias = Literal["engine", "codec", "load", "observer"]

@@ -48,6 +48,10 @@ class Namespace:
             raise InvalidKeyError(f"keys are a list or another iterable of str, not a {type(keys).__name__}")
         return list(dict.fromkeys([self.check(key) for key in cast(Iterable[object], keys)]))
 
+    def check_tag(self, tag: object) -> str:
+        """Return a tag; `InvalidKeyError` if it breaks a rule of keys."""
+        return _checked(tag, "tag", self._room)
+
     def check_name(self, name: object) -> str:
         """Return the name of a lock, limiter, topic or stream; `InvalidKeyError` if it breaks a rule of keys."""
         return _checked(name, "name", self._room)

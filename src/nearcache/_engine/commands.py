@@ -6,14 +6,14 @@ before anybody reads it again. Debts are paid as soon as the engine answers; unt
 this process. An engine that answers but refuses to delete (a replica, a full disk) goes on serving all other keys.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from itertools import islice
 from time import perf_counter
 from typing import ParamSpec, TypeVar
 
 from nearcache._core.events import Command, EngineBack, EngineLost, EngineRefused, EngineSize, Failure
-from nearcache._engine.core import Core
+from nearcache._engine.core import ALL, Core
 from nearcache.backends.base import Admin, Backend
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
@@ -46,7 +46,7 @@ class Commands:
         """Send one command; raises what the backend raises."""
         core, started = self._core, perf_counter()
         try:
-            if core.debts and started >= self._pay_from:
+            if (core.debts or core.owed_marks) and started >= self._pay_from:
                 await self._pay(started)
             reply = await call(*args, **kwargs)
         except BackendError as error:
@@ -70,25 +70,21 @@ class Commands:
 
     async def _pay(self, now: float) -> None:
         """Delete what is owed; raises if the engine is gone, but not if it refuses."""
-        # In batches, so that a call costs no more while many debts wait for an engine that is gone.
-        while owed := self._owed():
-            try:
+        core = self._core
+        try:
+            # In batches, so that a call costs no more while many debts wait for an engine that is gone.
+            while marks := _some(core.owed_marks):
+                tags = [tag for tag, _ in marks if tag != ALL]
+                await self._backend.marks.mark(tags, len(tags) < len(marks))
+                core.marks_paid(marks)
+            while owed := _some(core.debts):
                 await self._backend.delete([key for key, _ in owed])
-            except GONE as error:
-                raise error.undone() from None
-            except BackendError as error:
-                self._pay_from = now + PAY_AGAIN
-                self._core.emit(EngineRefused(self._backend.name, str(error)))
-                return
-            self._core.paid(owed)
-
-    def _owed(self) -> list[tuple[str, object]]:
-        """Return some debts. Another thread may make or pay one meanwhile: the list's tuples can start a collection of
-        garbage, whose finalizers let other threads run.
-        """
-        while True:
-            with suppress(RuntimeError):
-                return list(islice(self._core.debts.items(), DEBTS_AT_ONCE))
+                core.paid(owed)
+        except GONE as error:
+            raise error.undone() from None
+        except BackendError as error:
+            self._pay_from = now + PAY_AGAIN
+            core.emit(EngineRefused(self._backend.name, str(error)))
 
     def _failed(self, operation: str, started: float, error: BackendError) -> None:
         core = self._core
@@ -99,3 +95,12 @@ class Commands:
         elif not core.engine_lost:
             core.engine_lost = True
             core.emit(EngineLost(self._backend.name, str(error)))
+
+
+def _some(debts: Mapping[str, object]) -> list[tuple[str, object]]:
+    """Return some debts. Another thread may make or pay one meanwhile: the list's tuples can start a collection of
+    garbage, whose finalizers let other threads run.
+    """
+    while True:
+        with suppress(RuntimeError):
+            return list(islice(debts.items(), DEBTS_AT_ONCE))

@@ -14,16 +14,20 @@ from nearcache._core.clock import Clock
 from nearcache._core.events import Event, Evicted, Failure, Flushable, Observer, Startable
 from nearcache._core.keys import Namespace
 from nearcache._core.ttl import TTL
+from nearcache._core.view import View
 from nearcache._engine.modes import Mode, Modes
 from nearcache.codecs.codec import Codec, CodecName, Encoded, Record
 from nearcache.codecs.schema import Schema
-from nearcache.errors import ConfigError
+from nearcache.errors import ConfigError, InvalidKeyError, UnsupportedError
 from nearcache.near.flights import Flights
 from nearcache.near.slot import NEVER, Copier
 from nearcache.near.store import Limit, Store
 from nearcache.options import Options
 
 NO_NEAR = Limit(entries=0)
+ALL: Final = ""
+"""Stands for everything among the tags whose invalidation is owed."""
+
 FAR_MEMORY = Limit(bytes=64_000_000)
 """How much memory:// holds where the near tier is turned off."""
 
@@ -51,6 +55,9 @@ class Core:
         if in_memory and not near_is_store:
             self.records = Store(FAR_MEMORY, clock, source=True)
         self.flights: Flights = Flights()
+        self.view: View = View(clock, options.staleness, fixed=in_memory or not self.codec.enveloped)
+        news = WeakMethod(self.marked)
+        self.view.news = lambda tags, everything: _call(news, tags, everything)
         self._observers: tuple[Observer, ...] = ()
         self._flushable: tuple[Flushable, ...] = ()
         self._observing = False
@@ -58,6 +65,8 @@ class Core:
         self.facts_due: float = 0.0
         self._engine_evictions: int | None = None
         self.debts: dict[str, object] = {}
+        self.owed_marks: dict[str, object] = {}
+        """Tags whose invalidation the engine has not acknowledged; ALL for that of everything."""
         self.check: Callable[[object], str] = self._check_first
         """Checks a key; the first time, also whether the observers can start, before anything is read or written."""
         self.check_all: Callable[[object], list[str]] = self._check_all_first
@@ -94,7 +103,7 @@ class Core:
         """Note that these records may be wrong in the engine and must be deleted before they are read again."""
         for key in keys:
             self.debts[key] = object()
-            self.near.changed(key)
+        self.changed(*keys)
 
     def paid(self, debts: Iterable[tuple[str, object]]) -> None:
         """Note that these records were deleted; a debt made again meanwhile stays."""
@@ -102,6 +111,60 @@ class Core:
             self.near.changed(key)
             if self.debts.get(key) is mark:
                 del self.debts[key]
+
+    # Marks
+
+    def marked(self, tags: Iterable[str], everything: bool) -> None:
+        """Serve nothing near that was loaded before these marks, and let nobody join a load that began before."""
+        self.flights.detach_all()
+        if not everything:
+            self.near.marked(tags)
+            return
+        self.near.clear()
+        if self.records is not None:
+            self.records.clear()
+
+    def owe_marks(self, tags: Iterable[str], everything: bool) -> None:
+        """Note that these invalidations must be repeated before anything else is sent."""
+        for tag in (*tags, *((ALL,) if everything else ())):
+            self.owed_marks[tag] = object()
+        self.marked(tags, everything)
+
+    def marks_paid(self, marks: Iterable[tuple[str, object]]) -> None:
+        """Note that these invalidations were acknowledged; one that is owed again meanwhile stays."""
+        for tag, mark in marks:
+            if self.owed_marks.get(tag) is mark:
+                del self.owed_marks[tag]
+
+    def valid(self, record: Record) -> bool:
+        """Tell whether no known invalidation is newer than a record; its unknown tags have been asked for."""
+        owed = self.owed_marks
+        if owed and (ALL in owed or not owed.keys().isdisjoint(record.tags)):
+            return False
+        return self.view.holds(record.epoch, record.tags)
+
+    def check_tags(self, tags: object) -> tuple[str, ...]:
+        """Return tags, each once; `InvalidKeyError` if one breaks the rules of keys, or if this is one str."""
+        if tags == ():
+            return ()
+        if isinstance(tags, str) or not isinstance(tags, Iterable):
+            raise InvalidKeyError(f"tags are a list or another iterable of str, not a {type(tags).__name__}")
+        names = tuple(dict.fromkeys([self.namespace.check_tag(tag) for tag in cast(Iterable[object], tags)]))
+        self.require_marks("tags", bool(names))
+        return names
+
+    def require_marks(self, feature: str, wanted: bool = True) -> None:
+        """Raise `UnsupportedError` if something is wanted that needs a header in front of every value."""
+        if wanted and not self.codec.enveloped:
+            raise UnsupportedError(f"codec='json' cannot do {feature}: its values have no header; use 'msgpack'")
+
+    # Changes
+
+    def changed(self, *keys: str) -> None:
+        """Serve nothing near that was read or loaded before a change of these keys by this process."""
+        self.flights.detach(keys)
+        for key in keys:
+            self.near.changed(key)
 
     # Time to live
 
@@ -116,9 +179,22 @@ class Core:
         return self.options.ttl_rules.seconds(self._ttl(ttl), what)
 
     def near_deadline(self, asked: float, remaining: float, shared: bool) -> float:
-        """Return until when a value may be served near, `asked` being when it was asked for or written."""
+        """Return until when a value may be served near, `asked` being when it was asked for or written.
+
+        Others may invalidate it: its own key from then on, its tags since the marks were asked for.
+        """
         staleness = self.options.staleness if shared else math.inf
-        return min(asked + staleness, self.clock() + remaining)
+        return min(min(asked, self.view.proven) + staleness, self.clock() + remaining)
+
+    def vouched(self, asked: float, shared: bool) -> float:
+        """Return until when readers may come (monotonic) whom a value is for that the engine was asked for at `asked`.
+
+        It is as old as the marks by which it was judged.
+        """
+        if not shared:
+            return math.inf
+        age = max(0.0, self.clock() - self.view.proven)
+        return asked + max(0.0, self.options.staleness - age)
 
     def _ttl(self, ttl: TTL) -> TTL:
         return self.options.ttl if ttl == "default" else ttl
@@ -192,6 +268,7 @@ class Core:
         change.
         """
         self.flights.after_fork()
+        self.view.after_fork()
         self.near.after_fork(suspended=self.mode() in (Mode.BYPASS, Mode.DISABLED))
         self.facts_due = 0.0
         if self.records is None:
@@ -206,12 +283,17 @@ def _codec(options: Options) -> Codec:
     return Codec(cast(CodecName, name), types=options.types, secret=options.secret, compress_above=above)
 
 
-def _call(method: WeakMethod[Callable[[], None]]) -> None:
+def _call(method: WeakMethod[Callable[..., None]], *args: object) -> None:
     target = method()
     if target is not None:
-        target()
+        target(*args)
 
 
 def new_fill_id() -> bytes:
     """Return eight random bytes that name one store of one value."""
     return os.urandom(8)
+
+
+def new_token() -> str:
+    """Return what names one lease among all."""
+    return os.urandom(16).hex()

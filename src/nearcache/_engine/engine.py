@@ -1,16 +1,18 @@
 """One cache in one flavour: the parts of the engine put together."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from nearcache._core.missing import MISS, Missing
 from nearcache._core.outcome import Outcome
+from nearcache._core.ttl import TTL
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
-from nearcache._engine.load import Loads, Plan
+from nearcache._engine.load import Job, Loads, Plan
 from nearcache._engine.read import Reader
-from nearcache._engine.write import Writer
+from nearcache._engine.tags import Tags
+from nearcache._engine.write import Tagger, Writer
 from nearcache._io.port import Io, require_callable
 from nearcache.backends.base import Backend, require
 from nearcache.codecs.schema import Schema
@@ -33,7 +35,7 @@ class Engine:
         self._commands = Commands(core, backend)
         self.reader: Reader = Reader(core, backend, self._commands)
         self.writer: Writer = Writer(core, backend, self._commands, self.reader)
-        self.loads: Loads = Loads(core, self.io, self.reader, self.writer)
+        self.loads: Loads = Loads(core, self.io, backend, self._commands, self.reader, self.writer)
 
     async def open(self) -> None:
         """Connect ahead of the first use; raises when the engine cannot be reached."""
@@ -52,15 +54,24 @@ class Engine:
         """Remove one value; tell whether there was one."""
         return await self.writer.delete([key]) > 0
 
-    async def write_through(self, key: str, source: Callable[[], Any], value: Any, plan: Plan) -> Outcome[Any]:
+    async def write_through(
+        self, key: str, source: Callable[[], Any], value: Any, plan: Plan, tag: Tagger
+    ) -> Outcome[Any]:
         """Write the source, then the cache; see `Writer.write_through`."""
-        return await self.writer.write_through(self.io, key, source, value, plan.ttl, plan.schema)
+        return await self.writer.write_through(self.io, key, source, value, plan.ttl, plan.schema, tag)
 
-    async def write_value_through(self, key: str, store: Callable[[Any], Any], value: Any, plan: Plan) -> Outcome[Any]:
+    async def write_value_through(
+        self, key: str, store: Callable[[Any], Any], value: Any, ttl: TTL, tags: Iterable[str]
+    ) -> Outcome[Any]:
         """Write a value to its source, then to the cache; one that cannot be cached is refused before it is written."""
         require_callable(store, "store")
-        self.writer.draft(self.core.check(key), value, 1.0, plan.schema)
-        return await self.write_through(key, functools.partial(store, value), value, plan)
+        tag = Tags(self.core, tags).tagger()
+        self.writer.draft(self.core.check(key), value, 1.0, None)
+        return await self.write_through(key, functools.partial(store, value), value, Plan(ttl), tag)
+
+    async def get_or_load(self, key: str, loader: Callable[[], Any], ttl: TTL, tags: Iterable[str]) -> Outcome[Any]:
+        """Return the cached value, or what the loader returns; see `Loads.get_or_load`."""
+        return await self.loads.get_or_load(key, Job(loader, Plan(ttl), Tags(self.core, tags).tagger()))
 
     def near_lookup(self, schema: Schema | None) -> Callable[[str], Any]:
         """Return what finds near values of one declared type (None: of any)."""

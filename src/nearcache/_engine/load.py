@@ -1,34 +1,49 @@
-"""Loading: one read of the engine and at most one load per key in this process, whoever and however many ask for it."""
+"""Loading: one read of the engine and at most one load per key, whoever and however many ask for it.
 
-import contextlib
+In this process one flight per key reads and loads for all. Among processes the key's lease in the engine decides who
+loads; the others wait for a message from whoever has it, and look again when the lease may have ended. What is loaded
+is stored only as long as the lease stands: a write or an invalidation of the key revokes it.
+"""
+
 import functools
+import random
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from nearcache._core.events import Hit, Load, Miss
+from nearcache._core.inbox import Mail
 from nearcache._core.keys import entity_of
 from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
 from nearcache._core.ttl import TTL
-from nearcache._engine.core import Core
+from nearcache._engine.commands import Commands
+from nearcache._engine.core import Core, new_token
 from nearcache._engine.modes import Mode
-from nearcache._engine.read import Absence, Found, Reader
-from nearcache._engine.write import Draft, Writer
+from nearcache._engine.read import Absence, Found, Lack, Reader
+from nearcache._engine.tags import no_tags
+from nearcache._engine.write import Draft, Tagger, Writer
 from nearcache._io.port import Io, require_callable
+from nearcache.backends.base import Ask, Backend, Fill, Grant
 from nearcache.codecs.schema import Schema
-from nearcache.errors import BackendError, CacheError, LoaderTimeoutError
+from nearcache.errors import BackendError, CacheError, LoaderTimeoutError, LoadFailedError
 from nearcache.near.flights import Flight, leading
 
 Work = Callable[[Flight], Coroutine[Any, Any, Outcome[Any]]]
 """What the leader of a flight does."""
 
-DO_NOT_STORE = (Absence.SCHEMA, Absence.ERROR)
+DO_NOT_STORE: Final = (Absence.SCHEMA, Absence.ERROR)
 """A value of another release's type is left alone; an engine that just failed is not asked again by the same call."""
 
-WAIT_MARGIN = 1.0
+WAIT_MARGIN: Final = 1.0
 """Seconds that a follower waits beyond the bound of the load, so that the leader can report its own end."""
+
+LOOK_AGAIN: Final = 0.1
+"""Seconds after the end of somebody else's lease within which those who wait look again, each at a random moment."""
+
+FAILED: Final = "fail:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,78 +56,104 @@ class Plan:
     hard_timeout: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One load to be done: what to call, how to store the result, and its tags."""
+
+    loader: Callable[[], Any]
+    plan: Plan
+    tag: Tagger = no_tags
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to store one load: the lease's token, the record that it may replace, and the epoch of the load."""
+
+    token: str
+    seen: bytes
+    epoch: int
+
+
 class Loads:
     """Loads of one cache through one backend."""
 
-    def __init__(self, core: Core, io: Io, reader: Reader, writer: Writer) -> None:
+    def __init__(
+        self, core: Core, io: Io, backend: Backend, commands: Commands, reader: Reader, writer: Writer
+    ) -> None:
         self._core = core
         self._io = io
+        self._leases = backend.leases
+        self._shared = backend.shared
+        self._commands = commands
         self._reader = reader
         self._writer = writer
 
-    async def get_or_load(
-        self, key: str, loader: Callable[[], Any], plan: Plan, absence: Absence | None = None
-    ) -> Outcome[Any]:
+    async def get_or_load(self, key: str, job: Job, lack: Lack | None = None) -> Outcome[Any]:
         """Return the cached value, or what the loader returns, which is then cached; the caller has looked near.
 
-        With `absence`, the engine was just read, and why it had no value is known.
+        With `lack`, the engine was just read, and why it had no value is known.
         """
         core = self._core
         core.check(key)
-        core.exact(plan.ttl)
-        require_callable(loader, "loader")
+        core.exact(job.plan.ttl)
+        require_callable(job.loader, "loader")
         mode = core.mode()
         if mode is Mode.NORMAL:
-            return await self._share(key, loader, plan, absence)
+            return await self._share(key, job, lack)
         core.emit(Miss(entity_of(key), Absence.DISABLED.value, 1))
-        return await (self.refresh(key, loader, plan) if mode is Mode.BYPASS else self._io.user(loader))
+        return await (self.refresh(key, job) if mode is Mode.BYPASS else self._io.user(job.loader))
 
-    async def put(self, key: str, value: Any, plan: Plan) -> None:
+    async def put(self, key: str, value: Any, plan: Plan, tag: Tagger) -> None:
         """Store a value as if a load with this plan had returned it."""
         self._core.check(key)
-        draft = self._writer.draft(key, value, self._lifetime(value, plan), plan.schema)
+        draft = self._writer.draft(key, value, self._lifetime(value, plan), plan.schema, tags=tag(value))
         await self._writer.put(draft)
 
-    async def each(self, loaders: Mapping[str, Callable[[], Any]], plan: Plan) -> dict[str, Outcome[Any]]:
+    async def each(self, jobs: Mapping[str, Job], schema: Schema | None) -> dict[str, Outcome[Any]]:
         """Return what came of every key: one batch read, then one load for each key that is missing."""
-        keys = list(map(self._core.check, loaders))
-        values, missing = await self._reader.split(keys, plan.schema)
-        loaded = await self._io.each([self._one_of_many(key, loaders[key], plan, missing[key]) for key in missing])
+        keys = list(map(self._core.check, jobs))
+        values, missing = await self._reader.split(keys, schema)
+        loaded = await self._io.each([self._one_of_many(key, jobs[key], missing[key]) for key in missing])
         outcomes = dict(zip(missing, loaded, strict=True))
         return {key: outcomes[key] if key in outcomes else Outcome(values[key]) for key in keys}
 
-    async def _one_of_many(self, key: str, loader: Callable[[], Any], plan: Plan, absence: Absence) -> Outcome[Any]:
-        # without a near tier, only the engine can tell that somebody else has loaded the key since the batch was read
-        outcome = await self.get_or_load(key, loader, plan, absence if self._core.options.near else None)
+    async def _one_of_many(self, key: str, job: Job, lack: Lack) -> Outcome[Any]:
+        outcome = await self.get_or_load(key, job, lack)
         if outcome.error is not None and outcome.abandoned:
             raise outcome.error  # who presses Ctrl-C means all of them
         return outcome
 
-    async def refresh(self, key: str, loader: Callable[[], Any], plan: Plan) -> Outcome[Any]:
+    async def refresh(self, key: str, job: Job) -> Outcome[Any]:
         """Load now, whatever is cached and whoever is loading, and replace it."""
         self._core.check(key)
         if self._core.flights.led_here(key):
             return self._asked_itself(key)
-        work = functools.partial(self._load, loader=loader, plan=plan)
-        flight, _ = await self._depart(key, plan, work, self._core.flights.replace)
-        await self._io.wait(flight, self._bound(plan))
-        return flight.outcome or self._overdue(key, plan)
+        work = functools.partial(self._reload, job=job)
+        flight, _ = await self._depart(key, job.plan, work, self._core.flights.replace)
+        await self._io.wait(flight, self._bound(job.plan))
+        return flight.outcome or self._overdue(key, job.plan)
 
-    async def _share(self, key: str, loader: Callable[[], Any], plan: Plan, absence: Absence | None) -> Outcome[Any]:
-        work = functools.partial(self._read_or_load, loader=loader, plan=plan, absence=absence)
-        deadline = time.monotonic() + self._bound(plan) + WAIT_MARGIN
+    # Flights
+
+    async def _share(self, key: str, job: Job, lack: Lack | None) -> Outcome[Any]:
+        work = functools.partial(self._read_or_load, job=job, lack=lack)
+        asked = time.monotonic()
+        deadline = asked + self._bound(job.plan) + WAIT_MARGIN
         while (left := deadline - time.monotonic()) > 0:
             if self._core.flights.led_here(key):
                 return self._asked_itself(key)
-            flight, leads = await self._depart(key, plan, work, self._core.flights.join)
+            flight, leads = await self._depart(key, job.plan, work, self._core.flights.join)
             if not leads and not self._io.can_wait(flight):
-                return await work(self._core.flights.solo(key))
+                return await self._alone(key, job, lack)
             if not await self._io.wait(flight, left):
                 break
             outcome = flight.outcome
-            if outcome is not None and (leads or not outcome.abandoned):
-                return outcome if leads else self._followed(key, outcome)
-        return self._overdue(key, plan)
+            if outcome is not None and leads:
+                return outcome
+            # What is not for this reader is older than its call: it looks for itself, now that there is a new value.
+            if outcome is not None and not outcome.abandoned and (outcome.error or flight.serves(asked)):
+                return self._followed(key, outcome)
+        return self._overdue(key, job.plan)
 
     async def _depart(
         self, key: str, plan: Plan, work: Work, enter: Callable[[Flight, float], Flight]
@@ -136,49 +177,136 @@ class Loads:
             outcome = Outcome(error=error)
         self._core.flights.land(flight, outcome)
 
-    async def _read_or_load(
-        self, flight: Flight, loader: Callable[[], Any], plan: Plan, absence: Absence | None
-    ) -> Outcome[Any]:
-        value = self._reader.near(flight.key, plan.schema)
+    # What a leader does
+
+    async def _read_or_load(self, flight: Flight, job: Job, lack: Lack | None) -> Outcome[Any]:
+        value = self._reader.near(flight.key, job.plan.schema)
         if value is not MISS:  # an earlier flight has landed since the caller looked
             return Outcome(value).unshared()
-        found = absence or await self._reader.fetch(flight.key, plan.schema)
+        asked = time.monotonic()
+        found = lack or await self._reader.fetch(flight.key, job.plan.schema)
         if isinstance(found, Found):
-            self._core.near.tally(entity_of(flight.key)).engine += 1
-            return Outcome(found.value).shared_as(*self._core.form(found.value, found.record, plan.schema))
-        self._core.emit(Miss(entity_of(flight.key), found.value, 1))
-        return await self._load(flight, loader, plan, store=found not in DO_NOT_STORE)
+            return self._served(flight, found, job, self._core.vouched(asked, self._shared))
+        self._core.emit(Miss(entity_of(flight.key), found.reason.value, 1))
+        if found.reason in DO_NOT_STORE:
+            return await self._load(flight, job, None)
+        return await self._load_or_wait(flight, job, found.seen)
 
-    async def _load(self, flight: Flight, loader: Callable[[], Any], plan: Plan, store: bool = True) -> Outcome[Any]:
-        started = time.perf_counter()
+    async def _alone(self, key: str, job: Job, lack: Lack | None) -> Outcome[Any]:
+        """Read or load without those who load already: they cannot go on before this call has ended."""
+        found = lack or await self._reader.fetch(key, job.plan.schema)
+        flight = self._core.flights.new(key, 0.0, None)
+        if isinstance(found, Found):
+            return self._served(flight, found, job, 0.0)
+        self._core.emit(Miss(entity_of(key), found.reason.value, 1))
+        return await self._load(flight, job, None)
+
+    async def _reload(self, flight: Flight, job: Job) -> Outcome[Any]:
+        token, life = new_token(), self._life(flight)
+        try:
+            seen = await self._commands.run("steal", self._leases.steal, Ask(flight.key, token, b"", life))
+        except BackendError:
+            return await self._load(flight, job, None)
+        return await self._load(flight, job, Lease(token, seen, self._core.view.last))
+
+    async def _load_or_wait(self, flight: Flight, job: Job, seen: bytes) -> Outcome[Any]:
+        """Load under the key's lease; while somebody else has it, wait for what they store."""
+        token = new_token()
+        while flight.until > time.monotonic():
+            mail = self._leases.expect(flight.key)
+            try:
+                asked, stamp = time.monotonic(), self._core.near.stamp(flight.key)
+                grant = await self._acquire(Ask(flight.key, token, seen, self._life(flight)))
+                if grant is None or grant.leads:
+                    return await self._load(flight, job, Lease(token, seen, self._core.view.last) if grant else None)
+                if grant.raw is None:
+                    if failed := await self._wait(flight, mail, grant):
+                        return failed
+                    continue
+                found = await self._reader.examine(flight.key, grant.raw, job.plan.schema, stamp)
+            finally:
+                mail.close()
+            if isinstance(found, Found):
+                return self._served(flight, found, job, asked)
+            if found.reason in DO_NOT_STORE:
+                return await self._load(flight, job, None)
+            seen = found.seen
+        return self._overdue(flight.key, job.plan)
+
+    async def _acquire(self, ask: Ask) -> Grant | None:
+        """Ask for the lease; None if the engine fails."""
+        try:
+            (grant,) = await self._commands.run("acquire", self._leases.acquire, [ask])
+        except BackendError:
+            return None
+        return grant
+
+    async def _wait(self, flight: Flight, mail: Mail, grant: Grant) -> Outcome[Any] | None:
+        """Wait until the lease of somebody else may have ended; return their error if they told of one."""
+        until = min(grant.left + LOOK_AGAIN * random.random(), flight.until - time.monotonic())  # noqa: S311
+        await self._io.wait(mail, max(until, 0.001))
+        token, outcome = mail.heard or ("", "")
+        if token != grant.holder or not outcome.startswith(FAILED):
+            return None
+        kind = outcome.removeprefix(FAILED)
+        return Outcome(error=LoadFailedError(f"the load of {flight.key!r} failed in another process with {kind}"))
+
+    async def _load(self, flight: Flight, job: Job, lease: Lease | None) -> Outcome[Any]:
+        if lease:
+            self._leases.hold(flight.key, lease.token, flight.until)
+        try:
+            return await self._run(flight, job, lease)
+        finally:
+            if lease:
+                self._leases.let_go(lease.token)
+
+    async def _run(self, flight: Flight, job: Job, lease: Lease | None) -> Outcome[Any]:
+        flight.began, started = time.monotonic(), time.perf_counter()
         with leading(flight):
-            outcome = await self._io.user(loader)
+            outcome = await self._io.user(job.loader)
         cost = time.perf_counter() - started
-        error = None if outcome.error is None else type(outcome.error).__name__
-        self._core.emit(Load(entity_of(flight.key), cost, error))
-        if outcome.error is not None:
-            return outcome
-        return await self._fill(flight, outcome.get(), plan, cost, store)
+        error = outcome.error
+        self._core.emit(Load(entity_of(flight.key), cost, None if error is None else type(error).__name__))
+        try:
+            if error is None:
+                return await self._fill(flight, outcome.get(), job, cost, lease)
+        except BaseException as wrong:
+            await self._give_up(flight.key, lease, wrong)
+            raise
+        await self._give_up(flight.key, lease, error)
+        return outcome
 
-    async def _fill(self, flight: Flight, value: Any, plan: Plan, cost: float, store: bool) -> Outcome[Any]:
-        draft = self._writer.draft(flight.key, value, self._lifetime(value, plan), plan.schema, cost)
-        if store:
-            await self._store(flight, draft)
+    async def _fill(self, flight: Flight, value: Any, job: Job, cost: float, lease: Lease | None) -> Outcome[Any]:
+        plan = job.plan
+        lifetime = self._lifetime(value, plan)
+        draft = self._writer.draft(flight.key, value, lifetime, plan.schema, cost, job.tag(value))
+        if lease:
+            await self._store(flight, draft, lease)
         return Outcome(value).shared_as(*self._core.form(value, draft.encoded, plan.schema))
 
-    async def _store(self, flight: Flight, draft: Draft) -> None:
-        """Store what a flight loaded, unless this process wrote the key since; if it does so meanwhile, delete it."""
-        core = self._core
-        stamp = core.near.stamp(flight.key)
-        if not core.flights.may_store(flight):
-            return
-        try:
-            with contextlib.suppress(BackendError):
-                await self._writer.store(draft, stamp)
-        finally:
-            if core.flights.crossed(flight):
-                core.owe(flight.key)
-                core.flights.settle(flight)
+    async def _store(self, flight: Flight, draft: Draft, lease: Lease) -> None:
+        """Store what was loaded, if the lease still stands."""
+        item, stamp = self._writer.seal(draft, lease.epoch), self._core.near.stamp(flight.key)
+        asked, sent = self._core.clock(), time.monotonic()
+        with suppress(BackendError):
+            fills = [Fill(item, lease.token, lease.seen)]
+            (stored,) = await self._commands.run("fill", self._leases.fill, fills)
+            if stored and self._writer.keep(draft, item, asked, stamp, lease.epoch):
+                flight.vouched = sent
+
+    async def _give_up(self, key: str, lease: Lease | None, error: BaseException) -> None:
+        """End a lease without storing anything, and tell those who wait why."""
+        if lease:
+            why = f"{FAILED}{type(error).__name__}" if isinstance(error, Exception) else "retry"
+            with suppress(BackendError):
+                await self._commands.run("release", self._leases.release, key, lease.token, why)
+
+    # Outcomes
+
+    def _served(self, flight: Flight, found: Found, job: Job, vouched: float) -> Outcome[Any]:
+        flight.vouched = vouched
+        self._core.near.tally(entity_of(flight.key)).engine += 1
+        return Outcome(found.value).shared_as(*self._core.form(found.value, found.record, job.plan.schema))
 
     def _lifetime(self, value: Any, plan: Plan) -> float:
         if value is not None:
@@ -194,6 +322,10 @@ class Loads:
 
     def _asked_itself(self, key: str) -> Outcome[Any]:
         return Outcome(error=CacheError(f"the loader of {key!r} asked for {key!r} itself and would wait for ever"))
+
+    def _life(self, flight: Flight) -> float:
+        """Return how long a lease may live that is not renewed."""
+        return max(0.001, min(self._leases.life, flight.until - time.monotonic()))
 
     def _bound(self, plan: Plan) -> float:
         return self._core.options.hard_timeout if plan.hard_timeout is None else plan.hard_timeout

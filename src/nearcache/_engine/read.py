@@ -3,7 +3,7 @@
 import enum
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -16,7 +16,6 @@ from nearcache._engine.core import Core
 from nearcache._engine.modes import Mode
 from nearcache.backends.base import Backend
 from nearcache.codecs.codec import Record, SchemaMismatch
-from nearcache.codecs.envelope import fill_id_of
 from nearcache.codecs.near import size_of
 from nearcache.codecs.schema import Schema
 from nearcache.errors import BackendError, CodecError
@@ -28,6 +27,7 @@ class Absence(enum.Enum):
 
     COLD = "cold"
     EXPIRED = "expired"
+    INVALIDATED = "invalidated"
     UNDECODABLE = "undecodable"
     SCHEMA = "schema"
     ERROR = "error"
@@ -41,6 +41,23 @@ class Found(msgspec.Struct):
     record: Record
     age: float
     ttl: float
+
+
+class Lack(msgspec.Struct, frozen=True, gc=False):
+    """Why there is no value, and what tells the record that cannot be used from every other (b"" if there is none).
+
+    If it holds `tags`, nothing can be said before the engine was asked when they were marked.
+    """
+
+    reason: Absence
+    seen: bytes = b""
+    tags: tuple[str, ...] = ()
+
+
+COLD: Final = Lack(Absence.COLD)
+FAILED: Final = Lack(Absence.ERROR)
+DEAD: Final = (Absence.EXPIRED, Absence.INVALIDATED)
+"""Why a record counts as absent although it is in order."""
 
 
 class Reader:
@@ -69,7 +86,7 @@ class Reader:
         if isinstance(found, Found):
             core.near.tally(entity_of(key)).engine += 1
             return found.value
-        return self._missed(key, found, default)
+        return self._missed(key, found.reason, default)
 
     async def peek(self, key: str, schema: Schema | None) -> Any:
         """Return the value, near or far, or None."""
@@ -91,23 +108,23 @@ class Reader:
         """Return what there is, by key: near values, then one round trip for the rest."""
         wanted = self._core.check_all(keys)
         values, absent = await self.split(wanted, schema)
-        for key, absence in absent.items():
-            self._missed(key, absence, None)
+        for key, lack in absent.items():
+            self._missed(key, lack.reason, None)
         return {key: values[key] for key in wanted if key in values}
 
-    async def split(self, keys: Sequence[str], schema: Schema | None) -> tuple[dict[str, Any], dict[str, Absence]]:
+    async def split(self, keys: Sequence[str], schema: Schema | None) -> tuple[dict[str, Any], dict[str, Lack]]:
         """Return what there is, and why the rest is absent; misses are for the caller to count."""
         if self._core.mode() is not Mode.NORMAL:
-            return {}, dict.fromkeys(keys, Absence.DISABLED)
+            return {}, dict.fromkeys(keys, Lack(Absence.DISABLED))
         values: dict[str, Any] = {}
         if self._core.keeps:
             values = {key: value for key in keys if (value := self.near(key, schema)) is not MISS}
         far = await self.fetch_many([key for key in keys if key not in values] if values else keys, schema)
-        absent: dict[str, Absence] = {}
+        absent: dict[str, Lack] = {}
         for key, found in far.items():
             if type(found) is Found:
                 values[key] = found.value
-            elif isinstance(found, Absence):
+            elif isinstance(found, Lack):
                 absent[key] = found
         for entity, hits in Counter(map(entity_of, far.keys() - absent.keys())).items():
             self._core.near.tally(entity).engine += hits
@@ -140,118 +157,156 @@ class Reader:
         except SchemaMismatch:
             return MISS
 
-    async def record(self, key: str) -> Record | Absence:
+    async def record(self, key: str) -> Record | Lack:
         """Read the fresh record of one key; raises when the engine fails. Not for values without an envelope."""
-        if self._core.flights.doubtful((key,)):
-            return Absence.COLD
         debts = self._core.debts
         owed = key in debts
-        record = self._opened(key, await self._commands.run("get", self._backend.get, key))
+        raw = await self._commands.run("get", self._backend.get, key)
         if owed and key in debts:
-            return Absence.ERROR
-        expired = isinstance(record, Record) and self._ages(record)[1] <= 0
-        return Absence.EXPIRED if expired else record
+            return FAILED
+        record = self._fresh(key, raw)
+        if isinstance(record, Lack) and record.tags:
+            await self._ask(record.tags)
+            record = self._fresh(key, raw)
+        return record
 
     async def dead(self, key: str) -> bytes:
-        """Return the fill id of a record that the engine still holds although it is past its age, else b"".
-
-        The engine drops records at that age by itself; only a clock made for tests runs ahead of it.
-        """
-        if not self._backend.time.simulated or not self._core.codec.enveloped:
+        """Return the fill id of a record that the engine still holds although it may not be served, else b""."""
+        if not self._core.codec.enveloped:
             return b""
-        raw = await self._commands.run("get", self._backend.get, key)
-        record = self._opened(key, raw)
-        expired = isinstance(record, Record) and self._ages(record)[1] <= 0
-        return fill_id_of(raw) if expired and raw is not None else b""
+        lack = await self.record(key)
+        return lack.seen[1:] if isinstance(lack, Lack) and lack.reason in DEAD else b""
 
-    async def fetch(self, key: str, schema: Schema | None) -> Found | Absence:
+    async def fetch(self, key: str, schema: Schema | None) -> Found | Lack:
         """Read one key from the engine and keep near what is fresh."""
         core, backend = self._core, self._backend
-        if core.flights.doubtful((key,)):
-            return Absence.COLD
         stamp, asked = (core.near.stamp(key), core.clock()) if core.keeps else (0, 0.0)
         owed = key in core.debts
         try:
             raw = await self._commands.run("get", backend.get, key)
             if owed and key in core.debts:
-                return Absence.ERROR
+                return FAILED
             life = None if core.codec.enveloped else (await backend.remaining((key,)))[0]
+            found = self._judge(key, raw, life, schema, backend.time.latest())
+            if type(found) is Lack and found.tags:
+                await self._ask(found.tags)
+                found = self._judge(key, raw, life, schema, backend.time.latest())
         except BackendError:
-            return Absence.ERROR
-        found = self._judge(key, raw, life, schema, backend.time.latest())
+            return FAILED
         if core.keeps:
             self._keep(key, found, schema, asked, stamp)
         return found
 
-    async def fetch_many(self, keys: Sequence[str], schema: Schema | None) -> dict[str, Found | Absence]:
+    async def fetch_many(self, keys: Sequence[str], schema: Schema | None) -> dict[str, Found | Lack]:
         """Read keys from the engine in one round trip and keep near what is fresh."""
-        if len(keys) == 1:
-            return {keys[0]: await self.fetch(keys[0], schema)}
+        if len(keys) <= 1:
+            return {key: await self.fetch(key, schema) for key in keys}
         core, backend = self._core, self._backend
-        results: dict[str, Found | Absence] = dict.fromkeys(core.flights.doubtful(keys), Absence.COLD)
-        if results:
-            keys = [key for key in keys if key not in results]
-        if not keys:
-            return results
         stamps = [core.near.stamp(key) for key in keys] if core.keeps else []
         owed = core.debts.keys() & keys
         asked = core.clock()
         try:
             raws = await self._commands.run("get_many", backend.get_many, keys)
             lives = [None] * len(keys) if core.codec.enveloped else await backend.remaining(keys)
+            found = self._judge_all(keys, raws, lives, schema)
+            if tags := {tag for each in found.values() if type(each) is Lack for tag in each.tags}:
+                await self._ask(tags)
+                found = self._judge_all(keys, raws, lives, schema)
         except BackendError:
-            return results | dict.fromkeys(keys, Absence.ERROR)
-        now, judge = backend.time.latest(), self._judge
-        for key, raw, life in zip(keys, raws, lives, strict=True):
-            results[key] = judge(key, raw, life, schema, now)
-        results |= dict.fromkeys(owed & core.debts.keys(), Absence.ERROR)
+            return dict.fromkeys(keys, FAILED)
+        if owed:
+            found |= dict.fromkeys(owed & core.debts.keys(), FAILED)
         if core.keeps:
             for key, stamp in zip(keys, stamps, strict=True):
-                self._keep(key, results[key], schema, asked, stamp)
-        return results
+                self._keep(key, found[key], schema, asked, stamp)
+        return found
 
-    def _keep(self, key: str, found: Found | Absence, schema: Schema | None, asked: float, stamp: int) -> None:
+    async def examine(self, key: str, raw: bytes, schema: Schema | None, stamp: int) -> Found | Lack:
+        """Judge a record that the engine gave instead of a lease, and keep it near if it is fresh."""
+        core, backend, asked = self._core, self._backend, self._core.clock()
+        try:
+            life = None if core.codec.enveloped else (await backend.remaining((key,)))[0]
+            found = self._judge(key, raw, life, schema, backend.time.latest())
+            if type(found) is Lack and found.tags:
+                await self._ask(found.tags)
+                found = self._judge(key, raw, life, schema, backend.time.latest())
+        except BackendError:
+            return FAILED
+        if core.keeps:
+            self._keep(key, found, schema, asked, stamp)
+        return found
+
+    async def _ask(self, tags: Iterable[str]) -> None:
+        await self._commands.run("marks", self._backend.marks.ask, tuple(tags))
+
+    def _keep(self, key: str, found: Found | Lack, schema: Schema | None, asked: float, stamp: int) -> None:
         """Keep near what the engine answered, if it is fresh."""
         if isinstance(found, Found):
             core, record = self._core, found.record
             deadline = core.near_deadline(asked, found.ttl, self._backend.shared)
             state, copier = core.form(found.value, record, schema)
-            core.near.keep(key, state, copier, deadline, size_of(state, len(record.payload)), stamp, schema)
+            size = size_of(state, len(record.payload))
+            core.near.keep(key, state, copier, deadline, size, stamp, schema, record.tags)
 
     async def _remaining(self, key: str) -> float | Missing:
         remaining = (await self._commands.run("ttl", self._backend.remaining, [key]))[0]
         return MISS if remaining is None else remaining
 
+    def _judge_all(
+        self, keys: Sequence[str], raws: Sequence[bytes | None], lives: Sequence[float | None], schema: Schema | None
+    ) -> dict[str, Found | Lack]:
+        now, judge = self._backend.time.latest(), self._judge
+        return {key: judge(key, raw, life, schema, now) for key, raw, life in zip(keys, raws, lives, strict=True)}
+
     def _judge(
         self, key: str, raw: bytes | None, life: float | None, schema: Schema | None, now: float
-    ) -> Found | Absence:
-        """Return the value of a record if it is fresh `now` (engine's time); one without ages lives for `life`."""
+    ) -> Found | Lack:
+        """Return the value of a record if it is valid and fresh `now` (engine's time); one without ages lives for
+        `life`.
+        """
         if raw is None:
-            return Absence.COLD
-        codec = self._core.codec
+            return COLD
+        core = self._core
         try:
-            record = codec.open(raw)
-            age = 0.0 if life is not None or now < record.born else now - record.born
-            ttl = record.soft - age if life is None else life
+            record = core.codec.open(raw)
+            age, ttl = 0.0, life
+            if ttl is None:
+                if (record.epoch < core.view.last or core.owed_marks) and (lack := self._doubt(record, raw)):
+                    return lack
+                age = max(0.0, now - record.born)
+                ttl = record.soft - age
             if ttl <= 0:
-                return Absence.EXPIRED
-            return Found(codec.decode(record, schema), record, age, ttl)
+                return self._lack(Absence.EXPIRED, raw)
+            return Found(core.codec.decode(record, schema), record, age, ttl)
         except SchemaMismatch:
-            return Absence.SCHEMA
+            return self._lack(Absence.SCHEMA, raw)
         except CodecError as error:
-            return self._undecodable(key, error)
+            return self._undecodable(key, raw, error)
 
-    def _opened(self, key: str, raw: bytes | None) -> Record | Absence:
+    def _fresh(self, key: str, raw: bytes | None) -> Record | Lack:
+        """Return the record if it is valid and fresh; it has a header."""
         if raw is None:
-            return Absence.COLD
+            return COLD
         try:
-            return self._core.codec.open(raw)
+            record = self._core.codec.open(raw)
         except CodecError as error:
-            return self._undecodable(key, error)
+            return self._undecodable(key, raw, error)
+        if lack := self._doubt(record, raw):
+            return lack
+        return record if self._ages(record)[1] > 0 else self._lack(Absence.EXPIRED, raw)
 
-    def _undecodable(self, key: str, error: CodecError) -> Absence:
+    def _doubt(self, record: Record, raw: bytes) -> Lack | None:
+        """Say why a record may not be served, if an invalidation is newer, or may be."""
+        if tags := self._core.view.unknown(record.epoch, record.tags):
+            return Lack(Absence.INVALIDATED, tags=tuple(tags))
+        return None if self._core.valid(record) else self._lack(Absence.INVALIDATED, raw)
+
+    def _lack(self, reason: Absence, raw: bytes | None) -> Lack:
+        return Lack(reason, self._backend.leases.identity(raw))
+
+    def _undecodable(self, key: str, raw: bytes | None, error: CodecError) -> Lack:
         self._core.emit(Failure("codec", entity_of(key), type(error).__name__))
-        return Absence.UNDECODABLE
+        return self._lack(Absence.UNDECODABLE, raw)
 
     def _ages(self, record: Record) -> tuple[float, float]:
         """Return the record's age and the seconds it stays fresh."""

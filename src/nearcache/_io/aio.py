@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from nearcache._core.outcome import Outcome
-from nearcache._io.port import Flavour, is_closed, name_of
+from nearcache._io.port import Awaited, Flavour, is_closed, name_of
 from nearcache.near.flights import Flight
 
 T = TypeVar("T")
@@ -45,24 +45,24 @@ class AsyncIo:
         if task.cancelled():
             flight.table.land(flight, Outcome(error=asyncio.CancelledError()))
 
-    async def wait(self, flight: Flight, seconds: float) -> bool:
-        """Suspend the task until the flight lands."""
+    async def wait(self, event: Awaited, seconds: float) -> bool:
+        """Suspend the task until it happens."""
         loop = asyncio.get_running_loop()
         landed: asyncio.Future[None] = loop.create_future()
 
         def wake() -> None:
             _soon(loop, _settle, landed)
 
-        if not flight.watch(wake):
+        if not event.watch(wake):
             return True
         try:
             async with asyncio.timeout(seconds):
                 await landed
         except TimeoutError:
-            flight.leave(wake)
+            event.leave(wake)
             return False
         except BaseException:
-            flight.leave(wake)
+            event.leave(wake)
             raise
         return True
 

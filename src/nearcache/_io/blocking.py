@@ -7,7 +7,7 @@ from threading import Lock, local
 from typing import Any, TypeVar
 
 from nearcache._core.outcome import Outcome
-from nearcache._io.port import Flavour, is_closed, name_of
+from nearcache._io.port import Awaited, Flavour, is_closed, name_of
 from nearcache.near.flights import Flight
 
 T = TypeVar("T")
@@ -75,18 +75,18 @@ class BlockingIo:
         """Run the body at once, in the caller's thread."""
         await body
 
-    async def wait(self, flight: Flight, seconds: float) -> bool:
-        """Block the thread until the flight lands."""
+    async def wait(self, event: Awaited, seconds: float) -> bool:
+        """Block the thread until it happens."""
         gate = Lock()
         gate.acquire()
-        if not flight.watch(gate.release):
+        if not event.watch(gate.release):
             return True
         landed = False
         try:
             landed = gate.acquire(timeout=seconds)
         finally:
             if not landed:
-                flight.leave(gate.release)
+                event.leave(gate.release)
         return landed
 
     async def each(self, works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -30,6 +30,18 @@ def is_closed(home: object) -> bool:
     return isinstance(home, Loop) and home.is_closed()
 
 
+class Awaited(Protocol):
+    """Something that happens once: a flight that lands, or a message that comes."""
+
+    def watch(self, waker: Callable[[], None]) -> bool:
+        """Have `waker` called when it happens; False if it already has."""
+        ...
+
+    def leave(self, waker: Callable[[], None]) -> None:
+        """Stop waiting."""
+        ...
+
+
 class Io(Protocol):
     """The effects that the engine needs besides its backend."""
 
@@ -43,8 +55,8 @@ class Io(Protocol):
         """Run the body that lands the flight: at once when blocking, as a task of its own in asyncio."""
         ...
 
-    async def wait(self, flight: Flight, seconds: float) -> bool:
-        """Wait until the flight lands; False if it had not after `seconds`."""
+    async def wait(self, event: Awaited, seconds: float) -> bool:
+        """Wait until it happens; False if it had not after `seconds`."""
         ...
 
     async def each(self, works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -14,6 +14,8 @@ from typing import ClassVar, Protocol, TypeVar
 import msgspec
 
 from nearcache._core.clock import EngineTime
+from nearcache._core.inbox import Mail
+from nearcache._core.view import View
 from nearcache.errors import UnsupportedError
 
 
@@ -35,6 +37,98 @@ class Facts:
     policy: str | None
     persistent: bool | None
     version: str | None
+
+
+class Ask(msgspec.Struct, frozen=True, gc=False):
+    """A request for the lease of a key: it names who asks, and the record that the asker has judged and cannot use.
+
+    `token` is the name of the lease, another one for each load. `seen` is the `identity` of that record, b"" if there
+    was none. `life` is how many seconds the lease lives unless it is renewed.
+    """
+
+    key: str
+    token: str
+    seen: bytes
+    life: float
+
+
+class Grant(msgspec.Struct, frozen=True, gc=False):
+    """The answer to an `Ask`: the lease, or a record stored meanwhile, or how long somebody else's lease lives.
+
+    `raw` is the record. `left` is in seconds, and `holder` is the token of the lease that is waited for.
+    """
+
+    leads: bool = False
+    raw: bytes | None = None
+    left: float = 0.0
+    holder: str = ""
+
+
+class Fill(msgspec.Struct, frozen=True, gc=False):
+    """A record to store if the lease `token` still stands and nobody else has replaced the record that was `seen`."""
+
+    item: Item
+    token: str
+    seen: bytes
+
+
+class Leases(Protocol):
+    """The right to load a key and store the result, for one loader at a time among all processes.
+
+    A lease is revoked by every write and every deletion of its key, in the same step as the record changes. So a store
+    under a lease never puts back what was read before the change. A lease that was lost, for whatever reason, refuses.
+    """
+
+    life: float
+    """Seconds after which a lease that is not renewed ends."""
+
+    def identity(self, raw: bytes | None) -> bytes:
+        """Return what tells a record from every other of its key, b"" for none."""
+        ...
+
+    async def acquire(self, asks: Sequence[Ask]) -> list[Grant]:
+        """Ask for leases, and for the marks of the namespace, in one round trip per node."""
+        ...
+
+    async def steal(self, ask: Ask) -> bytes:
+        """Take the lease from whoever has it; return the identity of the present record."""
+        ...
+
+    async def fill(self, fills: Sequence[Fill]) -> list[bool]:
+        """Store loaded records and end their leases; ask for the marks; tell which records were accepted."""
+        ...
+
+    async def commit(self, item: Item, token: str) -> bool:
+        """Store a record under a lease; without the lease remove the record and any lease, so that nobody stores."""
+        ...
+
+    async def release(self, key: str, token: str, outcome: str) -> None:
+        """End a lease without storing, and tell those who wait; `outcome` is "retry" or "fail:" and an error's type."""
+        ...
+
+    def hold(self, key: str, token: str, until: float) -> None:
+        """Renew a lease from now on, at most until the time `until` (monotonic)."""
+        ...
+
+    def let_go(self, token: str) -> None:
+        """Renew a lease no longer."""
+        ...
+
+    def expect(self, key: str) -> Mail:
+        """Begin to listen for the end of a key's lease; to be called before the lease is asked for."""
+        ...
+
+
+class Marks(Protocol):
+    """Invalidation of tags and of a whole namespace, in time that does not depend on how much is invalidated."""
+
+    async def mark(self, tags: Sequence[str], everything: bool) -> None:
+        """Invalidate what was loaded or written before, by its tags or all of it; the view knows when this returns."""
+        ...
+
+    async def ask(self, tags: Sequence[str]) -> None:
+        """Let the view learn when these tags were marked."""
+        ...
 
 
 class Counters(Protocol):
@@ -74,6 +168,9 @@ class Backend(ABC):
     """Whether other processes can change what is stored here."""
 
     time: EngineTime
+    view: View
+    leases: Leases
+    marks: Marks
     counters: Counters | None = None
     scan: Scan | None = None
     admin: Admin | None = None
@@ -84,7 +181,7 @@ class Backend(ABC):
 
     @abstractmethod
     async def get(self, key: str) -> bytes | None:
-        """Return the record, or None."""
+        """Return the record, or None; ask for the marks of the namespace beside it when that is due."""
 
     @abstractmethod
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
@@ -96,7 +193,7 @@ class Backend(ABC):
 
     @abstractmethod
     async def set(self, item: Item) -> None:
-        """Store a record, whatever was there."""
+        """Store a record, whatever was there; ask for the marks. Like every write it revokes the lease of its key."""
 
     @abstractmethod
     async def set_many(self, items: Sequence[Item]) -> None:

@@ -1,16 +1,19 @@
 """From a URL to an engine: which module builds the backend of which scheme, imported on first use."""
 
 import importlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Literal, cast
+from typing import Any, Final, Literal, TypeVar, cast
 
 from nearcache._core.clock import EngineTime
 from nearcache._core.urls import LATER, scheme_of
+from nearcache._core.view import View
 from nearcache.backends.base import Backend
 from nearcache.errors import ConfigError, UnsupportedError
 from nearcache.near.store import Store
 
+T = TypeVar("T")
 Flavour = Literal["sync", "async"]
 """Whether a backend's methods block (and never suspend) or await."""
 
@@ -33,8 +36,15 @@ class BackendSpec:
     time: EngineTime = field(default_factory=EngineTime)
     """This process's clock, and what is known of the engine's: one for all backends of a cache, so that they agree."""
     enveloped: bool = True
+    view: View = field(default_factory=lambda: View(time.monotonic, 1.0, fixed=True))
+    """What this process knows of the namespace's marks; shared like `time`."""
     store: Store | None = field(default=None, repr=False)
     """The cache's own store, where it is the engine too (memory://)."""
+    common: dict[type, Any] = field(default_factory=dict[type, Any], repr=False)
+
+    def shared(self, kind: type[T], make: Callable[[], T]) -> T:
+        """Return what the backends of both flavours share, of a kind, made by the first that asks."""
+        return cast(T, self.common[kind] if kind in self.common else self.common.setdefault(kind, make()))
 
 
 Builder = Callable[[BackendSpec, Flavour], Backend]

@@ -62,7 +62,7 @@ class Slot:
     """
 
     __slots__ = (
-        *("copy", "deadline", "freq", "held", "key", "raw", "schema", "size", "tally", "value"),
+        *("copy", "deadline", "freq", "held", "key", "raw", "schema", "size", "tags", "tally", "value"),
         *("after", "before", "due", "home", "reads"),
         *("_argument", "_memo"),
     )
@@ -80,6 +80,7 @@ class Slot:
         self.value: object = None
         self.copy: Copier | None = None
         self.schema: object = None
+        self.tags: tuple[str, ...] = ()
         self.deadline: float = NEVER
         self.raw: bytes | None = None
         self.held: float = NEVER

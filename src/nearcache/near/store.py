@@ -10,7 +10,7 @@ Every change moves the stamp of a 1,024th of all keys, so a fill that crossed a 
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,6 +25,9 @@ __all__ = ["ENTRY_OVERHEAD", "Limit", "Slot", "Store", "Tally"]
 ENTRY_OVERHEAD: Final = 520
 """Bytes per entry beside its key and value (CPython 3.11, measured): objects, dictionaries, trials, remembered keys and
 arguments, half of the entries being remembered by a decorated function."""
+
+TAG_OVERHEAD: Final = 350
+"""Bytes for each tag of an entry: its text, its place in the index, and the index's own set."""
 
 MAX_ENTITIES: Final = 100
 OTHER_ENTITIES: Final = "other"
@@ -55,12 +58,14 @@ class Store:
 
     __slots__ = (
         "_bytes",
+        "_generation",
         "_lock",
         "_policy",
         "_slots",
         "_source",
         "_stripes",
         "_suspensions",
+        "_tagged",
         "_tallies",
         "clock",
         "evictions",
@@ -93,7 +98,8 @@ class Store:
         self._slots: dict[str, Slot] = {}
         self._stripes = [0] * STRIPES
         self._tallies: dict[str, Tally] = {}
-        self._bytes = self._suspensions = 0
+        self._tagged: dict[str, set[Slot]] = {}
+        self._bytes = self._suspensions = self._generation = 0
 
     def lookup(self, key: str) -> object | Missing:
         """Return the served value or a fresh copy of it, or MISS. Takes no lock."""
@@ -152,8 +158,8 @@ class Store:
     # Keeping values
 
     def stamp(self, key: str) -> int:
-        """Return the generation of this key's stripe, to be taken before the engine is read."""
-        return self._stripes[hash(key) % STRIPES]
+        """Return the generation of this key's stripe and of all, to be taken before the engine is read."""
+        return self._stripes[hash(key) % STRIPES] + self._generation
 
     def keep(
         self,
@@ -164,6 +170,7 @@ class Store:
         size: int,
         stamp: int,
         schema: object = None,
+        tags: tuple[str, ...] = (),
     ) -> bool:
         """Serve a value until `deadline`, unless something changed since `stamp` was taken; tell whether it is kept.
 
@@ -173,7 +180,7 @@ class Store:
         with self._lock:
             if self.stamp(key) != stamp:
                 return False
-            return self._keep(key, value, copy, deadline, size, schema)
+            return self._keep(key, value, copy, deadline, size, schema, tags)
 
     def wrote(
         self,
@@ -184,6 +191,7 @@ class Store:
         size: int,
         stamp: int,
         schema: object = None,
+        tags: tuple[str, ...] = (),
     ) -> bool:
         """Serve a value that this process wrote to the engine since it took `stamp`; tell whether it is kept.
 
@@ -193,12 +201,23 @@ class Store:
         with self._lock:
             alone = self.stamp(key) == stamp + self._source
             self._changed(key)
-            return alone and self._keep(key, value, copy, deadline, size, schema)
+            return alone and self._keep(key, value, copy, deadline, size, schema, tags)
 
     def changed(self, key: str) -> None:
         """Stop serving a value that this process changed in the engine, and refuse every fill that began before."""
         with self._lock:
             self._changed(key)
+
+    def marked(self, tags: Iterable[str]) -> None:
+        """Stop serving the values of these tags, and refuse every fill that began before.
+
+        O(values served of these tags).
+        """
+        with self._lock:
+            self._generation += 1
+            for tag in tags:
+                for slot in self._tagged.pop(tag, ()):
+                    slot.deadline = NEVER
 
     # The records of the in-process engine
 
@@ -260,8 +279,9 @@ class Store:
             dropped = list(self._slots.values())
             for slot in dropped:
                 slot.retire()
-            self._stripes = [generation + 1 for generation in self._stripes]
+            self._generation += 1
             self._slots.clear()
+            self._tagged.clear()
             self._policy.clear()
             self._bytes = 0
         del dropped  # finalizers of the values run here, outside the lock
@@ -323,14 +343,28 @@ class Store:
         elif slot is not None:
             self._drop(slot)
 
-    def _keep(self, key: str, value: object, copy: Copier | None, deadline: float, size: int, schema: object) -> bool:
+    def _keep(
+        self,
+        key: str,
+        value: object,
+        copy: Copier | None,
+        deadline: float,
+        size: int,
+        schema: object,
+        tags: tuple[str, ...],
+    ) -> bool:
         """Serve a value; tell whether it is kept."""
         old = self._slots.get(key)
+        size += sum([TAG_OVERHEAD + len(tag) for tag in tags])
         slot = self._beside(key, old, size)
         if self._too_large(slot) or (self._source and slot.held <= self.clock()):
             return False
         slot.serve(value, copy, min(deadline, slot.held) if self._source else deadline, schema)
         self._place(slot, old)
+        if tags:
+            slot.tags = tags
+            for tag in tags:
+                self._tagged.setdefault(tag, set()).add(slot)
         return True
 
     def _beside(self, key: str, old: Slot | None, size: int) -> Slot:
@@ -378,7 +412,7 @@ class Store:
         else:
             self._policy.replace(old, slot)
             self._bytes -= old.size
-            old.retire()
+            self._retire(old)
         self._slots[slot.key] = slot
         self._bytes += slot.size
 
@@ -392,8 +426,17 @@ class Store:
         self._policy.remove(slot)
         self._forget(slot)
 
-    def _forget(self, slot: Slot) -> None:
+    def _retire(self, slot: Slot) -> None:
         slot.retire()
+        for tag in slot.tags:
+            slots = self._tagged.get(tag)
+            if slots is not None:
+                slots.discard(slot)
+                if not slots:
+                    del self._tagged[tag]
+
+    def _forget(self, slot: Slot) -> None:
+        self._retire(slot)
         if self._slots.pop(slot.key, None) is not None:
             self._bytes -= slot.size
 

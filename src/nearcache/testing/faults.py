@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from typing import ClassVar, ParamSpec, TypeVar
 
 from nearcache._core.clock import EngineTime
-from nearcache.backends.base import Admin, Backend, Counters, Facts, Item, Scan
+from nearcache._core.view import View
+from nearcache.backends.base import Admin, Ask, Backend, Counters, Facts, Fill, Grant, Item, Leases, Marks, Scan
 from nearcache.cache import AsyncCache, Cache
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
@@ -57,6 +58,9 @@ class FaultyBackend(Backend):
         self._inner = inner
         self._do = faults.around
         self.time: EngineTime = inner.time
+        self.view: View = inner.view
+        self.leases: Leases = _FaultyLeases(inner.leases, faults)
+        self.marks: Marks = _FaultyMarks(inner.marks, faults)
         self.counters: Counters | None = _FaultyCounters(inner.counters, faults) if inner.counters else None
         self.scan: Scan | None = _FaultyScan(inner.scan, faults) if inner.scan else None
         self.admin: Admin | None = _FaultyAdmin(inner.admin, faults) if inner.admin else None
@@ -109,6 +113,40 @@ class FaultyBackend(Backend):
     async def close(self) -> None:
         """Give up every connection; this never fails."""
         await self._inner.close()
+
+
+class _FaultyLeases:
+    def __init__(self, inner: Leases, faults: Faults) -> None:
+        self._inner, self._do = inner, faults.around
+        self.life: float = inner.life
+        self.identity = inner.identity
+        self.hold, self.let_go, self.expect = inner.hold, inner.let_go, inner.expect
+
+    async def acquire(self, asks: Sequence[Ask]) -> list[Grant]:
+        return await self._do("acquire", self._inner.acquire, asks)
+
+    async def steal(self, ask: Ask) -> bytes:
+        return await self._do("steal", self._inner.steal, ask)
+
+    async def fill(self, fills: Sequence[Fill]) -> list[bool]:
+        return await self._do("fill", self._inner.fill, fills)
+
+    async def commit(self, item: Item, token: str) -> bool:
+        return await self._do("commit", self._inner.commit, item, token)
+
+    async def release(self, key: str, token: str, outcome: str) -> None:
+        await self._do("release", self._inner.release, key, token, outcome)
+
+
+class _FaultyMarks:
+    def __init__(self, inner: Marks, faults: Faults) -> None:
+        self._inner, self._do = inner, faults.around
+
+    async def mark(self, tags: Sequence[str], everything: bool) -> None:
+        await self._do("mark", self._inner.mark, tags, everything)
+
+    async def ask(self, tags: Sequence[str]) -> None:
+        await self._do("marks", self._inner.ask, tags)
 
 
 class _FaultyCounters:

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from nearcache.backends.embedded.settings import Settings
 from nearcache.backends.embedded.share import Lease
-from nearcache.backends.redis import RedisBackend, link
+from nearcache.backends.redis import RedisBackend, link, listener
 from nearcache.backends.registry import BackendSpec, Flavour
 
 
@@ -15,7 +15,9 @@ class EmbeddedBackend(RedisBackend):
 
     def __init__(self, spec: BackendSpec, flavour: Flavour, settings: Settings) -> None:
         self._lease = Lease(settings, spec.timeout)
-        super().__init__(link(spec, flavour, self._lease.address), spec)
+        hearing = Lease(settings, spec.timeout)
+        ears = listener(spec, hearing.address, hearing.release)
+        super().__init__(link(spec, flavour, self._lease.address), ears, spec)
 
     async def close(self) -> None:
         """Give up every connection and the share in the server; the last one to close stops it, within two seconds."""

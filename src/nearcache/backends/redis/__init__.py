@@ -6,15 +6,17 @@ from nearcache.backends.redis.aio import AwaitingLink
 from nearcache.backends.redis.backend import RedisBackend
 from nearcache.backends.redis.blocking import BlockingLink
 from nearcache.backends.redis.connect import Route
+from nearcache.backends.redis.leases import RedisLeases
+from nearcache.backends.redis.listener import Listener
 from nearcache.backends.redis.wire import Link
 from nearcache.backends.registry import BackendSpec, Flavour
 
-__all__ = ["RedisBackend", "build", "link"]
+__all__ = ["RedisBackend", "build", "link", "listener"]
 
 
 def build(spec: BackendSpec, flavour: Flavour) -> RedisBackend:
     """Build the backend for a URL, without opening anything; raises `ConfigError` for a wrong URL."""
-    return RedisBackend(link(spec, flavour, spec.url), spec)
+    return RedisBackend(link(spec, flavour, spec.url), listener(spec, spec.url), spec)
 
 
 def link(spec: BackendSpec, flavour: Flavour, address: str | Callable[[], str]) -> Link:
@@ -24,3 +26,11 @@ def link(spec: BackendSpec, flavour: Flavour, address: str | Callable[[], str]) 
     """
     kind = BlockingLink if flavour == "sync" else AwaitingLink
     return kind(Route(address), spec)
+
+
+def listener(
+    spec: BackendSpec, address: str | Callable[[], str], stopped: Callable[[], None] = lambda: None
+) -> Listener:
+    """Return what hears of other processes, the same for both flavours; `stopped` is called when it hangs up."""
+    life = RedisLeases.life
+    return spec.shared(Listener, lambda: Listener(Route(address), spec.namespace, spec.timeout, life, stopped))

@@ -2,13 +2,17 @@
 
 import math
 import re
+import weakref
 from collections.abc import Coroutine, Sequence
 from typing import Any, ClassVar, Final, NoReturn
 
 from nearcache._core.clock import EngineTime
-from nearcache.backends.base import Admin, Backend, Counters, Facts, Item, Scan
+from nearcache._core.view import View
+from nearcache.backends.base import Admin, Backend, Counters, Facts, Item, Leases, Marks, Scan
 from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.errors import code_of, refused
+from nearcache.backends.redis.leases import RedisLeases, RedisMarks
+from nearcache.backends.redis.listener import Listener, lease_of
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.wire import Link, LostConnection, repeatable
 from nearcache.backends.registry import BackendSpec
@@ -18,6 +22,9 @@ PAGE: Final = "500"
 """How many keys the engine looks at for one page of a scan."""
 
 _RECORDS: Final = frozenset({bytes, type(None)})
+
+KEEP_ALIVE_EVERY: Final = 3_600.0
+"""Seconds after which a process lets the record of marks live on."""
 
 INT64: Final = range(-(2**63), 2**63)
 
@@ -31,12 +38,19 @@ class RedisBackend(Backend):
 
     name: ClassVar[str] = "redis"
 
-    def __init__(self, link: Link, spec: BackendSpec) -> None:
+    def __init__(self, link: Link, listener: Listener, spec: BackendSpec) -> None:
         self._link = link
+        self._listener = listener
         self._clock = spec.time.clock
         self._prefix = f"{spec.namespace}:"
         self._asking = False
+        self._keep_alive_at = -math.inf
         self.time: EngineTime = spec.time
+        self.view: View = spec.view
+        self.leases: Leases = RedisLeases(self, listener, spec.enveloped)
+        self._marks = RedisMarks(self, spec.namespace)
+        self.marks: Marks = self._marks
+        weakref.finalize(self, listener.stop)
         self.counters: Counters | None = _Counters(self)
         self.scan: Scan | None = _Scan(self, self._prefix)
         self.admin: Admin | None = _Admin(self)
@@ -48,11 +62,12 @@ class RedisBackend(Backend):
 
     async def close(self) -> None:
         """Give up every connection; a later call connects again."""
+        self._listener.stop()
         await self._link.close()
 
     async def get(self, key: str) -> bytes | None:
         """Ask for one record."""
-        (reply,) = await self.run(key, ("GET", self._prefix + key))
+        (reply,) = await self.run(("GET", self._prefix + key))
         if reply is None or type(reply) is bytes:
             return reply
         return None if code_of(reply) == "WRONGTYPE" else _unexpected(_good(reply, key), key)
@@ -62,7 +77,7 @@ class RedisBackend(Backend):
         if not keys:
             return []
         prefix = self._prefix
-        (reply,) = await self.run(keys[0], ("MGET", *[prefix + key for key in keys]))
+        (reply,) = await self.run(("MGET", *[prefix + key for key in keys]))
         records: list[bytes | None] = _good(reply, keys[0])
         if type(reply) is not list or len(records) != len(keys) or not _RECORDS.issuperset(map(type, records)):
             _unexpected(reply, keys[0])
@@ -72,70 +87,100 @@ class RedisBackend(Backend):
         """Ask how many seconds records will live, to the millisecond."""
         if not keys:
             return []
-        replies = await self.run(keys[0], *(("PTTL", self.named(key)) for key in keys))
+        replies = await self.run(*(("PTTL", self.named(key)) for key in keys))
         return [_life(_good(reply, key)) for reply, key in zip(replies, keys, strict=True)]
 
     async def set(self, item: Item) -> None:
-        """Store one record."""
-        key = item.key
-        (reply,) = await self.run(key, ("SET", self._prefix + key, item.raw, "PX", _ms(item.ttl)))
-        _good(reply, key)
+        """Store one record.
+
+        The lease goes first: a load that stored between the two commands is overwritten by the second.
+        """
+        await self.set_many((item,))
 
     async def set_many(self, items: Sequence[Item]) -> None:
         """Store records on one trip; not atomic."""
         if not items:
             return
-        replies = await self.run(items[0].key, *(("SET", self.named(i.key), i.raw, "PX", _ms(i.ttl)) for i in items))
+        names = [self._prefix + item.key for item in items]
+        stores = [("SET", name, item.raw, "PX", _ms(item.ttl)) for name, item in zip(names, items, strict=True)]
+        first, *replies = await self.run(("DEL", *map(lease_of, names)), *stores, fresh=True)
+        _good(first, items[0].key)
         for reply, item in zip(replies, items, strict=True):
             _good(reply, item.key)
 
     async def add(self, item: Item, dead: bytes) -> bool:
         """Store a record where there is none, or only a dead one, in one atomic step."""
-        if dead:
-            return await self._add_over(item, dead)
-        command = ("SET", self.named(item.key), item.raw, "PX", _ms(item.ttl), "NX")
-        (reply,) = await self.run(item.key, command)
-        return _good(reply, item.key) is not None
+        name = self.named(item.key)
+        calls = [((name, lease_of(name)), (dead, _ms(item.ttl), item.raw))]
+        (reply,) = await self.evaluate("add", calls, item.key, fresh=True)
+        return bool(reply)
 
     async def delete(self, keys: Sequence[str]) -> int:
-        """Remove records with one command."""
+        """Remove records on one trip.
+
+        The leases go first: what a load stored between the two commands is removed by the second, and a load that
+        began between them began after this call.
+        """
         if not keys:
             return 0
-        (reply,) = await self.run(keys[0], ("DEL", *map(self.named, keys)))
-        return int(_good(reply, keys[0]))
+        names = list(map(self.named, keys))
+        first, second = await self.run(("DEL", *map(lease_of, names)), ("DEL", *names))
+        _good(first, keys[0])
+        return int(_good(second, keys[0]))
 
     async def touch(self, key: str, ttl: float, fill_id: bytes, ages: bytes) -> bool:
         """Give a record a new life, in one atomic step."""
         if fill_id:
-            reply = await self.evaluate("touch", key, fill_id, _ms(ttl), ages)
+            (reply,) = await self.evaluate("touch", [((self.named(key),), (fill_id, _ms(ttl), ages))], key)
         else:
-            (reply,) = await self.run(key, ("PEXPIRE", self.named(key), _ms(ttl)))
-        return code_of(reply) != "WRONGTYPE" and bool(_good(reply, key))
+            (reply,) = await self.run(("PEXPIRE", self.named(key), _ms(ttl)))
+        return bool(_good(reply, key))
 
     async def ping(self) -> None:
         """Ask the engine whether it is there."""
-        (reply,) = await self.run("", ("PING",))
-        _good(reply, "PING")
+        await self.single(("PING",), fresh=True)
 
     def named(self, key: str) -> str:
         """Return the engine's name of a key."""
         return self._prefix + key
 
-    def run(self, _key: str, *commands: Command) -> Coroutine[Any, Any, list[Any]]:
-        """Send commands about a key together and return the replies; errors of the engine are among them.
+    def run(self, *commands: Command, fresh: bool = False) -> Coroutine[Any, Any, list[Any]]:
+        """Send commands together and return the replies; errors of the engine are among them.
 
-        When the engine's time is due it is asked for on the same trip.
+        When they are due, the engine's time and the marks of the namespace are asked for on the same trip; the marks
+        always if they have to be `fresh`.
         """
-        asks = self.time.due() and not (self._asking and self.time.known)
-        return self._run_with_time(commands) if asks else self._execute(commands)
+        time, view = self.time, self.view
+        if (fresh and not view.fixed) or view.due(self._asking) or (time.due() and not (self._asking and time.known)):
+            return self._run_and_learn(commands)
+        return self._execute(commands)
 
-    async def evaluate(self, name: str, key: str, *arguments: str | bytes) -> Any:
-        """Run the script `name` on a key and return its reply, which may be an exception of the engine."""
-        code, rest = script(name), ("1", self.named(key), *arguments)
-        (reply,) = await self.run(key, ("EVALSHA", code.sha, *rest))
-        if code_of(reply) == "NOSCRIPT":
-            (reply,) = await self.run(key, ("EVAL", code.text, *rest))
-        return reply
+    async def single(self, command: Command, *, fresh: bool = False) -> Any:
+        """Send one command and return the reply; raises if the engine refuses."""
+        (reply,) = await self.run(command, fresh=fresh)
+        return _good(reply, str(command[0]))
+
+    async def evaluate(
+        self,
+        name: str,
+        calls: Sequence[tuple[tuple[str, ...], tuple[str | bytes, ...]]],
+        subject: str,
+        *,
+        fresh: bool = False,
+    ) -> list[Any]:
+        """Run the script `name` on keys with arguments, once for each call, on one trip; raises if the engine refuses.
+
+        `subject` is what errors are about.
+        """
+        code = script(name)
+        rests = [(str(len(keys)), *keys, *arguments) for keys, arguments in calls]
+        replies = await self.run(*[("EVALSHA", code.sha, *rest) for rest in rests], fresh=fresh)
+        if any(code_of(reply) == "NOSCRIPT" for reply in replies):
+            missing = [at for at, reply in enumerate(replies) if code_of(reply) == "NOSCRIPT"]
+            again = await self.run(*[("EVAL", code.text, *rests[at]) for at in missing], fresh=fresh)
+            for at, reply in zip(missing, again, strict=True):
+                replies[at] = reply
+        return [_good(reply, subject) for reply in replies]
 
     async def _execute(self, commands: tuple[Command, ...]) -> list[Any]:
         try:
@@ -147,24 +192,41 @@ class RedisBackend(Backend):
         again = self._link.execute(*commands)
         return again if isinstance(again, list) else await again
 
-    async def _run_with_time(self, commands: tuple[Command, ...]) -> list[Any]:
-        self._asking, sent = True, self._clock()
+    async def _run_and_learn(self, commands: tuple[Command, ...]) -> list[Any]:
+        asks_time, asks_marks, sent = self.time.due(), not self.view.fixed, self._clock()
+        riders = [*([self._marks.news()] if asks_marks else []), *([("TIME",)] if asks_time else [])]
+        self._asking = True
         try:
-            *replies, time = await self._execute((*commands, ("TIME",)))
+            replies = await self._execute((*commands, *riders))
         finally:
             self._asking = False
-        received = self._clock()
-        answer = _good(time, "TIME")
+        if asks_time:
+            self._learn_time(replies.pop(), sent)
+        if asks_marks:
+            await self._learn_marks(replies.pop(), sent)
+        return replies
+
+    def _learn_time(self, reply: Any, sent: float) -> None:
+        received, answer = self._clock(), _good(reply, "TIME")
         try:
             seconds, micros = answer
             self.time.observe(sent, received, int(seconds) + int(micros) / 1_000_000)
         except (TypeError, ValueError):
             _unexpected(answer, "TIME")
-        return replies
 
-    async def _add_over(self, item: Item, dead: bytes) -> bool:
-        reply = await self.evaluate("add", item.key, dead, _ms(item.ttl), item.raw)
-        return code_of(reply) != "WRONGTYPE" and bool(_good(reply, item.key))
+    async def _learn_marks(self, reply: Any, sent: float) -> None:
+        answer = _good(reply, self._marks.name)
+        if not answer:  # the record is absent, lost, or was put back to an earlier state
+            found, again = await self._execute((self._marks.found(), self._marks.news()))
+            _good(found, self._marks.name)
+            answer = _good(again, self._marks.name)
+        try:
+            await self._marks.learn(answer, sent)
+        except (TypeError, ValueError, AttributeError):
+            _unexpected(answer, self._marks.name)
+        if self._clock() > self._keep_alive_at:
+            self._keep_alive_at = self._clock() + KEEP_ALIVE_EVERY
+            await self.single(self._marks.keep_alive())
 
 
 class _Counters:
@@ -177,10 +239,12 @@ class _Counters:
         """Add `by` and return the sum; see `Counters.incr`."""
         if by not in INT64:
             raise CodecError(f"{key}: a step of a counter must fit into 64 bits")
-        reply = await self._backend.evaluate("incr", key, str(by), _ms(ttl), fresh, dead)
-        if code_of(reply) in ("COUNTER", "WRONGTYPE"):
+        name = self._backend.named(key)
+        calls = [((name, lease_of(name)), (str(by), _ms(ttl), fresh, dead))]
+        (reply,) = await self._backend.evaluate("incr", calls, key, fresh=True)
+        if reply is None:
             raise CodecError(f"{key}: the record holds no integer, or the sum does not fit into 64 bits")
-        return int(_good(reply, key))
+        return int(reply)
 
 
 class _Scan:
@@ -193,8 +257,7 @@ class _Scan:
     async def page(self, cursor: str, prefix: str) -> tuple[str, list[str]]:
         """Return the next cursor and some keys; a key may come twice."""
         command = ("SCAN", cursor or "0", "MATCH", _literally(self._prefix + prefix) + "*", "COUNT", PAGE)
-        (reply,) = await self._backend.run(prefix, command)
-        following, names = _good(reply, "SCAN")
+        following, names = await self._backend.single(command)
         return _next(following.decode()), [text for name in names if (text := self._key(name)) is not None]
 
     def _key(self, name: bytes) -> str | None:
@@ -212,8 +275,7 @@ class _Admin:
 
     async def facts(self) -> Facts:
         """Ask for INFO; what a restricted server leaves out is None."""
-        (reply,) = await self._backend.run("", ("INFO",))
-        return _facts(_info(_good(reply, "INFO")))
+        return _facts(_info(await self._backend.single(("INFO",))))
 
 
 def _good(reply: Any, subject: str) -> Any:

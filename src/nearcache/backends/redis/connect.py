@@ -93,10 +93,11 @@ class Endpoint:
             for option, value in options.items():
                 made.setsockopt(socket.IPPROTO_TCP, option, value)
 
-    def greeting(self) -> list[Command]:
-        """Return the first commands of a connection: protocol, login, name, database."""
+    def greeting(self, protocol: int | None = None) -> list[Command]:
+        """Return the first commands of a connection: protocol (the URL's unless given), login, name, database."""
         settings = self._settings
-        return [*_hello(settings), *([("SELECT", str(settings.db))] if settings.db else [])]
+        hello = _hello(settings, int(settings.protocol) if protocol is None else protocol)
+        return [*hello, *([("SELECT", str(settings.db))] if settings.db else [])]
 
     def check_greeting(self, replies: Sequence[object]) -> None:
         """Raise `BackendError` if the engine refused one of the first commands."""
@@ -234,10 +235,10 @@ def _unix_family() -> int:
     return int(family)
 
 
-def _hello(settings: Connection | UnixDomainSocketConnection) -> list[Command]:
+def _hello(settings: Connection | UnixDomainSocketConnection, protocol: int) -> list[Command]:
     login = _login(settings)
     name = ("CLIENT", "SETNAME", settings.client_name or CLIENT_NAME)
-    if int(settings.protocol) == 3:
+    if protocol == 3:
         return [("HELLO", "3", *(("AUTH", *login) if login else ())), name]
     return [*([("AUTH", *login)] if login else []), name]
 

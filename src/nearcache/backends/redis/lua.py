@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,9 +15,28 @@ class Script:
     sha: str
 
 
+ABOUT_LEASES: Final = frozenset({"acquire", "steal", "fill", "commit", "release"})
+"""Scripts that begin with what is written in `lease.lua`."""
+
+REPEATABLE: Final = frozenset({*ABOUT_LEASES, "mark"})
+"""Scripts that may run again when a reply was lost: a second run changes nothing that is wrong to change. A second
+`commit` removes what the first has stored.
+"""
+
+
 @cache
 def script(name: str) -> Script:
     """Read the script `name`.lua."""
-    text = files("nearcache.backends.redis").joinpath("scripts", f"{name}.lua").read_text("utf-8")
+    text = "".join(map(_read, ("lease", name) if name in ABOUT_LEASES else (name,)))
     # The engine names scripts by this digest; it protects nothing.
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+@cache
+def repeatable() -> frozenset[str]:
+    """Return the engine's names of the scripts that may run again."""
+    return frozenset(script(name).sha for name in REPEATABLE)
+
+
+def _read(name: str) -> str:
+    return files("nearcache.backends.redis").joinpath("scripts", f"{name}.lua").read_text("utf-8")

@@ -5,6 +5,7 @@ from typing import Any, Final, Protocol, cast
 
 import hiredis
 
+from nearcache.backends.redis import lua
 from nearcache.backends.redis.connect import Command
 from nearcache.errors import BackendUnavailableError
 
@@ -14,7 +15,9 @@ INCOMPLETE: Final = object()
 NONSENSE: Final = (hiredis.ProtocolError, TypeError, ValueError)
 """What parsing raises for bytes that are no reply; a map whose key is a list is one that Python cannot build."""
 
-REPEATABLE: Final = frozenset({"GET", "MGET", "PTTL", "TIME", "PING", "SCAN", "INFO", "DEL"})
+REPEATABLE: Final = frozenset(
+    {"GET", "MGET", "PTTL", "TIME", "PING", "SCAN", "INFO", "DEL", "ZMSCORE", "ZREVRANGEBYSCORE"}
+)
 """Commands that may be sent again when the first try was lost: they leave the engine as one try would."""
 
 SCRIPTS: Final = frozenset({"EVALSHA", "EVAL"})
@@ -62,8 +65,12 @@ def pack(commands: Sequence[Command]) -> bytes:
 def repeatable(commands: Sequence[Command]) -> bool:
     """Return whether sending all of these twice does what sending them once does."""
     if len(commands) == 1:
-        return commands[0][0] in REPEATABLE
-    return all(command[0] in REPEATABLE for command in commands)
+        return commands[0][0] in REPEATABLE or _is_repeatable_script(commands[0])
+    return all(command[0] in REPEATABLE or _is_repeatable_script(command) for command in commands)
+
+
+def _is_repeatable_script(command: Command) -> bool:
+    return command[0] == "EVALSHA" and command[1] in lua.repeatable()
 
 
 def subject(commands: Sequence[Command]) -> str:

@@ -1,6 +1,6 @@
 -- Add to the integer in a record and return the sum as text, exact over 64 bits (a Lua number is not: the server adds).
--- An error reply that starts with COUNTER means that nothing was changed because there is no integer or no room for the sum.
-local value = KEYS[1]
+-- The lease is revoked. No answer (false) means that nothing was changed: there is no integer, or no room for the sum.
+local value, lease = KEYS[1], KEYS[2]
 local by = ARGV[1] -- decimal integer
 local life = ARGV[2] -- milliseconds, for a record that is created
 local fresh = ARGV[3] -- header of a new record up to its payload; '' where records have no header
@@ -10,7 +10,11 @@ local FILL_ID_ENDS = 10 -- 1-based, as everywhere in Lua
 local CODEC = 37
 local TAGS_SIZE = 46 -- two bytes, big-endian; tags and payload follow
 
-local held = redis.call('GET', value)
+local held = redis.pcall('GET', value)
+if type(held) == 'table' then
+  return false
+end
+redis.call('DEL', lease)
 if not held or (dead ~= '' and string.sub(held, 3, FILL_ID_ENDS) == dead) then
   redis.call('SET', value, fresh .. by, 'PX', life)
   return by
@@ -20,7 +24,7 @@ local header, payload = '', held
 if fresh ~= '' then
   if #held < TAGS_SIZE + 1 or string.byte(held, 1) ~= string.byte(fresh, 1)
     or string.byte(held, CODEC) ~= string.byte(fresh, CODEC) then
-    return redis.error_reply('COUNTER the record holds no integer')
+    return false
   end
   local high, low = string.byte(held, TAGS_SIZE, TAGS_SIZE + 1)
   local starts = TAGS_SIZE + 2 + high * 256 + low
@@ -32,7 +36,7 @@ redis.call('SET', value, payload, 'KEEPTTL')
 local added = redis.pcall('INCRBY', value, by)
 if type(added) == 'table' and added.err then
   redis.call('SET', value, held, 'KEEPTTL')
-  return redis.error_reply('COUNTER the record holds no integer, or the sum does not fit into 64 bits')
+  return false
 end
 local sum = redis.call('GET', value)
 redis.call('SET', value, header .. sum, 'KEEPTTL')

@@ -4,7 +4,7 @@ local fill_id = ARGV[1] -- 8 bytes
 local life = ARGV[2] -- milliseconds
 local ages = ARGV[3] -- soft and hard age of the header, 8 bytes
 
-if redis.call('GETRANGE', value, 2, 9) ~= fill_id then -- an absent record answers '', which is no fill id
+if redis.pcall('GETRANGE', value, 2, 9) ~= fill_id then -- an absent record answers '', what is no string an error
   return 0
 end
 redis.call('SETRANGE', value, 24, ages)

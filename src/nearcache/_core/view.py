@@ -1,0 +1,141 @@
+"""What a process knows of a namespace's marks: when each tag was last invalidated, and when everything was.
+
+A *mark* is a stamp that the engine gives to an invalidation; stamps of one namespace only grow. A value carries the
+*epoch* of its load: the newest stamp that its process knew before the load began. A mark above the epoch says that the
+load may be older than the invalidation, so the value is invalid for every reader, even if it was stored afterwards.
+
+What is not known is asked for; what the engine no longer knows counts as marked (`purge`). So a record of marks that
+was evicted or lost costs loads, and never an old value.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from nearcache._core.clock import Clock
+
+MOST_TAGS: Final = 20_000
+"""Tags that a process remembers; beyond, it forgets all and asks again."""
+
+
+def _ignore(_tags: Iterable[str], _all: bool) -> None:
+    pass
+
+
+class View:
+    """One process's knowledge of the marks of one namespace, for any number of threads.
+
+    `budget` is how old, in seconds on `clock`, the knowledge may be that a read is judged by. A `fixed` view never has
+    to be asked for: all marks are made by this process, or there are none.
+    """
+
+    __slots__ = (
+        "_lock",
+        "budget",
+        "clear",
+        "clock",
+        "fixed",
+        "known_from",
+        "last",
+        "news",
+        "proven",
+        "purge",
+        "tags",
+    )
+
+    def __init__(self, clock: Clock, budget: float, *, fixed: bool = False) -> None:
+        self.clock: Clock = clock
+        self.budget: float = budget
+        self.fixed: bool = fixed
+        self.last: int = 0
+        """The newest stamp known; 0 before the engine was asked."""
+        self.clear: int = 0
+        """The stamp of the last invalidation of everything."""
+        self.purge: int = 0
+        """The stamp below which the engine has forgotten marks of tags."""
+        self.known_from: int = 0
+        """A tag without an entry in `tags` was not marked from this stamp on; before, nobody here knows."""
+        self.tags: dict[str, int] = {}
+        self.proven: float = float("inf") if fixed else float("-inf")
+        """When the request was sent whose answer this is."""
+        self.news: Callable[[Iterable[str], bool], None] = _ignore
+        """Called with the tags that were found marked, and whether everything was."""
+        self.after_fork()
+
+    @property
+    def known(self) -> bool:
+        """Whether the engine was asked at least once."""
+        return self.fixed or self.last > 0
+
+    def due(self, asking: bool) -> bool:
+        """Whether the engine must be asked: at half the budget, and if somebody is `asking` already, at all of it."""
+        return self.clock() - self.proven > (self.budget if asking else self.budget / 2)
+
+    # Judging
+
+    def holds(self, epoch: int, tags: Sequence[str]) -> bool:
+        """Tell whether a value is valid, as far as is known; ask about its `unknown` tags first."""
+        if epoch >= self.last:
+            return True
+        if epoch < self.clear:
+            return False
+        marks, floor, known_from = self.tags, self.purge, self.known_from
+        for tag in tags:
+            mark = marks.get(tag)
+            if (epoch < known_from) if mark is None else (mark or floor) > epoch:
+                return False
+        return True
+
+    def unknown(self, epoch: int, tags: Sequence[str]) -> list[str]:
+        """Return those of a value's tags that have to be asked for before it can be judged."""
+        if epoch >= self.known_from or epoch < self.clear:
+            return []
+        return [tag for tag in tags if tag not in self.tags]
+
+    # Learning
+
+    def learn(self, sent: float, marks: Mapping[str, int], clear: int) -> None:
+        """Take in all marks from the stamp on that was the last one known when the engine was asked, at `sent`.
+
+        `clear` is 0 if everything was not invalidated since.
+        """
+        with self._lock:
+            # An answer to an older question may come later, and what it holds is known by then.
+            fresh = {tag: stamp for tag, stamp in marks.items() if stamp > self.tags.get(tag, 0)}
+            cleared = clear > self.clear
+            self._remember(fresh)
+            # Readers take no lock: what they compare with first is set last.
+            self.clear = max(self.clear, clear)
+            self.last = max(self.last, clear, *marks.values())
+            self.proven = max(self.proven, sent)
+        if fresh or cleared:
+            self.news(fresh, cleared)
+
+    def restart(self, sent: float, marks: Mapping[str, int], clear: int, purge: int) -> None:
+        """Begin anew with the newest marks, where there were too many to take in all since the last time."""
+        newest = max([clear, *marks.values()])
+        with self._lock:
+            if newest < self.last:
+                return
+            self.known_from = min([newest, *marks.values()])
+            self.tags = dict(marks)
+            self.purge = max(self.purge, purge)
+            self.clear = max(self.clear, clear)
+            self.last = newest
+            self.proven = max(self.proven, sent)
+        self.news(marks, True)
+
+    def answer(self, marks: Mapping[str, int], purge: int) -> None:
+        """Take in the answer to a question about single tags; 0 for those the engine knows nothing of."""
+        with self._lock:
+            self.purge = max(self.purge, purge)
+            self._remember({tag: stamp for tag, stamp in marks.items() if stamp >= self.tags.get(tag, 0)})
+
+    def _remember(self, marks: Mapping[str, int]) -> None:
+        if len(self.tags) + len(marks) > MOST_TAGS:
+            self.known_from, self.tags = max([self.last, *marks.values()]), {}
+        self.tags.update(marks)
+
+    def after_fork(self) -> None:
+        """Make the view usable in a forked child."""
+        self._lock = threading.RLock()

@@ -1,0 +1,183 @@
+"""Leases and marks in Redis and Valkey: the rights to store what was loaded, and the stamps of invalidations.
+
+For a key `app:users:1` the lease is `{app:users:1}~l` and its waiters are `{app:users:1}~w`, all in one slot of a
+cluster, so one script decides. The marks of the namespace are in `{app}~m`, in a slot of their own: no script can look
+at both, which is why readers judge values by marks themselves.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from nearcache._core.inbox import Mail
+from nearcache.backends.base import Ask, Fill, Grant, Item
+from nearcache.backends.redis.connect import Command
+from nearcache.backends.redis.listener import Listener, lease_of, waiters_of
+from nearcache.backends.redis.lua import script
+from nearcache.codecs.envelope import FILL_ID
+from nearcache.errors import BackendUnavailableError
+
+if TYPE_CHECKING:
+    from nearcache.backends.redis.backend import RedisBackend
+
+LEASE_LIFE: Final = 5.0
+"""Seconds until the lease of a loader that died is free; a living one renews it."""
+
+MOST_MARKS: Final = 100_000
+"""Tags whose marks the engine keeps; values that are older than a forgotten mark count as invalid."""
+
+MARKS_LIFE: Final = 30 * 86_400.0
+"""Seconds until the record of marks is dropped if nobody uses it."""
+
+AT_ONCE: Final = 1_000
+"""Marks that are read with one request."""
+
+Call = tuple[str, tuple[str | bytes, ...]]
+"""A key, and the arguments of a script about it."""
+
+CLEAR: Final = "~clear"
+PURGE: Final = "~purge"
+TAG: Final = "t:"
+
+
+class RedisLeases:
+    """The port of leases."""
+
+    life: float = LEASE_LIFE
+
+    def __init__(self, backend: "RedisBackend", listener: Listener, enveloped: bool) -> None:
+        self._backend = backend
+        self._listener = listener
+        self._enveloped = enveloped
+        self._kind = "1" if enveloped else "0"
+
+    def identity(self, raw: bytes | None) -> bytes:
+        """Return the fill id of a record, or the digest of one without a header; as the scripts do."""
+        if raw is None:
+            return b""
+        if self._enveloped:
+            return b"i" + raw[FILL_ID]
+        return b"i" + hashlib.sha1(raw, usedforsecurity=False).hexdigest().encode()
+
+    async def acquire(self, asks: Sequence[Ask]) -> list[Grant]:
+        """Ask for leases and for the marks on one trip."""
+        inbox = self._listener.channel()
+        calls = [(ask.key, (ask.token, _ms(ask.life), ask.seen, inbox, self._kind)) for ask in asks]
+        return [_granted(reply) for reply in await self._evaluate("acquire", calls)]
+
+    async def steal(self, ask: Ask) -> bytes:
+        """Take the lease, and ask for the marks on the same trip."""
+        calls = [(ask.key, (ask.token, _ms(ask.life), self._kind))]
+        (reply,) = await self._evaluate("steal", calls)
+        return bytes(reply)
+
+    async def fill(self, fills: Sequence[Fill]) -> list[bool]:
+        """Store what the leases still allow, and ask for the marks on the same trip."""
+        calls = [(f.item.key, (f.token, f.seen, _ms(f.item.ttl), f.item.raw, self._kind)) for f in fills]
+        return [reply == 1 for reply in await self._evaluate("fill", calls)]
+
+    async def commit(self, item: Item, token: str) -> bool:
+        """Store under a lease, or remove."""
+        calls = [(item.key, (token, _ms(item.ttl), item.raw))]
+        (reply,) = await self._evaluate("commit", calls)
+        return bool(reply == 1)
+
+    async def release(self, key: str, token: str, outcome: str) -> None:
+        """End a lease, and wake those who wait."""
+        await self._evaluate("release", [(key, (token, outcome))], fresh=False)
+
+    def hold(self, key: str, token: str, until: float) -> None:
+        """Have the listener renew a lease."""
+        self._listener.hold(self._backend.named(key), token, until)
+
+    def let_go(self, token: str) -> None:
+        """Renew a lease no longer."""
+        self._listener.let_go(token)
+
+    def expect(self, key: str) -> Mail:
+        """Begin to listen for the end of a key's lease."""
+        return self._listener.inbox.expect(self._backend.named(key))
+
+    async def _evaluate(self, name: str, calls: Sequence[Call], *, fresh: bool = True) -> list[Any]:
+        named = [(self._backend.named(key), arguments) for key, arguments in calls]
+        on = [((key, lease_of(key), waiters_of(key)), arguments) for key, arguments in named]
+        return await self._backend.evaluate(name, on, calls[0][0], fresh=fresh)
+
+
+class RedisMarks:
+    """The port of marks."""
+
+    def __init__(self, backend: "RedisBackend", namespace: str) -> None:
+        self._backend = backend
+        self.name: str = f"{{{namespace}}}~m"
+
+    async def mark(self, tags: Sequence[str], everything: bool) -> None:
+        """Mark, and learn what is new since on the same trip."""
+        members = [*([CLEAR] if everything else []), *(TAG + tag for tag in tags)]
+        await self._backend.evaluate("mark", [((self.name,), self._arguments(members))], self.name, fresh=True)
+
+    def _arguments(self, members: Sequence[str] = ()) -> tuple[str, ...]:
+        return (str(self._backend.view.last), str(MOST_MARKS), _ms(MARKS_LIFE), *members)
+
+    def found(self) -> Command:
+        """Return the command that makes a record where there is none; whatever is older is invalid from then on."""
+        return ("EVAL", script("mark").text, "1", self.name, *self._arguments())
+
+    async def ask(self, tags: Sequence[str]) -> None:
+        """Let the view learn about single tags."""
+        members = [PURGE, *(TAG + tag for tag in tags)]
+        reply = await self._backend.single(("ZMSCORE", self.name, *members))
+        purge, *scores = [_stamp(score) for score in reply]
+        self._backend.view.answer(dict(zip(tags, scores, strict=True)), purge)
+
+    def news(self) -> Command:
+        """Return the command that asks for everything since the newest stamp known, and for that itself.
+
+        So a healthy record never answers with nothing.
+        """
+        since = str(self._backend.view.last)
+        return ("ZREVRANGEBYSCORE", self.name, "+inf", since, "WITHSCORES", "LIMIT", "0", str(AT_ONCE))
+
+    def keep_alive(self) -> Command:
+        """Return the command that lets the record live on."""
+        return ("PEXPIRE", self.name, _ms(MARKS_LIFE))
+
+    async def learn(self, reply: Any, sent: float) -> None:
+        """Take in the answer to `news`."""
+        view, scores = self._backend.view, _scores(reply)
+        if not scores:
+            raise BackendUnavailableError(f"{self.name}: the engine does not keep it; is it full?")
+        clear, purge = scores.pop(CLEAR, 0), scores.pop(PURGE, 0)
+        marks = {name.removeprefix(TAG): stamp for name, stamp in scores.items()}
+        if len(reply) < AT_ONCE:
+            view.learn(sent, marks, clear)
+            return
+        floors = await self._backend.single(("ZMSCORE", self.name, CLEAR, PURGE))
+        view.restart(sent, marks, max(clear, _stamp(floors[0])), max(purge, _stamp(floors[1])))
+
+
+def _granted(reply: Any) -> Grant:
+    match reply:
+        case [b"LEAD"]:
+            return Grant(leads=True)
+        case [b"VALUE", raw]:
+            return Grant(raw=raw)
+        case [_, left, holder]:
+            return Grant(left=max(0, left) / 1000, holder=holder.decode("ascii", "replace"))
+        case _:
+            raise TypeError(reply)
+
+
+def _scores(reply: Any) -> dict[str, int]:
+    """Read members with scores: pairs in RESP3, one after the other in RESP2."""
+    pairs = reply if not reply or isinstance(reply[0], list) else zip(reply[::2], reply[1::2], strict=True)
+    return {member.decode("utf-8", "replace"): _stamp(score) for member, score in pairs}
+
+
+def _stamp(score: Any) -> int:
+    return 0 if score is None else int(float(score))
+
+
+def _ms(seconds: float) -> str:
+    return str(max(1, math.floor(seconds * 1000)))
