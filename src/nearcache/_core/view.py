@@ -103,12 +103,13 @@ class View:
             # An answer to an older question may come later, and what it holds is known by then.
             fresh = {tag: stamp for tag, stamp in marks.items() if stamp > self.tags.get(tag, 0)}
             cleared = clear > self.clear
+            first = not self.known  # nothing was judged by anything older, so that there is nobody to tell
             self._remember(fresh)
             # Readers take no lock: what they compare with first is set last.
             self.clear = max(self.clear, clear)
             self.last = max(self.last, clear, *marks.values())
             self.proven = max(self.proven, sent)
-        if fresh or cleared:
+        if (fresh or cleared) and not first:
             self.news(fresh, cleared)
 
     def restart(self, sent: float, marks: Mapping[str, int], clear: int, purge: int) -> None:

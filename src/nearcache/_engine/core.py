@@ -295,5 +295,5 @@ def new_fill_id() -> bytes:
 
 
 def new_token() -> str:
-    """Return what names one lease among all."""
+    """Return what names the lease of one write among all leases."""
     return os.urandom(16).hex()

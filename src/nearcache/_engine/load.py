@@ -20,7 +20,7 @@ from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
 from nearcache._core.ttl import TTL
 from nearcache._engine.commands import Commands
-from nearcache._engine.core import Core, new_token
+from nearcache._engine.core import Core
 from nearcache._engine.modes import Mode
 from nearcache._engine.read import Absence, Found, Lack, Reader
 from nearcache._engine.tags import no_tags
@@ -202,16 +202,17 @@ class Loads:
         return await self._load(flight, job, None)
 
     async def _reload(self, flight: Flight, job: Job) -> Outcome[Any]:
-        token, life = new_token(), self._life(flight)
+        token = self._core.flights.claim(flight)
         try:
-            seen = await self._commands.run("steal", self._leases.steal, Ask(flight.key, token, b"", life))
+            ask = Ask(flight.key, token, b"", self._life(flight))
+            seen = await self._commands.run("steal", self._leases.steal, ask)
         except BackendError:
             return await self._load(flight, job, None)
         return await self._load(flight, job, Lease(token, seen, self._core.view.last))
 
     async def _load_or_wait(self, flight: Flight, job: Job, seen: bytes) -> Outcome[Any]:
         """Load under the key's lease; while somebody else has it, wait for what they store."""
-        token = new_token()
+        token = self._core.flights.claim(flight)
         while flight.until > time.monotonic():
             mail = self._leases.expect(flight.key)
             try:
@@ -243,6 +244,10 @@ class Loads:
 
     async def _wait(self, flight: Flight, mail: Mail, grant: Grant) -> Outcome[Any] | None:
         """Wait until the lease of somebody else may have ended; return their error if they told of one."""
+        if self._core.flights.orphaned(grant.holder):
+            with suppress(BackendError):
+                await self._commands.run("release", self._leases.release, flight.key, grant.holder, "retry")
+                return None
         until = min(grant.left + LOOK_AGAIN * random.random(), flight.until - time.monotonic())  # noqa: S311
         await self._io.wait(mail, max(until, 0.001))
         token, outcome = mail.heard or ("", "")

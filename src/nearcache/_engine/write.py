@@ -182,8 +182,9 @@ class Writer:
         core = self._core
         core.check(key)
         seconds = core.jittered(ttl)
-        cached, token, epoch = value, await self._begin(key), core.view.last
+        cached, token = value, ""
         try:
+            token, epoch = await self._begin(key), core.view.last
             written = await io.user(source)
             if written.abandoned:
                 core.owe(key)

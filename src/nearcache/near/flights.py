@@ -8,6 +8,7 @@ inside may use the cache again.
 """
 
 import math
+import os
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -22,7 +23,7 @@ Waker = Callable[[], None]
 class Flight:
     """One load in progress: who waits for it, and how it ended."""
 
-    __slots__ = ("_lock", "_wakers", "began", "cancel", "home", "key", "outcome", "table", "until", "vouched")
+    __slots__ = ("_lock", "_wakers", "began", "cancel", "home", "key", "outcome", "table", "token", "until", "vouched")
 
     def __init__(self, table: "Flights", key: str, until: float, home: object) -> None:
         self.table: Flights = table
@@ -30,6 +31,8 @@ class Flight:
         self.until: float = until
         self.home: object = home
         """The event loop or the thread whose turn the leader needs to go on, or None."""
+        self.token: str = f"{table.process}-{os.urandom(8).hex()}"
+        """The name of the lease under which it loads: whose it is can be told from it."""
         self.began: float = math.inf
         """When its load began (monotonic); infinity as long as none has."""
         self.vouched: float = -math.inf
@@ -92,6 +95,9 @@ class Flights:
     def __init__(self) -> None:
         self._lock = RLock()
         self._by_key: dict[str, Flight] = {}
+        self.process: str = os.urandom(8).hex()
+        """The name of this process's share in the leases."""
+        self._tokens: set[str] = set()
 
     def new(self, key: str, until: float, home: object) -> Flight:
         """Return a flight that nobody knows yet, so that nobody can join it; `until` bounds how long others may."""
@@ -115,8 +121,20 @@ class Flights:
             self._by_key[mine.key] = mine
             return mine
 
+    def claim(self, flight: Flight) -> str:
+        """Return the token of a flight that is going to ask for a lease; it lives until the flight lands."""
+        self._tokens.add(flight.token)
+        return flight.token
+
+    def orphaned(self, token: str) -> bool:
+        """Whether this is the token of a flight of this process that has landed: its leader was interrupted before it
+        could give the lease back.
+        """
+        return token.startswith(self.process) and token not in self._tokens
+
     def land(self, flight: Flight, outcome: Outcome[Any]) -> None:
         """End a flight: later callers start a new one."""
+        self._tokens.discard(flight.token)
         with self._lock:
             if self._by_key.get(flight.key) is flight:
                 del self._by_key[flight.key]
@@ -142,3 +160,5 @@ class Flights:
         """Forget all flights: their leaders stayed in the parent process."""
         self._lock = RLock()
         self._by_key = {}
+        self.process = os.urandom(8).hex()
+        self._tokens = set()
