@@ -1,9 +1,10 @@
 """A load that fails harms nobody for long: its error reaches all who wait for it, an interrupt only its own caller."""
 
 import asyncio
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -13,8 +14,10 @@ from nearcache import BatchError, Cache, CacheError, LoaderTimeoutError
 from nearcache._core.outcome import Outcome
 from nearcache._engine import load as loading
 from nearcache._io.blocking import BlockingIo
+from nearcache.backends.base import Fill
+from nearcache.backends.memory import Ledger
 from nearcache.near import flights
-from nearcache.near.flights import Flight, Flights
+from nearcache.near.flights import Flights
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import (
     ROUNDS,
@@ -399,11 +402,12 @@ def test_a_load_that_outlived_its_deadline_is_not_stored(url: str, new_cache: Ne
 
 
 def test_a_late_load_that_is_stored_is_noticed(new_cache: NewCache, fresh_key: Key) -> None:
-    def replace(flights_: Flights, mine: Flight) -> Flight:
-        flights_._by_key[mine.key] = mine
-        return mine
+    async def fill(ledger: Ledger, fills: Sequence[Fill]) -> list[bool]:
+        for each in fills:
+            ledger._store.put(each.item.key, each.item.raw, math.inf)
+        return [True for _ in fills]
 
-    with broken(Flights, "_replace", replace), noticed():
+    with broken(Ledger, "fill", fill), noticed():
         overdue_load_stores_nothing(new_cache("memory://", hard_timeout=0.01), fresh_key())
 
 

@@ -105,6 +105,7 @@ def test_an_age_that_counts_from_the_answer_is_noticed(valkey_url: str, new_cach
     real = Core.near_deadline
 
     def near_deadline(core: Core, asked: float, remaining: float, shared: bool) -> float:
+        core.view.proven = core.clock()
         return real(core, core.clock(), remaining, shared)
 
     with broken(Core, "near_deadline", near_deadline), noticed():

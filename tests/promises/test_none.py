@@ -9,7 +9,7 @@ import pytest
 from nearcache import MISS, Cache, Entry
 from nearcache._core.ttl import TTL
 from nearcache._engine.load import Loads, Plan
-from nearcache._engine.read import Absence, Found, Reader
+from nearcache._engine.read import COLD, Found, Lack, Reader
 from nearcache.near.store import Store
 from nearcache.testing import FakeClock
 from tests.promises.conftest import NewCache
@@ -97,9 +97,9 @@ def test_a_crowd_that_gets_none_has_loaded_once(url: str, new_cache: NewCache, f
 def test_none_taken_for_absence_is_noticed(url: str, new_cache: NewCache, fresh_key: Key) -> None:
     real_fetch, real_lookup = Reader.fetch, Store.lookup
 
-    async def fetch(reader: Reader, *args: Any) -> Found | Absence:
+    async def fetch(reader: Reader, *args: Any) -> Found | Lack:
         found = await real_fetch(reader, *args)
-        return Absence.COLD if isinstance(found, Found) and found.value is None else found
+        return COLD if isinstance(found, Found) and found.value is None else found
 
     def lookup(store: Store, key: str) -> Any:
         value = real_lookup(store, key)

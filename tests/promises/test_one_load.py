@@ -10,6 +10,8 @@ from typing import Any, cast
 from nearcache import Cache
 from nearcache._core.outcome import Outcome
 from nearcache._io.aio import AsyncIo
+from nearcache.backends.base import Ask, Grant
+from nearcache.backends.memory import Ledger
 from nearcache.near.flights import Flight, Flights
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import (
@@ -79,7 +81,10 @@ def test_without_flights_the_crowd_is_noticed(new_cache: NewCache, fresh_key: Ke
     def join(flights: Flights, mine: Flight, now: float) -> Flight:
         return mine
 
-    with broken(Flights, "join", join), noticed():
+    def acquire(ledger: Ledger, ask: Ask) -> Grant:
+        return Grant(leads=True)
+
+    with broken(Flights, "join", join), broken(Ledger, "_acquire", acquire), noticed():
         crowds_load_once(new_cache("memory://"), fresh_key)
 
 

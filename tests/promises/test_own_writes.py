@@ -4,16 +4,16 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from nearcache import Cache, Entry
 from nearcache._engine.write import Writer
+from nearcache.backends.memory import Ledger
+from nearcache.backends.redis import backend as redis_backend
 from nearcache.backends.redis.stream import Landing
-from nearcache.near.flights import Flights
 from nearcache.near.store import Store
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import (
@@ -126,7 +126,7 @@ def load_old(cache: Cache, key: str, by_a_task: bool) -> str:
 def write_crosses_a_store(cache: Cache, key: str, write: Verb, moment: str, by_a_task: bool) -> None:
     """Write while the result of an older load is on its way to the engine."""
     with recorded(cache, cache.aio) as recorder:
-        setattr(recorder, moment, AtTheWorstMoment("set", lambda: write(cache, key)))
+        setattr(recorder, moment, AtTheWorstMoment("fill", lambda: write(cache, key)))
         assert load_old(cache, key, by_a_task) == "old"
     is_read_back(cache, key)
 
@@ -161,8 +161,8 @@ def reads_during_a_crossed_store(cache: Cache, key: str, write: Verb) -> None:
 
     overwritten, threads = threading.Event(), list[Crowd]()
     with recorded(cache, cache.aio) as recorder:
-        recorder.before = AtTheWorstMoment("set", write_and_let_it_be_overwritten)
-        recorder.after = AtTheWorstMoment("set", hold_until_read)
+        recorder.before = AtTheWorstMoment("fill", write_and_let_it_be_overwritten)
+        recorder.after = AtTheWorstMoment("fill", hold_until_read)
         assert load_old(cache, key, by_a_task=False) == "old"
     values(threads[0].finish())
     is_read_back(cache, key)
@@ -194,7 +194,7 @@ def load_inside_a_write(cache: Cache, key: str, write: Verb) -> None:
     is_read_back(cache, key)
 
 
-@pytest.mark.parametrize("name", ["set", "set by a task", "write_through", "set of a decorated function"])
+@pytest.mark.parametrize("name", ["set", "set by a task", "set of a decorated function"])
 def test_a_load_inside_a_write_is_not_stored_over_it(url: str, new_cache: NewCache, fresh_key: Key, name: str) -> None:
     load_inside_a_write(new_cache(url), fresh_key(), WRITES[name])
 
@@ -255,39 +255,12 @@ def test_an_add_and_a_count_beat_older_loads(url: str, new_cache: NewCache, fres
         write_crosses_a_store(cache, fresh_key(), write, "before", by_a_task)
 
 
-@contextmanager
-def not_guarded(flights: Flights, *keys: str) -> Iterator[None]:
-    """Write without a word to those who load."""
-    yield
-
-
-def test_writes_that_say_nothing_to_loads_are_noticed(url: str, new_cache: NewCache, fresh_key: Key) -> None:
-    for name in ("set", "delete", "write_through by a task"):
-        with broken(Flights, "changing", not_guarded), noticed():
-            write_beats_a_load(new_cache(url), fresh_key(), WRITES[name])
-        with broken(Flights, "changing", not_guarded), noticed():
-            write_crosses_a_store(new_cache(url), fresh_key(), WRITES[name], "before", by_a_task=True)
-
-
-def test_loads_that_begin_and_end_inside_a_write_are_noticed(url: str, new_cache: NewCache, fresh_key: Key) -> None:
-    def changing_once(flights: Flights, *keys: str) -> AbstractContextManager[None]:
-        for key in keys:
-            flights._detach(key)
-        return nullcontext()
-
-    with broken(Flights, "changing", changing_once), noticed():
-        load_inside_a_write(new_cache(url), fresh_key(), WRITES["set"])
-
-
-def test_a_crossed_store_that_is_left_alone_is_noticed(url: str, new_cache: NewCache, fresh_key: Key) -> None:
-    for name in ("set", "delete", "set_many"):
-        with broken(Flights, "crossed", lambda flights, flight: False), noticed():
-            write_crosses_a_store(new_cache(url), fresh_key(), WRITES[name], "before", by_a_task=False)
-
-
-def test_a_read_that_trusts_a_crossed_store_is_noticed(new_cache: NewCache, fresh_key: Key, valkey_url: str) -> None:
-    with broken(Flights, "doubtful", lambda flights, keys: set()), noticed():
-        reads_during_a_crossed_store(new_cache(valkey_url), fresh_key(), WRITES["set"])
+def test_a_delete_that_leaves_the_lease_is_noticed(valkey_url: str, new_cache: NewCache, fresh_key: Key) -> None:
+    for name in ("delete", "delete by a task", "delete_many"):
+        with broken(redis_backend, "lease_of", lambda key: f"{key}~not-it"), noticed():
+            write_beats_a_load(new_cache(valkey_url), fresh_key(), WRITES[name])
+        with broken(Ledger, "revoke", lambda ledger, key: None), noticed():
+            write_beats_a_load(new_cache("memory://"), fresh_key(), WRITES[name])
 
 
 # At random

@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 import pytest
 
 from nearcache import MISS, Cache
-from nearcache._engine.load import Loads
-from nearcache._engine.read import Absence, Reader
-from nearcache.codecs.codec import Record
+from nearcache._engine.load import Lease, Loads
+from nearcache._engine.read import COLD, Lack, Reader
+from nearcache.backends.base import Ask
 from nearcache.codecs.envelope import SIZE, fill_id_of
 from nearcache.codecs.ids import PICKLE
 from nearcache.errors import CodecError
@@ -131,8 +131,9 @@ def reads_are_misses(cache: Cache, key: str, raw: bytes) -> None:
 
 def test_hostile_bytes_are_misses_and_replaced(url: str, new_cache: NewCache, fresh_key: Key, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    for raw in hostile(new_cache(url), trace):
-        reads_are_misses(new_cache(url), fresh_key(), raw)
+    honest = new_cache(url)
+    for raw in hostile(honest, trace):
+        reads_are_misses(new_cache(url, namespace=honest._parts.core.options.namespace), fresh_key(), raw)
     assert not trace.exists(), "somebody else's bytes were run as code"
 
 
@@ -176,15 +177,15 @@ def test_a_key_of_another_kind_is_a_miss(valkey_url: str, new_cache: NewCache) -
 
 
 def test_an_exception_that_escapes_is_noticed(url: str, new_cache: NewCache, fresh_key: Key) -> None:
-    def opened(reader: Reader, key: str, raw: bytes | None) -> Record | Absence:
-        return Absence.COLD if raw is None else reader._core.codec.open(raw)
+    def undecodable(reader: Reader, key: str, raw: bytes | None, error: CodecError) -> Lack:
+        raise error
 
-    with broken(Reader, "_opened", opened), pytest.raises(CodecError):
+    with broken(Reader, "_undecodable", undecodable), pytest.raises(CodecError):
         reads_are_misses(new_cache(url), fresh_key(), b"plain text")
 
 
 def test_a_miss_that_is_not_counted_is_noticed(url: str, new_cache: NewCache, fresh_key: Key) -> None:
-    with broken(Reader, "_undecodable", lambda reader, key, error: Absence.COLD), noticed():
+    with broken(Reader, "_undecodable", lambda reader, key, raw, error: COLD), noticed():
         reads_are_misses(new_cache(url), fresh_key(), b"plain text")
 
 
@@ -235,8 +236,9 @@ def test_a_value_of_another_schema_is_loaded_around_until_it_expires(valkey_url:
 def test_releases_that_overwrite_each_other_are_noticed(valkey_url: str, new_cache: NewCache) -> None:
     real = Loads._load
 
-    async def load(loads: Loads, flight: Any, loader: Any, plan: Any, store: bool = True) -> Any:
-        return await real(loads, flight, loader, plan)
+    async def load(loads: Loads, flight: Any, job: Any, lease: Any) -> Any:
+        seen = await loads._leases.steal(Ask(flight.key, flight.token, b"", 5.0))
+        return await real(loads, flight, job, lease or Lease(flight.token, seen, loads._core.view.last))
 
     with broken(Loads, "_load", load), noticed():
         releases_do_not_fight(valkey_url, new_cache)

@@ -6,6 +6,7 @@ is stored only as long as the lease stands: a write or an invalidation of the ke
 """
 
 import functools
+import math
 import random
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -84,6 +85,7 @@ class Loads:
         self._io = io
         self._leases = backend.leases
         self._shared = backend.shared
+        self._takeover = backend.leases.life if backend.leases.life < math.inf else 0.0
         self._commands = commands
         self._reader = reader
         self._writer = writer
@@ -130,7 +132,7 @@ class Loads:
             return self._asked_itself(key)
         work = functools.partial(self._reload, job=job)
         flight, _ = await self._depart(key, job.plan, work, self._core.flights.replace)
-        await self._io.wait(flight, self._bound(job.plan))
+        await self._ends(flight, math.inf)
         return flight.outcome or self._overdue(key, job.plan)
 
     # Flights
@@ -138,14 +140,14 @@ class Loads:
     async def _share(self, key: str, job: Job, lack: Lack | None) -> Outcome[Any]:
         work = functools.partial(self._read_or_load, job=job, lack=lack)
         asked = time.monotonic()
-        deadline = asked + self._bound(job.plan) + WAIT_MARGIN
-        while (left := deadline - time.monotonic()) > 0:
+        deadline = asked + self._bound(job.plan) + self._takeover + WAIT_MARGIN
+        while deadline > time.monotonic():
             if self._core.flights.led_here(key):
                 return self._asked_itself(key)
             flight, leads = await self._depart(key, job.plan, work, self._core.flights.join)
             if not leads and not self._io.can_wait(flight):
                 return await self._alone(key, job, lack)
-            if not await self._io.wait(flight, left):
+            if not await self._ends(flight, deadline):
                 break
             outcome = flight.outcome
             if outcome is not None and leads:
@@ -154,6 +156,13 @@ class Loads:
             if outcome is not None and not outcome.abandoned and (outcome.error or flight.serves(asked)):
                 return self._followed(key, outcome)
         return self._overdue(key, job.plan)
+
+    async def _ends(self, flight: Flight, deadline: float) -> bool:
+        """Wait until a flight has landed, at most until it is overdue, and at most until the deadline."""
+        while (left := min(deadline, flight.until + WAIT_MARGIN) - time.monotonic()) > 0:
+            if await self._io.wait(flight, left):
+                return True
+        return flight.outcome is not None
 
     async def _depart(
         self, key: str, plan: Plan, work: Work, enter: Callable[[Flight, float], Flight]
@@ -204,7 +213,7 @@ class Loads:
     async def _reload(self, flight: Flight, job: Job) -> Outcome[Any]:
         token = self._core.flights.claim(flight)
         try:
-            ask = Ask(flight.key, token, b"", self._life(flight))
+            ask = Ask(flight.key, token, b"", self._life(job.plan))
             seen = await self._commands.run("steal", self._leases.steal, ask)
         except BackendError:
             return await self._load(flight, job, None)
@@ -213,12 +222,14 @@ class Loads:
     async def _load_or_wait(self, flight: Flight, job: Job, seen: bytes) -> Outcome[Any]:
         """Load under the key's lease; while somebody else has it, wait for what they store."""
         token = self._core.flights.claim(flight)
+        flight.until += self._takeover  # as long as somebody else may load, and a dead one keep the lease
         while flight.until > time.monotonic():
             mail = self._leases.expect(flight.key)
             try:
                 asked, stamp = time.monotonic(), self._core.near.stamp(flight.key)
-                grant = await self._acquire(Ask(flight.key, token, seen, self._life(flight)))
+                grant = await self._acquire(Ask(flight.key, token, seen, self._life(job.plan)))
                 if grant is None or grant.leads:
+                    flight.until = time.monotonic() + self._bound(job.plan)
                     return await self._load(flight, job, Lease(token, seen, self._core.view.last) if grant else None)
                 if grant.raw is None:
                     if failed := await self._wait(flight, mail, grant):
@@ -267,6 +278,8 @@ class Loads:
 
     async def _run(self, flight: Flight, job: Job, lease: Lease | None) -> Outcome[Any]:
         flight.began, started = time.monotonic(), time.perf_counter()
+        if lease is None:  # the engine cannot say what has changed: what is loaded is good for as long as near values
+            flight.vouched = flight.began + self._core.options.staleness
         with leading(flight):
             outcome = await self._io.user(job.loader)
         cost = time.perf_counter() - started
@@ -328,9 +341,9 @@ class Loads:
     def _asked_itself(self, key: str) -> Outcome[Any]:
         return Outcome(error=CacheError(f"the loader of {key!r} asked for {key!r} itself and would wait for ever"))
 
-    def _life(self, flight: Flight) -> float:
-        """Return how long a lease may live that is not renewed."""
-        return max(0.001, min(self._leases.life, flight.until - time.monotonic()))
+    def _life(self, plan: Plan) -> float:
+        """Return how long a lease lives that is not renewed."""
+        return min(self._leases.life, self._bound(plan))
 
     def _bound(self, plan: Plan) -> float:
         return self._core.options.hard_timeout if plan.hard_timeout is None else plan.hard_timeout

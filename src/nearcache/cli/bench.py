@@ -2,7 +2,7 @@
 
 Near hits, hits in the engine, writes and batches, blocking and in asyncio. Every answer is checked before it is timed,
 and afterwards the cache has counted as many hits as there were calls. What is written goes into a namespace of its own
-and is removed at the end; what could not be removed expires after ten minutes.
+and is removed at the end; what could not be removed expires after ten minutes. The namespace's own record stays.
 """
 
 import json
@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from secrets import token_hex
 from typing import Any, Final
 
 from nearcache import Cache, CacheError
@@ -22,6 +21,7 @@ from nearcache.cli.measure import bare, ours
 from nearcache.cli.measure.blocks import MeasureError, Taken, Work, in_turns
 from nearcache.cli.options import cache_of, positive
 
+NAMESPACE: Final = "nearcache-bench"
 MOST_SECONDS: Final = 30.0
 """A run takes twelve times as long, and must end before its keys expire (ten minutes, less the jitter)."""
 PACKAGES: Final = ("nearcache", "msgspec", "redis", "hiredis")
@@ -48,11 +48,10 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Measure and print; raises `CacheError` if the engine fails or an answer is wrong."""
-    namespace = f"nearcache-bench-{token_hex(4)}"
-    near, far = cache_of(options, namespace=namespace), cache_of(options, namespace=namespace, near=None)
+    near, far = cache_of(options, namespace=NAMESPACE), cache_of(options, namespace=NAMESPACE, near=None)
     with ExitStack() as stack:
         runner = opened(near, far, stack)
-        beside = bare.works(url_of(options), namespace, runner, stack)
+        beside = bare.works(url_of(options), NAMESPACE, runner, stack)
         rows = measured(ours.works(near, far, runner), beside, options.seconds)
         if options.json:
             print(json.dumps(document(far, list(rows)), indent=1))

@@ -200,8 +200,11 @@ class FakeServer:
         if command[0] in (b"HELLO", b"CLIENT", b"SELECT"):
             connection.sendall(HELLO if command[0] == b"HELLO" else OK)
             return True
-        if command[0] == b"TIME":
-            connection.sendall(b"*2\r\n$1\r\n1\r\n$1\r\n0\r\n")
+        if command[0] in (b"TIME", b"PEXPIRE"):
+            connection.sendall(b":1\r\n" if command[0] == b"PEXPIRE" else b"*2\r\n$1\r\n1\r\n$1\r\n0\r\n")
+            return True
+        if command[0] == b"ZREVRANGEBYSCORE":
+            connection.sendall(b"*2\r\n$6\r\n~clear\r\n$1\r\n1\r\n")
             return True
         self.commands.append(command)
         answer = self._answer(command)

@@ -300,7 +300,7 @@ async def test_tcp_with_a_database_serves_that_database(own_server: RedisServer,
 
 
 async def test_an_answer_that_quotes_arguments_is_cut_before_them(backend: RedisBackend):
-    (reply,) = await backend.run("users:1", ("NOSUCH", "secret value"))
+    (reply,) = await backend.run(("NOSUCH", "secret value"))
     assert "secret" in str(reply)
     error = refused(reply, "users:1")
     assert "users:1" in str(error)

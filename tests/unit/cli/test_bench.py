@@ -40,7 +40,7 @@ def test_in_memory_there_is_no_bare_client(capsys) -> None:
     found = measured(capsys, "--url", "memory://")
     assert [row["name"] for row in found["rows"]] == list(ours.TITLES)
     assert all("ratio" not in row for row in found["rows"])
-    assert found["cache"].startswith("Cache('memory://', namespace='nearcache-bench-")
+    assert found["cache"].startswith("Cache('memory://', namespace='nearcache-bench'")
     assert found["versions"].keys() >= {"nearcache", "msgspec"}
 
 

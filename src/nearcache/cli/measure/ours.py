@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from secrets import token_hex
 from typing import Any, Final
 
 from nearcache import Cache
@@ -11,9 +12,12 @@ TTL: Final = 600
 MANY: Final = 100
 TASKS: Final = 100
 
+RUN: Final = token_hex(4)
+"""A part of every key, so that two runs at the same time do not meet."""
+
 Value = dict[str, Any]
 ROWS: Final[dict[str, Value]] = {
-    f"rows:{number}": {
+    f"rows:{RUN}:{number}": {
         "id": number,
         "name": "Augusta Ada King, Countess of Lovelace",
         "email": "ada.lovelace@analytical-engine.example.com",
@@ -22,8 +26,8 @@ ROWS: Final[dict[str, Value]] = {
     }
     for number in range(MANY)
 }
-KEY: Final = "rows:7"
-WRITTEN: Final = "written:7"
+KEY: Final = f"rows:{RUN}:7"
+WRITTEN: Final = f"written:{RUN}"
 KEYS: Final = (*ROWS, WRITTEN)
 """Everything that is written."""
 
@@ -62,9 +66,9 @@ def counter(cache: Cache) -> Callable[[], int]:
 def decorated(cache: Cache) -> Work:
     """Time a decorated function; its hits are counted, so that a call that loads is found."""
 
-    @cache.cached("rows:{number}", ttl=TTL)
+    @cache.cached(f"rows:{RUN}:{{number}}", ttl=TTL)
     def row(number: int) -> Value:
-        return ROWS[f"rows:{number}"]
+        return ROWS[f"rows:{RUN}:{number}"]
 
     return Work(calls(row, 7), lambda: row(7), ROWS[KEY], counter(cache))
 
