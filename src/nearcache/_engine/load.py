@@ -159,10 +159,7 @@ class Loads:
 
     async def _ends(self, flight: Flight, deadline: float) -> bool:
         """Wait until a flight has landed, at most until it is overdue, and at most until the deadline."""
-        while (left := min(deadline, flight.until + WAIT_MARGIN) - time.monotonic()) > 0:
-            if await self._io.wait(flight, left):
-                return True
-        return flight.outcome is not None
+        return await self._io.wait(flight, lambda: min(deadline, flight.until + WAIT_MARGIN))
 
     async def _depart(
         self, key: str, plan: Plan, work: Work, enter: Callable[[Flight, float], Flight]
@@ -259,8 +256,9 @@ class Loads:
             with suppress(BackendError):
                 await self._commands.run("release", self._leases.release, flight.key, grant.holder, "retry")
                 return None
-        until = min(grant.left + LOOK_AGAIN * random.random(), flight.until - time.monotonic())  # noqa: S311
-        await self._io.wait(mail, max(until, 0.001))
+        left = max(0.001, grant.left) + LOOK_AGAIN * random.random()  # noqa: S311
+        until = min(time.monotonic() + left, flight.until)
+        await self._io.wait(mail, lambda: until)
         token, outcome = mail.heard or ("", "")
         if token != grant.holder or not outcome.startswith(FAILED):
             return None

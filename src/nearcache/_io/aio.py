@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -45,7 +46,7 @@ class AsyncIo:
         if task.cancelled():
             flight.table.land(flight, Outcome(error=asyncio.CancelledError()))
 
-    async def wait(self, event: Awaited, seconds: float) -> bool:
+    async def wait(self, event: Awaited, until: Callable[[], float]) -> bool:
         """Suspend the task until it happens."""
         loop = asyncio.get_running_loop()
         landed: asyncio.Future[None] = loop.create_future()
@@ -56,15 +57,12 @@ class AsyncIo:
         if not event.watch(wake):
             return True
         try:
-            async with asyncio.timeout(seconds):
-                await landed
-        except TimeoutError:
-            event.leave(wake)
-            return False
-        except BaseException:
-            event.leave(wake)
-            raise
-        return True
+            while not landed.done() and (left := until() - time.monotonic()) > 0:
+                await asyncio.wait((landed,), timeout=left)
+        finally:
+            if not landed.done():
+                event.leave(wake)
+        return landed.done()
 
     async def each(self, works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         """Finish them side by side."""

@@ -2,6 +2,8 @@
 
 import inspect
 import sys
+import threading
+import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from threading import Lock, local
 from typing import Any, TypeVar
@@ -75,7 +77,7 @@ class BlockingIo:
         """Run the body at once, in the caller's thread."""
         await body
 
-    async def wait(self, event: Awaited, seconds: float) -> bool:
+    async def wait(self, event: Awaited, until: Callable[[], float]) -> bool:
         """Block the thread until it happens."""
         gate = Lock()
         gate.acquire()
@@ -83,7 +85,8 @@ class BlockingIo:
             return True
         landed = False
         try:
-            landed = gate.acquire(timeout=seconds)
+            while not landed and (left := until() - time.monotonic()) > 0:
+                landed = gate.acquire(timeout=min(left, threading.TIMEOUT_MAX))
         finally:
             if not landed:
                 event.leave(gate.release)

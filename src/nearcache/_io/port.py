@@ -55,8 +55,8 @@ class Io(Protocol):
         """Run the body that lands the flight: at once when blocking, as a task of its own in asyncio."""
         ...
 
-    async def wait(self, event: Awaited, seconds: float) -> bool:
-        """Wait until it happens; False if it had not after `seconds`."""
+    async def wait(self, event: Awaited, until: Callable[[], float]) -> bool:
+        """Wait until it happens; False if it had not at the time `until` (monotonic), which may move meanwhile."""
         ...
 
     async def each(self, works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
