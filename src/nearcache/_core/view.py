@@ -14,6 +14,12 @@ from typing import Final
 
 from nearcache._core.clock import Clock
 
+ALL: Final = ""
+"""Stands for everything among the tags whose invalidation is owed."""
+
+NOTHING: Final = 1 << 64
+"""More than any stamp."""
+
 MOST_TAGS: Final = 20_000
 """Tags that a process remembers; beyond, it forgets all and asks again."""
 
@@ -38,8 +44,10 @@ class View:
         "known_from",
         "last",
         "news",
+        "owed",
         "proven",
         "purge",
+        "sure_from",
         "tags",
     )
 
@@ -55,6 +63,10 @@ class View:
         """The stamp below which the engine has forgotten marks of tags."""
         self.known_from: int = 0
         """A tag without an entry in `tags` was not marked from this stamp on; before, nobody here knows."""
+        self.sure_from: int = 0
+        """Values of this epoch or a newer one are valid: `last`, or more than any stamp while marks are `owed`."""
+        self.owed: dict[str, object] = {}
+        """Tags whose invalidation the engine has not acknowledged; ALL for that of everything."""
         self.tags: dict[str, int] = {}
         self.proven: float = float("inf") if fixed else float("-inf")
         """When the request was sent whose answer this is."""
@@ -75,9 +87,9 @@ class View:
 
     def holds(self, epoch: int, tags: Sequence[str]) -> bool:
         """Tell whether a value is valid, as far as is known; ask about its `unknown` tags first."""
-        if epoch >= self.last:
+        if epoch >= self.sure_from:
             return True
-        if epoch < self.clear:
+        if epoch < self.clear or (self.owed and (ALL in self.owed or not self.owed.keys().isdisjoint(tags))):
             return False
         marks, floor, known_from = self.tags, self.purge, self.known_from
         for tag in tags:
@@ -107,7 +119,7 @@ class View:
             self._remember(fresh)
             # Readers take no lock: what they compare with first is set last.
             self.clear = max(self.clear, clear)
-            self.last = max(self.last, clear, *marks.values())
+            self._reach(max(self.last, clear, *marks.values()))
             self.proven = max(self.proven, sent)
         if (fresh or cleared) and not first:
             self.news(fresh, cleared)
@@ -122,9 +134,34 @@ class View:
             self.tags = dict(marks)
             self.purge = max(self.purge, purge)
             self.clear = max(self.clear, clear)
-            self.last = newest
+            self._reach(newest)
             self.proven = max(self.proven, sent)
         self.news(marks, True)
+
+    def confirm(self, sent: float) -> None:
+        """Note that the engine knew nothing new when it was asked at `sent`."""
+        self.proven = max(self.proven, sent)
+
+    # Marks that the engine has not acknowledged
+
+    def owe(self, tags: Iterable[str], everything: bool) -> None:
+        """Note that these invalidations must be repeated before anything else is sent."""
+        with self._lock:
+            for tag in (*tags, *((ALL,) if everything else ())):
+                self.owed[tag] = object()
+            self._reach(self.last)
+
+    def paid(self, marks: Iterable[tuple[str, object]]) -> None:
+        """Note that these invalidations were acknowledged; one that is owed again meanwhile stays."""
+        with self._lock:
+            for tag, mark in marks:
+                if self.owed.get(tag) is mark:
+                    del self.owed[tag]
+            self._reach(self.last)
+
+    def _reach(self, last: int) -> None:
+        self.last = last
+        self.sure_from = NOTHING if self.owed else last
 
     def answer(self, marks: Mapping[str, int], purge: int) -> None:
         """Take in the answer to a question about single tags; 0 for those the engine knows nothing of."""

@@ -13,7 +13,8 @@ from time import perf_counter
 from typing import ParamSpec, TypeVar
 
 from nearcache._core.events import Command, EngineBack, EngineLost, EngineRefused, EngineSize, Failure
-from nearcache._engine.core import ALL, Core
+from nearcache._core.view import ALL
+from nearcache._engine.core import Core
 from nearcache.backends.base import Admin, Backend
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
@@ -46,7 +47,7 @@ class Commands:
         """Send one command; raises what the backend raises."""
         core, started = self._core, perf_counter()
         try:
-            if (core.debts or core.owed_marks) and started >= self._pay_from:
+            if (core.debts or core.view.owed) and started >= self._pay_from:
                 await self._pay(started)
             reply = await call(*args, **kwargs)
         except BackendError as error:
@@ -73,10 +74,10 @@ class Commands:
         core = self._core
         try:
             # In batches, so that a call costs no more while many debts wait for an engine that is gone.
-            while marks := _some(core.owed_marks):
+            while marks := _some(core.view.owed):
                 tags = [tag for tag, _ in marks if tag != ALL]
                 await self._backend.marks.mark(tags, len(tags) < len(marks))
-                core.marks_paid(marks)
+                core.view.paid(marks)
             while owed := _some(core.debts):
                 await self._backend.delete([key for key, _ in owed])
                 core.paid(owed)

@@ -25,9 +25,6 @@ from nearcache.near.store import Limit, Store
 from nearcache.options import Options
 
 NO_NEAR = Limit(entries=0)
-ALL: Final = ""
-"""Stands for everything among the tags whose invalidation is owed."""
-
 FAR_MEMORY = Limit(bytes=64_000_000)
 """How much memory:// holds where the near tier is turned off."""
 
@@ -65,8 +62,6 @@ class Core:
         self.facts_due: float = 0.0
         self._engine_evictions: int | None = None
         self.debts: dict[str, object] = {}
-        self.owed_marks: dict[str, object] = {}
-        """Tags whose invalidation the engine has not acknowledged; ALL for that of everything."""
         self.check: Callable[[object], str] = self._check_first
         """Checks a key; the first time, also whether the observers can start, before anything is read or written."""
         self.check_all: Callable[[object], list[str]] = self._check_all_first
@@ -123,25 +118,6 @@ class Core:
         self.near.clear()
         if self.records is not None:
             self.records.clear()
-
-    def owe_marks(self, tags: Iterable[str], everything: bool) -> None:
-        """Note that these invalidations must be repeated before anything else is sent."""
-        for tag in (*tags, *((ALL,) if everything else ())):
-            self.owed_marks[tag] = object()
-        self.marked(tags, everything)
-
-    def marks_paid(self, marks: Iterable[tuple[str, object]]) -> None:
-        """Note that these invalidations were acknowledged; one that is owed again meanwhile stays."""
-        for tag, mark in marks:
-            if self.owed_marks.get(tag) is mark:
-                del self.owed_marks[tag]
-
-    def valid(self, record: Record) -> bool:
-        """Tell whether no known invalidation is newer than a record; its unknown tags have been asked for."""
-        owed = self.owed_marks
-        if owed and (ALL in owed or not owed.keys().isdisjoint(record.tags)):
-            return False
-        return self.view.holds(record.epoch, record.tags)
 
     def check_tags(self, tags: object) -> tuple[str, ...]:
         """Return tags, each once; `InvalidKeyError` if one breaks the rules of keys, or if this is one str."""

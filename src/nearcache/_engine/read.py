@@ -67,6 +67,8 @@ class Reader:
         self._core = core
         self._backend = backend
         self._commands = commands
+        self._view = core.view
+        self._codec = core.codec
 
     # Verbs
 
@@ -266,18 +268,17 @@ class Reader:
         """
         if raw is None:
             return COLD
-        core = self._core
         try:
-            record = core.codec.open(raw)
+            record = self._codec.open(raw)
             age, ttl = 0.0, life
             if ttl is None:
-                if (record.epoch < core.view.last or core.owed_marks) and (lack := self._doubt(record, raw)):
+                if record.epoch < self._view.sure_from and (lack := self._doubt(record, raw)):
                     return lack
-                age = max(0.0, now - record.born)
+                age = now - record.born if now > record.born else 0.0
                 ttl = record.soft - age
             if ttl <= 0:
                 return self._lack(Absence.EXPIRED, raw)
-            return Found(core.codec.decode(record, schema), record, age, ttl)
+            return Found(self._codec.decode(record, schema), record, age, ttl)
         except SchemaMismatch:
             return self._lack(Absence.SCHEMA, raw)
         except CodecError as error:
@@ -297,9 +298,10 @@ class Reader:
 
     def _doubt(self, record: Record, raw: bytes) -> Lack | None:
         """Say why a record may not be served, if an invalidation is newer, or may be."""
-        if tags := self._core.view.unknown(record.epoch, record.tags):
-            return Lack(Absence.INVALIDATED, tags=tuple(tags))
-        return None if self._core.valid(record) else self._lack(Absence.INVALIDATED, raw)
+        view, epoch, tags = self._view, record.epoch, record.tags
+        if unknown := view.unknown(epoch, tags):
+            return Lack(Absence.INVALIDATED, tags=tuple(unknown))
+        return None if view.holds(epoch, tags) else self._lack(Absence.INVALIDATED, raw)
 
     def _lack(self, reason: Absence, raw: bytes | None) -> Lack:
         return Lack(reason, self._backend.leases.identity(raw))

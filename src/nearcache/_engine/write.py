@@ -123,7 +123,7 @@ class Writer:
         try:
             await self._commands.run("invalidate", self._backend.marks.mark, names, everything)
         except BaseException:
-            core.owe_marks(names, everything)
+            core.view.owe(names, everything)
             raise
         finally:
             core.marked(names, everything)

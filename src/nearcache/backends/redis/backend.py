@@ -95,7 +95,11 @@ class RedisBackend(Backend):
 
         The lease goes first: a load that stored between the two commands is overwritten by the second.
         """
-        await self.set_many((item,))
+        key, name = item.key, self._prefix + item.key
+        store = ("SET", name, item.raw, "PX", _ms(item.ttl))
+        revoked, stored = await self.run(("DEL", lease_of(name)), store, fresh=True)
+        _good(revoked, key)
+        _good(stored, key)
 
     async def set_many(self, items: Sequence[Item]) -> None:
         """Store records on one trip; not atomic."""

@@ -145,7 +145,11 @@ class RedisMarks:
 
     async def learn(self, reply: Any, sent: float) -> None:
         """Take in the answer to `news`."""
-        view, scores = self._backend.view, _scores(reply)
+        view = self._backend.view
+        if len(reply) == 1 and reply[0][1] == view.last:  # nearly always: one mark, the one that is known
+            view.confirm(sent)
+            return
+        scores = _scores(reply)
         if not scores:
             raise BackendUnavailableError(f"{self.name}: the engine does not keep it; is it full?")
         clear, purge = scores.pop(CLEAR, 0), scores.pop(PURGE, 0)
