@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import AbstractContextManager
 from typing import Any, ParamSpec, Self, TypeVar, cast, overload
 
-from nearcache import decorate
+from nearcache import decorate, decorate_many
 from nearcache._core.clock import Clock
 from nearcache._core.entry import Entry
 from nearcache._core.events import Observer
@@ -326,6 +326,22 @@ class Cache(_Face):
         value = self._lookup(key)
         return cast(T, value if value is not MISS else drive(self._engine.get_or_load(key, loader, ttl, tags)).get())
 
+    def get_or_load_many(
+        self,
+        keys: Iterable[str],
+        loader_many: Callable[[list[str]], Mapping[str, T]],
+        ttl: TTL = "default",
+        tags: Iterable[str] = (),
+    ) -> dict[str, T]:
+        """Return the cached values, and what the loader returns for all keys that nobody else is loading.
+
+        One batch read, one call of `loader_many(keys)`, one store; what others load is waited for afterwards. A key
+        that is not in the loader's dict is not in the result, and nothing is stored for it; return None for what is to
+        be remembered as missing. Raises `BatchError` with `.values` and `.errors` by key if some loads fail: those of a
+        call that raised, or those that the loader names by raising a `BatchError` itself.
+        """
+        return drive(self._engine.get_or_load_many(keys, loader_many, ttl, tags))
+
     def invalidate_tags(self, *tags: str) -> None:
         """Invalidate every value that has one of these tags, in all processes.
 
@@ -381,6 +397,31 @@ class Cache(_Face):
         """
         plan = decorate.plan(template, ttl, none_ttl, hard_timeout)
         return lambda function: decorate.cached(self._engine, function, template, ignore, returns, plan, tags)
+
+    def cached_many(
+        self,
+        template: str,
+        *,
+        each: str,
+        ttl: TTL = "default",
+        tags: Iterable[str] = (),
+        none_ttl: TTL | None = None,
+        hard_timeout: Duration | None = None,
+        ignore: Iterable[str] = (),
+        returns: Any = None,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Decorate a function that takes a list and returns a dict, so that its results are cached one by one.
+
+        `"users:{user_id}"` with `each="user_ids"` decorates `def load(user_ids: list[int]) -> dict[int, User]`, and shares
+        its keys with a function decorated by `@cache.cached("users:{user_id}")`. The function gets only the items that
+        are not cached and that nobody else is loading. It may leave items out of its dict: they are not in the result,
+        and nothing is stored for them. The other arguments are those of `cached`, with `returns` for one item's value.
+        Calls raise `BatchError` as `get_or_load_many` does.
+        """
+        plan = decorate.plan(template, ttl, none_ttl, hard_timeout)
+        return lambda function: decorate_many.cached_many(
+            self._engine, function, template, each, ignore, returns, plan, tags
+        )
 
     def writes(
         self, template: str, *, ttl: TTL = "default", tags: Iterable[str] = (), returns: Any = None
@@ -485,6 +526,16 @@ class AsyncCache(_Face):
         value = self._lookup(key)
         return cast(T, value if value is not MISS else (await self._engine.get_or_load(key, loader, ttl, tags)).get())
 
+    async def get_or_load_many(
+        self,
+        keys: Iterable[str],
+        loader_many: Callable[[list[str]], Awaitable[Mapping[str, T]]],
+        ttl: TTL = "default",
+        tags: Iterable[str] = (),
+    ) -> dict[str, T]:
+        """Return the cached values, and what the loader returns for all keys that nobody else is loading."""
+        return await self._engine.get_or_load_many(keys, loader_many, ttl, tags)
+
     async def invalidate_tags(self, *tags: str) -> None:
         """Invalidate every value that has one of these tags, in all processes."""
         await self._engine.writer.invalidate(tags, everything=False)
@@ -518,6 +569,24 @@ class AsyncCache(_Face):
         """Decorate a function so that its results are cached."""
         plan = decorate.plan(template, ttl, none_ttl, hard_timeout)
         return lambda function: decorate.cached(self._engine, function, template, ignore, returns, plan, tags)
+
+    def cached_many(
+        self,
+        template: str,
+        *,
+        each: str,
+        ttl: TTL = "default",
+        tags: Iterable[str] = (),
+        none_ttl: TTL | None = None,
+        hard_timeout: Duration | None = None,
+        ignore: Iterable[str] = (),
+        returns: Any = None,
+    ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
+        """Decorate a function that takes a list and returns a dict, so that its results are cached one by one."""
+        plan = decorate.plan(template, ttl, none_ttl, hard_timeout)
+        return lambda function: decorate_many.cached_many(
+            self._engine, function, template, each, ignore, returns, plan, tags
+        )
 
     def writes(
         self, template: str, *, ttl: TTL = "default", tags: Iterable[str] = (), returns: Any = None

@@ -13,13 +13,13 @@ from nearcache._core.outcome import Outcome
 from nearcache._core.template import Template
 from nearcache._core.ttl import TTL, parse_duration
 from nearcache._engine.core import Core
-from nearcache._engine.engine import Engine
+from nearcache._engine.engine import Engine, gathered
 from nearcache._engine.load import Job, Plan
 from nearcache._engine.tags import Tags
 from nearcache._engine.write import Tagger
 from nearcache._hits import AWAITED, SPECIALISED, Load, Memo, Seek, Shape, by_key, by_key_awaited, take_on
 from nearcache._io.blocking import drive
-from nearcache.errors import BatchError, ConfigError, InvalidKeyError
+from nearcache.errors import ConfigError, InvalidKeyError
 from nearcache.options import Duration
 
 P = ParamSpec("P")
@@ -46,7 +46,7 @@ class Recipe:
         self.signature: inspect.Signature = inspect.signature(function)
         self._template = Template(template)
         self._names = list(self.signature.parameters)
-        _check_parameters(function, self._names, self._template.fields, ignore)
+        check_parameters(function, self._names, self._template.fields, ignore)
         self._tags = Tags(core, tags, self._names)
         self.picks: list[int] = [self._names.index(name) for name in self._template.fields]
         plain = all(parameter.kind in PLAIN for parameter in self.signature.parameters.values())
@@ -72,15 +72,23 @@ class Recipe:
         return self._tags.tagger(functools.partial(self._arguments, args, kwargs))
 
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        try:
-            bound = self.signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"{self.function.__qualname__}(): {error}") from None
-        bound.apply_defaults()
-        return bound.arguments
+        return bound_arguments(self.function, self.signature, args, kwargs)
 
 
-def _check_parameters(function: Callable[..., Any], names: list[str], used: tuple[str, ...], ignore: Ignore) -> None:
+def bound_arguments(
+    function: Callable[..., Any], signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the arguments of a call by parameter, defaults included; those that do not fit raise `TypeError`."""
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{function.__qualname__}(): {error}") from None
+    bound.apply_defaults()
+    return bound.arguments
+
+
+def check_parameters(function: Callable[..., Any], names: list[str], used: tuple[str, ...], ignore: Ignore) -> None:
+    """Raise `ConfigError` unless every parameter is used in the key or ignored."""
     where = function.__qualname__
     ignored = names if ignore is None else (ignore,) if isinstance(ignore, str) else tuple(ignore)
     if unknown := [name for name in (*used, *ignored) if name not in names]:
@@ -274,7 +282,7 @@ class CachedFunction(_Decorated[P, R]):
         Raises `BatchError` with `.values` and `.errors` by item if some loads fail.
         """
         keys, work = cast(_Decorated[Any, Any], self)._batch(items)  # noqa: SLF001 -- its own class
-        return _gathered(keys, drive(work))
+        return gathered(keys, drive(work))
 
 
 class AsyncCachedFunction(_Decorated[P, R]):
@@ -327,7 +335,7 @@ class AsyncCachedFunction(_Decorated[P, R]):
         They load side by side.
         """
         keys, work = cast(_Decorated[Any, Any], self)._batch(items)  # noqa: SLF001 -- its own class
-        return _gathered(keys, await work)
+        return gathered(keys, await work)
 
 
 class _ClassMethod:
@@ -339,18 +347,6 @@ class _ClassMethod:
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self.__func__.__get__(type(instance) if owner is None else owner)
-
-
-def _gathered(keys: dict[A, str], outcomes: dict[str, Outcome[Any]]) -> dict[A, Any]:
-    errors = {item: error for item, key in keys.items() if (error := outcomes[key].error) is not None}
-    values = {item: outcomes[key].get() for item, key in keys.items() if item not in errors}
-    if not errors:
-        return values
-    first = next(iter(errors))
-    what = (
-        f"{len(errors)} of {len(keys)} loads failed, the first for {keys[first]!r} with {type(errors[first]).__name__}"
-    )
-    raise BatchError(what, values, errors) from errors[first]
 
 
 # Decoration
@@ -412,7 +408,7 @@ def writes(engine: Engine, function: Any, template: str, returns: object, plan: 
 def _recipe(
     engine: Engine, function: Any, template: str, ignore: Ignore, returns: object, plan: Plan, tags: Iterable[str]
 ) -> Recipe:
-    _check_function(engine, function)
+    check_function(engine, function)
     engine.core.exact(plan.ttl)
     if plan.none_ttl is not None:
         engine.core.exact(plan.none_ttl, "none_ttl")
@@ -420,7 +416,8 @@ def _recipe(
     return Recipe(engine.core, function, template, ignore, replace(plan, schema=schema), tags)
 
 
-def _check_function(engine: Engine, function: Any) -> None:
+def check_function(engine: Engine, function: Any) -> None:
+    """Raise `TypeError` for what is no function, or one of the other flavour."""
     if not callable(function) or not hasattr(function, "__qualname__"):
         raise TypeError(f"only functions can be decorated, not {type(function).__name__}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):

@@ -1,12 +1,13 @@
 """One cache in one flavour: the parts of the engine put together."""
 
 import functools
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from nearcache._core.missing import MISS, Missing
 from nearcache._core.outcome import Outcome
 from nearcache._core.ttl import TTL
+from nearcache._engine.batch import Batch, Batches, LoadMany
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
 from nearcache._engine.load import Job, Loads, Plan
@@ -16,7 +17,9 @@ from nearcache._engine.write import Tagger, Writer
 from nearcache._io.port import Io, require_callable
 from nearcache.backends.base import Backend, require
 from nearcache.codecs.schema import Schema
+from nearcache.errors import BatchError
 
+T = TypeVar("T")
 Keys = list[str]
 
 
@@ -36,6 +39,7 @@ class Engine:
         self.reader: Reader = Reader(core, backend, self._commands)
         self.writer: Writer = Writer(core, backend, self._commands, self.reader)
         self.loads: Loads = Loads(core, self.io, backend, self._commands, self.reader, self.writer)
+        self.batches: Batches = Batches(core, self.io, backend, self._commands, self.reader, self.writer, self.loads)
 
     async def open(self) -> None:
         """Connect ahead of the first use; raises when the engine cannot be reached."""
@@ -73,6 +77,15 @@ class Engine:
         """Return the cached value, or what the loader returns; see `Loads.get_or_load`."""
         return await self.loads.get_or_load(key, Job(loader, Plan(ttl), Tags(self.core, tags).tagger()))
 
+    async def get_or_load_many(
+        self, keys: Iterable[str], loader: LoadMany, ttl: TTL, tags: Iterable[str]
+    ) -> dict[str, Any]:
+        """Return the cached values and those that the loader returns for the missing keys; see `Batches`."""
+        tagger = Tags(self.core, tags).tagger()
+        names = {key: key for key in self.core.check_all(keys)}
+        outcomes = await self.batches.get_or_load(Batch(names, loader, Plan(ttl), lambda _: tagger))
+        return gathered(names, outcomes)
+
     def near_lookup(self, schema: Schema | None) -> Callable[[str], Any]:
         """Return what finds near values of one declared type (None: of any)."""
         if not self.core.keeps:
@@ -83,3 +96,16 @@ class Engine:
 
 def _nothing(_key: str) -> Missing:
     return MISS
+
+
+def gathered(keys: Mapping[T, str], outcomes: Mapping[str, Outcome[Any]]) -> dict[T, Any]:
+    """Return the values by item; `BatchError` with those and the errors if there are any."""
+    told = {item: outcomes[key] for item, key in keys.items() if key in outcomes}
+    errors = {item: outcome.error for item, outcome in told.items() if outcome.error is not None}
+    values = {item: outcome.get() for item, outcome in told.items() if item not in errors}
+    if not errors:
+        return values
+    first = next(iter(errors))
+    kind = type(errors[first]).__name__
+    what = f"{len(errors)} of {len(keys)} loads failed, the first for {keys[first]!r} with {kind}"
+    raise BatchError(what, values, errors) from errors[first]

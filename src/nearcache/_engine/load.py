@@ -108,8 +108,11 @@ class Loads:
     async def put(self, key: str, value: Any, plan: Plan, tag: Tagger) -> None:
         """Store a value as if a load with this plan had returned it."""
         self._core.check(key)
-        draft = self._writer.draft(key, value, self._lifetime(value, plan), plan.schema, tags=tag(value))
-        await self._writer.put(draft)
+        await self._writer.put(self.draft(key, value, plan, tag))
+
+    def draft(self, key: str, value: Any, plan: Plan, tag: Tagger, cost: float = 0.0) -> Draft:
+        """Encode a result to be stored as the plan says."""
+        return self._writer.draft(key, value, self._lifetime(value, plan), plan.schema, cost, tag(value))
 
     async def each(self, jobs: Mapping[str, Job], schema: Schema | None) -> dict[str, Outcome[Any]]:
         """Return what came of every key: one batch read, then one load for each key that is missing."""
@@ -129,21 +132,30 @@ class Loads:
         """Load now, whatever is cached and whoever is loading, and replace it."""
         self._core.check(key)
         if self._core.flights.led_here(key):
-            return self._asked_itself(key)
+            return self.asked_itself(key)
         work = functools.partial(self._reload, job=job)
         flight, _ = await self._depart(key, job.plan, work, self._core.flights.replace)
-        await self._ends(flight, math.inf)
-        return flight.outcome or self._overdue(key, job.plan)
+        return await self.ending(flight, job.plan, math.inf)
 
     # Flights
 
     async def _share(self, key: str, job: Job, lack: Lack | None) -> Outcome[Any]:
+        return await self._share_since(time.monotonic(), key, job, lack)
+
+    async def follow(self, flight: Flight, job: Job, asked: float) -> Outcome[Any]:
+        """Wait for somebody else's flight, as a reader whose call began at `asked`, or look for oneself."""
+        if self._io.can_wait(flight) and await self._ends(flight, self._deadline(asked, job.plan)):
+            outcome = flight.outcome
+            if outcome is not None and self._is_for(asked, flight, outcome):
+                return self._followed(flight.key, outcome)
+        return await self._share_since(asked, flight.key, job, None)
+
+    async def _share_since(self, asked: float, key: str, job: Job, lack: Lack | None) -> Outcome[Any]:
         work = functools.partial(self._read_or_load, job=job, lack=lack)
-        asked = time.monotonic()
-        deadline = asked + self._bound(job.plan) + self._takeover + WAIT_MARGIN
+        deadline = self._deadline(asked, job.plan)
         while deadline > time.monotonic():
             if self._core.flights.led_here(key):
-                return self._asked_itself(key)
+                return self.asked_itself(key)
             flight, leads = await self._depart(key, job.plan, work, self._core.flights.join)
             if not leads and not self._io.can_wait(flight):
                 return await self._alone(key, job, lack)
@@ -153,9 +165,21 @@ class Loads:
             if outcome is not None and leads:
                 return outcome
             # What is not for this reader is older than its call: it looks for itself, now that there is a new value.
-            if outcome is not None and not outcome.abandoned and (outcome.error or flight.serves(asked)):
+            if outcome is not None and self._is_for(asked, flight, outcome):
                 return self._followed(key, outcome)
         return self._overdue(key, job.plan)
+
+    async def ending(self, flight: Flight, plan: Plan, deadline: float) -> Outcome[Any]:
+        """Return what comes of a flight that the caller leads."""
+        await self._ends(flight, deadline)
+        return flight.outcome or self._overdue(flight.key, plan)
+
+    @staticmethod
+    def _is_for(asked: float, flight: Flight, outcome: Outcome[Any]) -> bool:
+        return not outcome.abandoned and (outcome.error is not None or flight.serves(asked))
+
+    def _deadline(self, asked: float, plan: Plan) -> float:
+        return asked + self.bound(plan) + self._takeover + WAIT_MARGIN
 
     async def _ends(self, flight: Flight, deadline: float) -> bool:
         """Wait until a flight has landed, at most until it is overdue, and at most until the deadline."""
@@ -166,7 +190,7 @@ class Loads:
     ) -> tuple[Flight, bool]:
         """Enter a flight for the key: follow somebody else's, or lead one that does the work; tell whether it leads."""
         flights, now = self._core.flights, time.monotonic()
-        mine = flights.new(key, now + self._bound(plan), self._io.home())
+        mine = flights.new(key, now + self.bound(plan), self._io.home())
         try:
             flight = enter(mine, now)
             if flight is mine:
@@ -196,7 +220,7 @@ class Loads:
         self._core.emit(Miss(entity_of(flight.key), found.reason.value, 1))
         if found.reason in DO_NOT_STORE:
             return await self._load(flight, job, None)
-        return await self._load_or_wait(flight, job, found.seen)
+        return await self.load_or_wait(flight, job, found.seen)
 
     async def _alone(self, key: str, job: Job, lack: Lack | None) -> Outcome[Any]:
         """Read or load without those who load already: they cannot go on before this call has ended."""
@@ -210,13 +234,13 @@ class Loads:
     async def _reload(self, flight: Flight, job: Job) -> Outcome[Any]:
         token = self._core.flights.claim(flight)
         try:
-            ask = Ask(flight.key, token, b"", self._life(job.plan))
+            ask = Ask(flight.key, token, b"", self.life(job.plan))
             seen = await self._commands.run("steal", self._leases.steal, ask)
         except BackendError:
             return await self._load(flight, job, None)
         return await self._load(flight, job, Lease(token, seen, self._core.view.last))
 
-    async def _load_or_wait(self, flight: Flight, job: Job, seen: bytes) -> Outcome[Any]:
+    async def load_or_wait(self, flight: Flight, job: Job, seen: bytes) -> Outcome[Any]:
         """Load under the key's lease; while somebody else has it, wait for what they store."""
         token = self._core.flights.claim(flight)
         flight.until += self._takeover  # as long as somebody else may load, and a dead one keep the lease
@@ -224,9 +248,8 @@ class Loads:
             mail = self._leases.expect(flight.key)
             try:
                 asked, stamp = time.monotonic(), self._core.near.stamp(flight.key)
-                grant = await self._acquire(Ask(flight.key, token, seen, self._life(job.plan)))
+                grant = await self._acquire(Ask(flight.key, token, seen, self.life(job.plan)))
                 if grant is None or grant.leads:
-                    flight.until = time.monotonic() + self._bound(job.plan)
                     return await self._load(flight, job, Lease(token, seen, self._core.view.last) if grant else None)
                 if grant.raw is None:
                     if failed := await self._wait(flight, mail, grant):
@@ -267,7 +290,7 @@ class Loads:
 
     async def _load(self, flight: Flight, job: Job, lease: Lease | None) -> Outcome[Any]:
         if lease:
-            self._leases.hold(flight.key, lease.token, flight.until)
+            self._leases.hold(flight.key, lease.token, time.monotonic() + self.bound(job.plan))
         try:
             return await self._run(flight, job, lease)
         finally:
@@ -275,9 +298,8 @@ class Loads:
                 self._leases.let_go(lease.token)
 
     async def _run(self, flight: Flight, job: Job, lease: Lease | None) -> Outcome[Any]:
-        flight.began, started = time.monotonic(), time.perf_counter()
-        if lease is None:  # the engine cannot say what has changed: what is loaded is good for as long as near values
-            flight.vouched = flight.began + self._core.options.staleness
+        started, bound = time.perf_counter(), self.bound(job.plan)
+        flight.begin(time.monotonic() + bound, None if lease else self._core.options.staleness)
         with leading(flight):
             outcome = await self._io.user(job.loader)
         cost = time.perf_counter() - started
@@ -287,18 +309,19 @@ class Loads:
             if error is None:
                 return await self._fill(flight, outcome.get(), job, cost, lease)
         except BaseException as wrong:
-            await self._give_up(flight.key, lease, wrong)
+            await self.give_up(flight.key, lease, wrong)
             raise
-        await self._give_up(flight.key, lease, error)
+        await self.give_up(flight.key, lease, error)
         return outcome
 
     async def _fill(self, flight: Flight, value: Any, job: Job, cost: float, lease: Lease | None) -> Outcome[Any]:
-        plan = job.plan
-        lifetime = self._lifetime(value, plan)
-        draft = self._writer.draft(flight.key, value, lifetime, plan.schema, cost, job.tag(value))
+        if value is MISS:  # a batch loader said nothing of this key
+            await self.give_up(flight.key, lease, None)
+            return Outcome(value).unshared()
+        draft = self.draft(flight.key, value, job.plan, job.tag, cost)
         if lease:
             await self._store(flight, draft, lease)
-        return Outcome(value).shared_as(*self._core.form(value, draft.encoded, plan.schema))
+        return Outcome(value).shared_as(*self._core.form(value, draft.encoded, job.plan.schema))
 
     async def _store(self, flight: Flight, draft: Draft, lease: Lease) -> None:
         """Store what was loaded, if the lease still stands."""
@@ -310,7 +333,7 @@ class Loads:
             if stored and self._writer.keep(draft, item, asked, stamp, lease.epoch):
                 flight.vouched = sent
 
-    async def _give_up(self, key: str, lease: Lease | None, error: BaseException) -> None:
+    async def give_up(self, key: str, lease: Lease | None, error: BaseException | None) -> None:
         """End a lease without storing anything, and tell those who wait why."""
         if lease:
             why = f"{FAILED}{type(error).__name__}" if isinstance(error, Exception) else "retry"
@@ -336,16 +359,18 @@ class Loads:
             self._core.emit(Hit(entity_of(key), "flight", 1))
         return outcome.copied()
 
-    def _asked_itself(self, key: str) -> Outcome[Any]:
+    def asked_itself(self, key: str) -> Outcome[Any]:
+        """Return what a loader gets that asks for its own key."""
         return Outcome(error=CacheError(f"the loader of {key!r} asked for {key!r} itself and would wait for ever"))
 
-    def _life(self, plan: Plan) -> float:
+    def life(self, plan: Plan) -> float:
         """Return how long a lease lives that is not renewed."""
-        return min(self._leases.life, self._bound(plan))
+        return min(self._leases.life, self.bound(plan))
 
-    def _bound(self, plan: Plan) -> float:
+    def bound(self, plan: Plan) -> float:
+        """Return how many seconds anybody waits for a load."""
         return self._core.options.hard_timeout if plan.hard_timeout is None else plan.hard_timeout
 
     def _overdue(self, key: str, plan: Plan) -> Outcome[Any]:
-        bound = self._bound(plan)
+        bound = self.bound(plan)
         return Outcome(error=LoaderTimeoutError(f"the load of {key!r} did not end within {bound:g} s (hard_timeout)"))

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
-from nearcache._io.port import Awaited, Flavour, is_closed, name_of
+from nearcache._io.port import Awaited, Flavour, is_closed, name_of, one_error
 from nearcache.near.flights import Flight
 
 T = TypeVar("T")
@@ -67,6 +68,11 @@ class AsyncIo:
     async def each(self, works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         """Finish them side by side."""
         return await asyncio.gather(*works)
+
+    async def only(self, function: Callable[[list[Any]], Any], item: Any) -> Any:
+        """Await a batch loader for one item."""
+        with one_error(item):
+            return (await function([item])).get(item, MISS)
 
     def home(self) -> object:
         """The leader lives in the running loop."""

@@ -8,8 +8,9 @@ from collections.abc import Callable, Coroutine, Generator, Sequence
 from threading import Lock, local
 from typing import Any, TypeVar
 
+from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
-from nearcache._io.port import Awaited, Flavour, is_closed, name_of
+from nearcache._io.port import Awaited, Flavour, is_closed, name_of, one_error
 from nearcache.near.flights import Flight
 
 T = TypeVar("T")
@@ -99,6 +100,11 @@ class BlockingIo:
         finally:
             for work in works:
                 work.close()  # those that an interrupt kept from starting; the others have ended
+
+    def only(self, function: Callable[[list[Any]], Any], item: Any) -> Any:
+        """Call a batch loader for one item."""
+        with one_error(item):
+            return function([item]).get(item, MISS)
 
     def home(self) -> object:
         """The leader lives in this thread."""

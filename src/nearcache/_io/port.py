@@ -6,10 +6,12 @@ flavour.
 """
 
 import functools
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from nearcache._core.outcome import Outcome
+from nearcache.errors import BatchError
 from nearcache.near.flights import Flight
 
 T = TypeVar("T")
@@ -63,6 +65,10 @@ class Io(Protocol):
         """Finish all of them, one after the other when blocking, side by side in asyncio."""
         ...
 
+    def only(self, function: Callable[[list[Any]], Any], item: Any) -> Any:
+        """Call a batch loader for one item: its value, MISS if there is none, or what brings it in asyncio."""
+        ...
+
     def home(self) -> object:
         """The event loop or thread this code runs in; a flight led from there lands only when that gets its turn."""
         ...
@@ -87,3 +93,12 @@ def require_callable(function: object, what: str) -> None:
     """Raise `TypeError` if what should be a function cannot be called."""
     if not callable(function):
         raise TypeError(f"{what} is of type {type(function).__name__}; it must be a function")
+
+
+@contextmanager
+def one_error(item: object) -> Generator[None]:
+    """Raise the error of one item in the place of a `BatchError` that names it."""
+    try:
+        yield
+    except BatchError as error:
+        raise error.errors.get(item, error) from error

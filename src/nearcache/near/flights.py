@@ -9,6 +9,7 @@ inside may use the cache again.
 
 import math
 import os
+import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -43,6 +44,16 @@ class Flight:
         """Stops the leader, where that is possible; called when its last waiter leaves."""
         self._lock = RLock()
         self._wakers: list[Waker] = []
+
+    def begin(self, until: float, good_for: float | None) -> None:
+        """Note that the load begins, and must end at the time `until` (monotonic).
+
+        `good_for` is given where the engine cannot say what has changed: the seconds from now on for which readers may
+        have what is loaded all the same, as they may have near values.
+        """
+        self.began, self.until = time.monotonic(), until
+        if good_for is not None:
+            self.vouched = self.began + good_for
 
     def serves(self, asked: float) -> bool:
         """Whether the result is for a reader whose call began at `asked` (monotonic)."""
@@ -79,9 +90,9 @@ _leading: ContextVar[tuple[Flight, ...]] = ContextVar("nearcache_leading", defau
 
 
 @contextmanager
-def leading(flight: Flight) -> Generator[None]:
-    """Mark the code that runs inside as part of this flight's load."""
-    token = _leading.set((*_leading.get(), flight))
+def leading(*flights: Flight) -> Generator[None]:
+    """Mark the code that runs inside as part of these flights' load."""
+    token = _leading.set((*_leading.get(), *flights))
     try:
         yield
     finally:

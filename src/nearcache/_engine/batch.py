@@ -1,0 +1,279 @@
+"""Loading many keys: one read of the engine, one question for the leases, one call of the loader, one store.
+
+A batch leads a flight for each key that nobody in this process loads, and asks the engine for their leases together. It
+loads and stores its own share before it waits for what others load, so that two batches with common keys never wait for
+each other.
+"""
+
+import functools
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from nearcache._core.events import Load, Miss
+from nearcache._core.keys import entity_of
+from nearcache._core.missing import MISS
+from nearcache._core.outcome import Outcome
+from nearcache._engine.commands import Commands
+from nearcache._engine.core import Core
+from nearcache._engine.load import DO_NOT_STORE, Job, Lease, Loads, Plan
+from nearcache._engine.modes import Mode
+from nearcache._engine.read import Lack, Reader
+from nearcache._engine.write import Draft, Tagger, Writer
+from nearcache._io.port import Io, require_callable
+from nearcache.backends.base import Ask, Backend, Fill
+from nearcache.errors import BackendError, BatchError, CacheError
+from nearcache.near.flights import Flight, leading
+
+LoadMany = Callable[[list[Any]], Any]
+"""Loads items, and returns their values by item."""
+
+
+class Batch:
+    """What a batch loads: the item behind each key, the loader of many items, and how the results are stored.
+
+    `tag` makes the tags of one item's value.
+    """
+
+    def __init__(self, items: Mapping[str, Any], loader: LoadMany, plan: Plan, tag: Callable[[Any], Tagger]) -> None:
+        self.items: dict[str, Any] = dict(items)
+        self.loader: LoadMany = loader
+        self.plan: Plan = plan
+        self.tag: Callable[[Any], Tagger] = tag
+
+    def job(self, key: str, io: Io) -> Job:
+        """Return the load of one key alone."""
+        item = self.items[key]
+        return Job(functools.partial(io.only, self.loader, item), self.plan, self.tag(item))
+
+
+class Group:
+    """The flights that one batch leads; its work is cancelled when nobody waits for any of them."""
+
+    def __init__(self, flights: Iterable[Flight]) -> None:
+        self._waited_for = {id(flight) for flight in flights}
+        self.cancel: Callable[[], None] | None = None
+        for flight in flights:
+            flight.cancel = functools.partial(self._left, id(flight))
+
+    def _left(self, flight: int) -> None:
+        self._waited_for.discard(flight)
+        if not self._waited_for and self.cancel is not None:
+            self.cancel()
+
+
+class Share:
+    """The part of a batch that this process loads: a flight for each key, and the leases under which it may store."""
+
+    def __init__(self, flights: Mapping[str, Flight]) -> None:
+        self.flights: Mapping[str, Flight] = flights
+        self.leases: dict[str, Lease] = {}
+        self.others: list[str] = []
+        """Keys that somebody else loads, or has loaded meanwhile."""
+
+    @property
+    def own(self) -> list[str]:
+        """The keys to be loaded here."""
+        return [key for key in self.flights if key not in self.others]
+
+
+class Batches:
+    """Loads of many keys of one cache through one backend."""
+
+    def __init__(
+        self,
+        core: Core,
+        io: Io,
+        backend: Backend,
+        commands: Commands,
+        reader: Reader,
+        writer: Writer,
+        loads: Loads,
+    ) -> None:
+        self._core = core
+        self._io = io
+        self._leases = backend.leases
+        self._commands = commands
+        self._reader = reader
+        self._writer = writer
+        self._loads = loads
+
+    async def get_or_load(self, batch: Batch) -> dict[str, Outcome[Any]]:
+        """Return what came of each key; keys for which the loader returned nothing are left out."""
+        core = self._core
+        keys = [core.check(key) for key in batch.items]
+        core.exact(batch.plan.ttl)
+        require_callable(batch.loader, "loader_many")
+        mode = core.mode()
+        values, lacks = await self._reader.split(keys, batch.plan.schema)
+        for key, lack in lacks.items():
+            core.emit(Miss(entity_of(key), lack.reason.value, 1))
+        asked = time.monotonic()
+        led, followed, outcomes = self._enter(batch, lacks, alone=mode is not Mode.NORMAL)
+        if led:
+            await self._depart(batch, led, lacks, mode)
+        for key, flight in led.items():
+            outcomes[key] = await self._loads.ending(flight, batch.plan, math.inf)
+        for key, flight in followed.items():
+            outcomes[key] = await self._loads.follow(flight, batch.job(key, self._io), asked)
+        return _told(keys, values, outcomes)
+
+    def _enter(
+        self, batch: Batch, lacks: Mapping[str, Lack], alone: bool
+    ) -> tuple[dict[str, Flight], dict[str, Flight], dict[str, Outcome[Any]]]:
+        """Return the flights that this batch leads, those of others that it follows, and what is known already."""
+        flights, now = self._core.flights, time.monotonic()
+        led, followed, outcomes = dict[str, Flight](), dict[str, Flight](), dict[str, Outcome[Any]]()
+        for key in lacks:
+            if flights.led_here(key):
+                outcomes[key] = self._loads.asked_itself(key)
+                continue
+            mine = flights.new(key, now + self._loads.bound(batch.plan), self._io.home())
+            flight = mine if alone else flights.join(mine, now)
+            if flight is mine:
+                led[key] = mine
+            else:
+                followed[key] = flight
+        return led, followed, outcomes
+
+    async def _depart(self, batch: Batch, led: dict[str, Flight], lacks: Mapping[str, Lack], mode: Mode) -> None:
+        """Load as leader: at once when blocking, as a task of its own in asyncio."""
+        flights, group = self._core.flights, Group(led.values())
+        whole = flights.new("", math.inf, self._io.home())
+        try:
+            await self._io.lead(whole, self._lead(whole, batch, Share(led), lacks, mode))
+        except BaseException as error:
+            for flight in led.values():
+                flights.land(flight, Outcome(error=error))
+            raise
+        group.cancel = whole.cancel
+
+    async def _lead(self, whole: Flight, batch: Batch, share: Share, lacks: Mapping[str, Lack], mode: Mode) -> None:
+        outcome: Outcome[Any] = Outcome(None)
+        try:
+            await self._take_leases(batch, share, lacks, mode)
+            await self._load(batch, share)
+            await self._io.each([self._wait(batch, share.flights[key], lacks[key]) for key in share.others])
+        except BaseException as error:  # noqa: BLE001 -- whatever happens, those who wait must be told
+            outcome = Outcome(error=error)
+        for flight in (*share.flights.values(), whole):
+            self._core.flights.land(flight, outcome)  # those that have landed keep what they have
+
+    async def _take_leases(self, batch: Batch, share: Share, lacks: Mapping[str, Lack], mode: Mode) -> None:
+        if mode in (Mode.DISABLED, Mode.OFF):
+            return
+        wanted = [key for key in share.flights if lacks[key].reason not in DO_NOT_STORE]
+        claim, life = self._core.flights.claim, self._loads.life(batch.plan)
+        asks = [Ask(key, claim(share.flights[key]), lacks[key].seen, life) for key in wanted]
+        with suppress(BackendError):
+            if mode is Mode.BYPASS:
+                await self._steal(share, asks)
+            elif asks:
+                await self._acquire(share, asks)
+
+    async def _acquire(self, share: Share, asks: list[Ask]) -> None:
+        grants = await self._commands.run("acquire", self._leases.acquire, asks)
+        for ask, grant in zip(asks, grants, strict=True):
+            if grant.leads:
+                share.leases[ask.key] = Lease(ask.token, ask.seen, self._core.view.last)
+            else:
+                share.others.append(ask.key)
+
+    async def _steal(self, share: Share, asks: list[Ask]) -> None:
+        run, steal = self._commands.run, self._leases.steal
+        for ask, seen in zip(asks, await self._io.each([run("steal", steal, ask) for ask in asks]), strict=True):
+            share.leases[ask.key] = Lease(ask.token, seen, self._core.view.last)
+
+    async def _wait(self, batch: Batch, flight: Flight, lack: Lack) -> None:
+        outcome = await self._loads.load_or_wait(flight, batch.job(flight.key, self._io), lack.seen)
+        self._core.flights.land(flight, outcome)
+
+    async def _load(self, batch: Batch, share: Share) -> None:
+        """Load the keys that are to be loaded here with one call, store them on one trip, and land their flights."""
+        own = share.own
+        if not own:
+            return
+        until = time.monotonic() + self._loads.bound(batch.plan)
+        for key, lease in share.leases.items():
+            self._leases.hold(key, lease.token, until)
+        try:
+            outcomes = await self._call(batch, share, own, until)
+            await self._store(batch, share, outcomes)
+        finally:
+            for lease in share.leases.values():
+                self._leases.let_go(lease.token)
+
+    async def _call(self, batch: Batch, share: Share, own: list[str], until: float) -> dict[str, Outcome[Any]]:
+        flights, started = [share.flights[key] for key in own], time.perf_counter()
+        for flight in flights:
+            flight.begin(until, None if flight.key in share.leases else self._core.options.staleness)
+        with leading(*flights):
+            outcome = await self._io.user(batch.loader, [batch.items[key] for key in own])
+        seconds = time.perf_counter() - started
+        error = None if outcome.error is None else type(outcome.error).__name__
+        self._core.emit(Load(entity_of(own[0]), seconds, error))
+        return {key: _of(outcome, batch.items[key]) for key in own}
+
+    async def _store(self, batch: Batch, share: Share, outcomes: dict[str, Outcome[Any]]) -> None:
+        drafts: dict[str, Draft] = {}
+        for key, outcome in outcomes.items():
+            if outcome.error is None and (value := outcome.get()) is not MISS:
+                try:
+                    drafts[key] = self._loads.draft(key, value, batch.plan, batch.tag(batch.items[key]))
+                except CacheError as error:
+                    outcomes[key] = Outcome(error=error)
+        await self._fill(share, drafts)
+        for key, outcome in outcomes.items():
+            if key in drafts:
+                draft = drafts[key]
+                outcome.shared_as(*self._core.form(draft.value, draft.encoded, draft.schema))
+            elif key in share.leases:
+                await self._loads.give_up(key, share.leases[key], outcome.error)
+            self._core.flights.land(share.flights[key], outcome)
+
+    async def _fill(self, share: Share, drafts: Mapping[str, Draft]) -> None:
+        core, writer, leases = self._core, self._writer, share.leases
+        kept = [key for key in drafts if key in leases]
+        if not kept:
+            return
+        items = [writer.seal(drafts[key], leases[key].epoch) for key in kept]
+        stamps, asked, sent = [core.near.stamp(key) for key in kept], core.clock(), time.monotonic()
+        fills = [Fill(item, leases[item.key].token, leases[item.key].seen) for item in items]
+        with suppress(BackendError):
+            stored = await self._commands.run("fill", self._leases.fill, fills)
+            for item, stamp, accepted in zip(items, stamps, stored, strict=True):
+                if accepted and writer.keep(drafts[item.key], item, asked, stamp, leases[item.key].epoch):
+                    share.flights[item.key].vouched = sent
+
+
+def _of(outcome: Outcome[Any], item: Any) -> Outcome[Any]:
+    """Return what a call of a batch loader says of one item; MISS if it says nothing."""
+    error = outcome.error
+    if isinstance(error, BatchError):
+        if item in error.errors:
+            return Outcome(error=error.errors[item])
+        return _part(error.values, item) if item in error.values else Outcome(error=error)
+    if error is not None:
+        return Outcome(error=error)
+    values = outcome.get()
+    if not isinstance(values, Mapping):
+        kind = type(values).__name__
+        return Outcome(error=TypeError(f"the batch loader returned a {kind}; it must return a dict of values by item"))
+    return _part(values, item)
+
+
+def _part(values: Mapping[Any, Any], item: Any) -> Outcome[Any]:
+    return Outcome(values[item]) if item in values else Outcome[Any](MISS).unshared()
+
+
+def _told(
+    keys: Iterable[str], values: Mapping[str, Any], outcomes: Mapping[str, Outcome[Any]]
+) -> dict[str, Outcome[Any]]:
+    """Put everything together in the order of the keys; an interrupt is meant for all of them."""
+    for outcome in outcomes.values():
+        if outcome.error is not None and not isinstance(outcome.error, Exception):
+            outcome.get()
+    told = {key: outcomes[key] if key in outcomes else Outcome(values[key]) for key in keys}
+    return {key: outcome for key, outcome in told.items() if outcome.error is not None or outcome.get() is not MISS}
