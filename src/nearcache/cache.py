@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, ParamSpec, Self, TypeVar, cast, overload
+from typing import Any, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
 from nearcache import decorate, decorate_many
 from nearcache._core.clock import Clock
@@ -22,7 +22,7 @@ from nearcache._parts import Parts, warn_of_workers
 from nearcache.codecs.schema import Schema
 from nearcache.decorate import AsyncCachedFunction, CachedFunction
 from nearcache.observe.stats import StatsView
-from nearcache.options import UNSET, Duration, Unset, resolve
+from nearcache.options import UNSET, Duration, LoadOptions, Unset, resolve
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,6 +54,7 @@ class _Face:
         fail_safe: Duration | Unset | None = UNSET,
         soft_timeout: Duration | Unset | None = UNSET,
         hard_timeout: Duration | Unset = UNSET,
+        background: bool | Unset | None = UNSET,
         timeout: Duration | Unset = UNSET,
         pool_min: int | Unset = UNSET,
         pool_max: int | Unset = UNSET,
@@ -79,10 +80,14 @@ class _Face:
             jitter: the share by which a TTL may be shortened at random, from 0 to less than 1. Default 0.1.
             none_ttl: how long None results of loaders are kept. Default "1m", and never longer than other results.
             staleness: how old a near value over a shared engine may become, in seconds. Default 1.
-            stale: reserved.
-            fail_safe: reserved.
-            soft_timeout: reserved.
+            stale: how long a value is served after it is no longer fresh, while one reader refreshes it. Default None:
+            not at all.
+            fail_safe: how long a value is kept after it is no longer fresh, to be served when loads fail. Default None.
+            soft_timeout: how long readers wait for a load before they get the value that `fail_safe` keeps, if there is
+            one. Default None: as long as the load takes.
             hard_timeout: how long anybody waits for a load. Default 30 seconds.
+            background: whether a value may be refreshed after the call that noticed its age has returned. Default None:
+            for decorated functions whose parameters are all in their key.
             timeout: the time budget of one command to the engine. Default 1 second.
             pool_min: connections opened ahead. Default 5.
             pool_max: the most connections for commands. Default 20.
@@ -112,6 +117,7 @@ class _Face:
             fail_safe=fail_safe,
             soft_timeout=soft_timeout,
             hard_timeout=hard_timeout,
+            background=background,
             timeout=timeout,
             pool_min=pool_min,
             pool_max=pool_max,
@@ -316,15 +322,22 @@ class Cache(_Face):
         """
         return _pages(self._engine, prefix)
 
-    def get_or_load(self, key: str, loader: Callable[[], T], ttl: TTL = "default", tags: Iterable[str] = ()) -> T:
+    def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[], T],
+        ttl: TTL = "default",
+        tags: Iterable[str] = (),
+        **options: Unpack[LoadOptions],
+    ) -> T:
         """Return the cached value, or call the loader and cache what it returns.
 
         However many threads and tasks of this process ask at once, the loader runs once; it runs in the thread of
         the first. Its exception goes to all who wait, and nothing is stored. Raises `LoaderTimeoutError` after
         waiting for `hard_timeout`. While the engine cannot be reached, the loader answers.
         """
-        value = self._lookup(key)
-        return cast(T, value if value is not MISS else drive(self._engine.get_or_load(key, loader, ttl, tags)).get())
+        value, load = self._lookup(key), self._engine.get_or_load
+        return cast(T, value if value is not MISS else drive(load(key, loader, ttl, tags, options)).get())
 
     def get_or_load_many(
         self,
@@ -332,6 +345,7 @@ class Cache(_Face):
         loader_many: Callable[[list[str]], Mapping[str, T]],
         ttl: TTL = "default",
         tags: Iterable[str] = (),
+        **options: Unpack[LoadOptions],
     ) -> dict[str, T]:
         """Return the cached values, and what the loader returns for all keys that nobody else is loading.
 
@@ -340,7 +354,7 @@ class Cache(_Face):
         be remembered as missing. Raises `BatchError` with `.values` and `.errors` by key if some loads fail: those of a
         call that raised, or those that the loader names by raising a `BatchError` itself.
         """
-        return drive(self._engine.get_or_load_many(keys, loader_many, ttl, tags))
+        return drive(self._engine.get_or_load_many(keys, loader_many, ttl, tags, options))
 
     def invalidate_tags(self, *tags: str) -> None:
         """Invalidate every value that has one of these tags, in all processes.
@@ -376,10 +390,9 @@ class Cache(_Face):
         *,
         ttl: TTL = "default",
         tags: Iterable[str] = (),
-        none_ttl: TTL | None = None,
-        hard_timeout: Duration | None = None,
         ignore: Iterable[str] = (),
         returns: Any = None,
+        **options: Unpack[LoadOptions],
     ) -> Callable[[Callable[P, R]], CachedFunction[P, R]]:
         """Decorate a function so that its results are cached.
 
@@ -388,14 +401,15 @@ class Cache(_Face):
             ttl: how long results are fresh.
             tags: names by which results can be invalidated together, such as "team:{result.team_id}": placeholders are
             the function's parameters, and `result`. None results have no tags with `result`.
-            none_ttl: how long None results are; by default the cache's `none_ttl`, and never longer than `ttl`.
-            hard_timeout: how many seconds anybody waits for a load; by default the cache's.
             ignore: parameters that do not change the result. Static methods are decorated below `@staticmethod`, class
             methods above `@classmethod`; type checkers understand only the former, called on the class.
             returns: the declared type of the results, where the return annotation does not say it.
+            options: `none_ttl`, `stale`, `fail_safe`, `soft_timeout`, `hard_timeout` and `background`, as for the whole
+            cache, whose they are where they are left out. With a `soft_timeout` or a `hard_timeout` of its own, the
+            blocking function runs in another thread, so that your thread can leave it when it hangs.
 
         """
-        plan = decorate.plan(template, ttl, none_ttl, hard_timeout)
+        plan = decorate.plan(self._engine, template, ttl, options, ignore)
         return lambda function: decorate.cached(self._engine, function, template, ignore, returns, plan, tags)
 
     def cached_many(
@@ -405,20 +419,19 @@ class Cache(_Face):
         each: str,
         ttl: TTL = "default",
         tags: Iterable[str] = (),
-        none_ttl: TTL | None = None,
-        hard_timeout: Duration | None = None,
         ignore: Iterable[str] = (),
         returns: Any = None,
+        **options: Unpack[LoadOptions],
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Decorate a function that takes a list and returns a dict, so that its results are cached one by one.
 
-        `"users:{user_id}"` with `each="user_ids"` decorates `def load(user_ids: list[int]) -> dict[int, User]`, and shares
-        its keys with a function decorated by `@cache.cached("users:{user_id}")`. The function gets only the items that
-        are not cached and that nobody else is loading. It may leave items out of its dict: they are not in the result,
-        and nothing is stored for them. The other arguments are those of `cached`, with `returns` for one item's value.
-        Calls raise `BatchError` as `get_or_load_many` does.
+        `"users:{user_id}"` with `each="user_ids"` decorates `def load(user_ids: list[int]) -> dict[int, User]`, and
+        shares its keys with a function decorated by `@cache.cached("users:{user_id}")`. The function gets only the
+        items that are not cached and that nobody else is loading. It may leave items out of its dict: they are not in
+        the result, and nothing is stored for them. The other arguments are those of `cached`, with `returns` for one
+        item's value. Calls raise `BatchError` as `get_or_load_many` does.
         """
-        plan = decorate.plan(template, ttl, none_ttl, hard_timeout)
+        plan = decorate.plan(self._engine, template, ttl, options, ignore)
         return lambda function: decorate_many.cached_many(
             self._engine, function, template, each, ignore, returns, plan, tags
         )
@@ -431,7 +444,7 @@ class Cache(_Face):
         The template names the parameters that make the key; what is written need not be in it. If the function raises,
         nothing changes in the cache. If it returns None, the key is invalidated.
         """
-        plan = decorate.plan(template, ttl)
+        plan = decorate.plan(self._engine, template, ttl, {})
         return lambda function: decorate.writes(self._engine, function, template, returns, plan, tags)
 
 
@@ -520,11 +533,16 @@ class AsyncCache(_Face):
         return _async_pages(self._engine, prefix)
 
     async def get_or_load(
-        self, key: str, loader: Callable[[], Awaitable[T]], ttl: TTL = "default", tags: Iterable[str] = ()
+        self,
+        key: str,
+        loader: Callable[[], Awaitable[T]],
+        ttl: TTL = "default",
+        tags: Iterable[str] = (),
+        **options: Unpack[LoadOptions],
     ) -> T:
         """Return the cached value, or call the loader and cache what it returns."""
-        value = self._lookup(key)
-        return cast(T, value if value is not MISS else (await self._engine.get_or_load(key, loader, ttl, tags)).get())
+        value, load = self._lookup(key), self._engine.get_or_load
+        return cast(T, value if value is not MISS else (await load(key, loader, ttl, tags, options)).get())
 
     async def get_or_load_many(
         self,
@@ -532,9 +550,10 @@ class AsyncCache(_Face):
         loader_many: Callable[[list[str]], Awaitable[Mapping[str, T]]],
         ttl: TTL = "default",
         tags: Iterable[str] = (),
+        **options: Unpack[LoadOptions],
     ) -> dict[str, T]:
         """Return the cached values, and what the loader returns for all keys that nobody else is loading."""
-        return await self._engine.get_or_load_many(keys, loader_many, ttl, tags)
+        return await self._engine.get_or_load_many(keys, loader_many, ttl, tags, options)
 
     async def invalidate_tags(self, *tags: str) -> None:
         """Invalidate every value that has one of these tags, in all processes."""
@@ -561,13 +580,12 @@ class AsyncCache(_Face):
         *,
         ttl: TTL = "default",
         tags: Iterable[str] = (),
-        none_ttl: TTL | None = None,
-        hard_timeout: Duration | None = None,
         ignore: Iterable[str] = (),
         returns: Any = None,
+        **options: Unpack[LoadOptions],
     ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], AsyncCachedFunction[P, R]]:
         """Decorate a function so that its results are cached."""
-        plan = decorate.plan(template, ttl, none_ttl, hard_timeout)
+        plan = decorate.plan(self._engine, template, ttl, options, ignore)
         return lambda function: decorate.cached(self._engine, function, template, ignore, returns, plan, tags)
 
     def cached_many(
@@ -577,13 +595,12 @@ class AsyncCache(_Face):
         each: str,
         ttl: TTL = "default",
         tags: Iterable[str] = (),
-        none_ttl: TTL | None = None,
-        hard_timeout: Duration | None = None,
         ignore: Iterable[str] = (),
         returns: Any = None,
+        **options: Unpack[LoadOptions],
     ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
         """Decorate a function that takes a list and returns a dict, so that its results are cached one by one."""
-        plan = decorate.plan(template, ttl, none_ttl, hard_timeout)
+        plan = decorate.plan(self._engine, template, ttl, options, ignore)
         return lambda function: decorate_many.cached_many(
             self._engine, function, template, each, ignore, returns, plan, tags
         )
@@ -592,7 +609,7 @@ class AsyncCache(_Face):
         self, template: str, *, ttl: TTL = "default", tags: Iterable[str] = (), returns: Any = None
     ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
         """Decorate a function that writes the source, so that its result is cached afterwards."""
-        plan = decorate.plan(template, ttl)
+        plan = decorate.plan(self._engine, template, ttl, {})
         return lambda function: decorate.writes(self._engine, function, template, returns, plan, tags)
 
 

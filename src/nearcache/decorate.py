@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
 from nearcache._core.template import Template
-from nearcache._core.ttl import TTL, parse_duration
+from nearcache._core.ttl import TTL
 from nearcache._engine.core import Core
 from nearcache._engine.engine import Engine, gathered
-from nearcache._engine.load import Job, Plan
+from nearcache._engine.load import Job
+from nearcache._engine.plan import Plan
+from nearcache._engine.plan import plan as resolved
 from nearcache._engine.tags import Tags
 from nearcache._engine.write import Tagger
 from nearcache._hits import AWAITED, SPECIALISED, Load, Memo, Seek, Shape, by_key, by_key_awaited, take_on
 from nearcache._io.blocking import drive
 from nearcache.errors import ConfigError, InvalidKeyError
-from nearcache.options import Duration
+from nearcache.options import LoadOptions
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -354,12 +356,16 @@ class _ClassMethod:
 METHODS = ("key", "invalidate", "refresh", "peek", "set", "bypass", "many")
 
 
-def plan(template: object, ttl: TTL, none_ttl: TTL | None = None, hard_timeout: Duration | None = None) -> Plan:
-    """Return how results are stored; a decorator that was not called has a function where its template should be."""
+def plan(engine: Engine, template: object, ttl: TTL, options: LoadOptions, ignore: Ignore = None) -> Plan:
+    """Return how results are stored; a decorator that was not called has a function where its template should be.
+
+    A function whose parameters are all in its key may be called again later; others may have been given something that
+    is closed by then.
+    """
     if not isinstance(template, str):
         raise TypeError('the decorator needs a key template: @cache.cached("users:{user_id}")')
-    bound = None if hard_timeout is None else parse_duration(hard_timeout, "hard_timeout")
-    return Plan(ttl, none_ttl, None, bound)
+    made = resolved(engine.core, ttl, **options)
+    return made if made.background is not None else replace(made, background=ignore is not None and not tuple(ignore))
 
 
 def cached(
@@ -409,9 +415,6 @@ def _recipe(
     engine: Engine, function: Any, template: str, ignore: Ignore, returns: object, plan: Plan, tags: Iterable[str]
 ) -> Recipe:
     check_function(engine, function)
-    engine.core.exact(plan.ttl)
-    if plan.none_ttl is not None:
-        engine.core.exact(plan.none_ttl, "none_ttl")
     schema = engine.core.codec.declare(return_type(function, returns))
     return Recipe(engine.core, function, template, ignore, replace(plan, schema=schema), tags)
 

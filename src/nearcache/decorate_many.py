@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin
 from nearcache._core.template import Template
 from nearcache._engine.batch import Batch
 from nearcache._engine.engine import Engine, gathered
-from nearcache._engine.load import Plan
+from nearcache._engine.plan import Plan
 from nearcache._engine.tags import Tags
 from nearcache._engine.write import Tagger
 from nearcache._io.blocking import drive
@@ -92,7 +92,6 @@ def cached_many(
         inner = cached_many(engine, function.__func__, template, each, ignore, returns, plan, tags)
         return staticmethod(inner)
     check_function(engine, function)
-    engine.core.exact(plan.ttl)
     schema = engine.core.codec.declare(_value_type(function, returns))
     recipe = ManyRecipe(engine, function, template, each, ignore, replace(plan, schema=schema), tags)
 

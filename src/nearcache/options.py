@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from enum import Enum
-from typing import Final, Literal, TypeVar, cast, get_args
+from typing import Final, Literal, TypedDict, TypeVar, cast, get_args
 
 from nearcache._core.keys import Namespace
 from nearcache._core.settings import Settings, boolean, is_ttl_class, milliseconds, whole_number
@@ -32,6 +32,17 @@ _log = logging.getLogger("nearcache")
 _reported: Final[dict[str, object]] = {}
 
 Value = TypeVar("Value")
+
+
+class LoadOptions(TypedDict, total=False):
+    """Options of one loader; what is left out is the cache's. None turns `stale`, `fail_safe` or `soft_timeout` off."""
+
+    none_ttl: TTL | None
+    stale: "Duration | Unset | None"
+    fail_safe: "Duration | Unset | None"
+    soft_timeout: "Duration | Unset | None"
+    hard_timeout: Duration | None
+    background: bool | None
 
 
 class Unset(Enum):
@@ -72,7 +83,11 @@ class Options:
     codec: Codec
     secret: str | bytes | None
     types: tuple[type, ...]
+    stale: float | None
+    fail_safe: float | None
+    soft_timeout: float | None
     hard_timeout: float
+    background: bool | None
     timeout: float
     pool_min: int
     pool_max: int
@@ -112,11 +127,11 @@ def resolve(
     pool_timeout: Duration | Unset = UNSET,
     timeout: Duration | Unset = UNSET,
     near_copy: str | Unset = UNSET,
+    background: bool | Unset | None = UNSET,
 ) -> Options:
     """Return the options of a cache from its arguments and the environment; `ConfigError` names what is wrong."""
     settings = Settings(environ)
     _report_misspelt(settings)
-    _refuse_later_options(soft_timeout=soft_timeout, stale=stale, fail_safe=fail_safe)
     address, defaulted = _address(url, settings)
     rules = _ttl_rules(jitter, settings)
     fewest, most = _pool_sizes(pool_min, pool_max, settings)
@@ -134,7 +149,11 @@ def resolve(
         codec=cast(Codec, _one_of("codec", _or(codec, "msgpack"), get_args(Codec))),
         secret=_secret(_or(secret, None)),
         types=_types(_or(types, ())),
+        stale=_kept("stale", stale, codec),
+        fail_safe=_kept("fail_safe", fail_safe, codec),
+        soft_timeout=_duration("soft_timeout", soft_timeout),
         hard_timeout=parse_duration(_or(hard_timeout, 30.0), "hard_timeout"),
+        background=_background(_or(background, None)),
         timeout=parse_duration(_or(timeout, 1.0), "timeout"),
         pool_min=fewest,
         pool_max=most,
@@ -185,10 +204,21 @@ def _report_misspelt(settings: Settings) -> None:
             _log.warning("%s %s; did you mean %s?", variable, effect, nearest)
 
 
-def _refuse_later_options(**given: object) -> None:
-    for option, value in given.items():
-        if value is not None and value is not UNSET:
-            raise ConfigError(f"{option} is not yet available in this release; leave it out")
+def _duration(option: str, value: Duration | Unset | None) -> float | None:
+    return None if isinstance(value, Unset) or value is None else parse_duration(value, option)
+
+
+def _kept(option: str, value: Duration | Unset | None, codec: object) -> float | None:
+    seconds = _duration(option, value)
+    if seconds is not None and codec == "json":
+        raise ConfigError(f"{option} needs a header in front of every value, which codec='json' does not write")
+    return seconds
+
+
+def _background(value: object) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    raise _wrong("background", value, "True, False, or None: where a loader's parameters are all in its key")
 
 
 def _address(url: str | Unset, settings: Settings) -> tuple[str, bool]:

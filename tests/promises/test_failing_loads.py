@@ -478,7 +478,7 @@ def test_a_cached_function_may_call_itself_three_hundred_deep(url: str, new_cach
 
 
 def test_engine_frames_under_the_loader_are_noticed(new_cache: NewCache) -> None:
-    async def user(io: BlockingIo, function: Callable[..., Any], *args: Any) -> Outcome[Any]:
+    async def user(io: BlockingIo, function: Callable[..., Any], *args: Any, limit: Any = None) -> Outcome[Any]:
         return outcome_of(lambda: function(*args))
 
     with broken(BlockingIo, "user", user), pytest.raises(RecursionError):

@@ -61,7 +61,7 @@ def test_a_value_that_another_process_wrote_is_seen_within_a_second(
 
 
 def test_a_near_tier_that_never_asks_again_is_noticed(valkey_url: str, new_cache: NewCache, fresh_key: Key) -> None:
-    def near_deadline(core: Core, asked: float, remaining: float, shared: bool) -> float:
+    def near_deadline(core: Core, asked: float, remaining: float, shared: bool, cost: float) -> float:
         return core.clock() + remaining
 
     with broken(Core, "near_deadline", near_deadline), noticed():
@@ -104,9 +104,9 @@ def test_the_age_of_a_near_value_counts_from_the_start_of_its_read(
 def test_an_age_that_counts_from_the_answer_is_noticed(valkey_url: str, new_cache: NewCache, fresh_key: Key) -> None:
     real = Core.near_deadline
 
-    def near_deadline(core: Core, asked: float, remaining: float, shared: bool) -> float:
+    def near_deadline(core: Core, asked: float, remaining: float, shared: bool, cost: float) -> float:
         core.view.proven = core.clock()
-        return real(core, core.clock(), remaining, shared)
+        return real(core, core.clock(), remaining, shared, cost)
 
     with broken(Core, "near_deadline", near_deadline), noticed():
         age_counts_from_the_question(new_cache, valkey_url, fresh_key(), READS["get"])
@@ -198,8 +198,8 @@ def test_no_read_is_older_than_the_staleness(valkey_url: str, new_cache: NewCach
 def test_reads_that_are_twice_too_old_are_noticed(valkey_url: str, new_cache: NewCache, fresh_key: Key) -> None:
     real = Core.near_deadline
 
-    def near_deadline(core: Core, asked: float, remaining: float, shared: bool) -> float:
-        return real(core, asked + STALENESS, remaining, shared)
+    def near_deadline(core: Core, asked: float, remaining: float, shared: bool, cost: float) -> float:
+        return real(core, asked + STALENESS, remaining, shared, cost)
 
     with broken(Core, "near_deadline", near_deadline):
         noticed_within(ROUNDS, lambda: no_read_is_too_old(new_cache, valkey_url, fresh_key()))
@@ -230,7 +230,7 @@ def test_no_value_is_served_near_after_its_ttl(url: str, new_cache: NewCache, fr
 
 
 def test_near_values_without_an_end_are_noticed(valkey_url: str, new_cache: NewCache, fresh_key: Key) -> None:
-    def near_deadline(core: Core, asked: float, remaining: float, shared: bool) -> float:
+    def near_deadline(core: Core, asked: float, remaining: float, shared: bool, cost: float) -> float:
         return asked + core.options.staleness
 
     with broken(Core, "near_deadline", near_deadline), noticed():

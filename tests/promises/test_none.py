@@ -8,7 +8,8 @@ import pytest
 
 from nearcache import MISS, Cache, Entry
 from nearcache._core.ttl import TTL
-from nearcache._engine.load import Loads, Plan
+from nearcache._engine.load import Loads
+from nearcache._engine.plan import Plan
 from nearcache._engine.read import COLD, Found, Lack, Reader
 from nearcache.near.store import Store
 from nearcache.testing import FakeClock

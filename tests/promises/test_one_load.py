@@ -183,7 +183,7 @@ def test_a_cancelled_leader_never_cancels_its_followers(url: str, new_cache: New
 
 
 def test_a_load_that_dies_with_its_leader_is_noticed(new_cache: NewCache, fresh_key: Key) -> None:
-    async def lead(io: AsyncIo, flight: Flight, body: Any) -> None:
+    async def lead(io: AsyncIo, flight: Flight, body: Any, loader: Any) -> None:
         await body
 
     def check() -> None:

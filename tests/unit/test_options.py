@@ -383,10 +383,22 @@ def test_codecs_and_declared_types_are_kept(codec):
 
 
 @pytest.mark.parametrize("option", ["soft_timeout", "stale", "fail_safe"])
-def test_an_option_of_a_later_release_is_refused_unless_it_is_none(option):
-    assert refused(**{option: "10m"}) == f"{option} is not yet available in this release; leave it out"
+def test_an_option_is_off_unless_it_is_a_duration(option):
     nothing: dict[str, Any] = {option: None}
     assert resolve(environ={}, **nothing) == resolve(environ={})
+    given: dict[str, Any] = {option: "10m"}
+    assert getattr(resolve(environ={}, **given), option) == 600.0
+    assert option in refused(**{option: 0})
+
+
+@pytest.mark.parametrize("option", ["stale", "fail_safe"])
+def test_values_without_a_header_are_not_kept_past_their_time(option):
+    assert refused(**{option: "10m", "codec": "json"}).startswith(f"{option} needs a header")
+
+
+def test_background_is_a_bool():
+    assert resolve(environ={}, background=True).background is True
+    assert "background" in refused(background="yes")
 
 
 # Misspelt variables

@@ -13,7 +13,7 @@ T = TypeVar("T")
 class Outcome(Generic[T]):
     """A value or an error; `get` returns the one or raises the other."""
 
-    __slots__ = ("_copier", "_private", "_state", "_traceback", "_value", "error")
+    __slots__ = ("_copier", "_private", "_state", "_traceback", "_value", "error", "stale")
 
     def __init__(self, value: T | None = None, error: BaseException | None = None) -> None:
         self._value = value
@@ -22,6 +22,8 @@ class Outcome(Generic[T]):
         self._state: Any = None
         self._copier: Callable[[Any], Any] | None = None
         self._private = False
+        self.stale: bool = False
+        """Whether it is a value that is served although it is no longer fresh."""
 
     @property
     def abandoned(self) -> bool:

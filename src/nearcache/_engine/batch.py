@@ -18,11 +18,13 @@ from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
-from nearcache._engine.load import DO_NOT_STORE, Job, Lease, Loads, Plan
+from nearcache._engine.load import DO_NOT_STORE, Job, Lease, Loads
+from nearcache._engine.loading import Loading, inside
 from nearcache._engine.modes import Mode
-from nearcache._engine.read import Lack, Reader
+from nearcache._engine.plan import Plan
+from nearcache._engine.read import Lack, Old, Reader
 from nearcache._engine.write import Draft, Tagger, Writer
-from nearcache._io.port import Io, require_callable
+from nearcache._io.port import Io, Overdue, require_callable
 from nearcache.backends.base import Ask, Backend, Fill
 from nearcache.errors import BackendError, BatchError, CacheError
 from nearcache.near.flights import Flight, leading
@@ -67,9 +69,12 @@ class Group:
 class Share:
     """The part of a batch that this process loads: a flight for each key, and the leases under which it may store."""
 
-    def __init__(self, flights: Mapping[str, Flight]) -> None:
+    def __init__(self, flights: Mapping[str, Flight], old: Mapping[str, Old]) -> None:
         self.flights: Mapping[str, Flight] = flights
         self.leases: dict[str, Lease] = {}
+        self.old: Mapping[str, Old] = old
+        """Values that are no longer fresh, to be served where somebody else refreshes them, or the load fails."""
+        self.says: Loading = Loading()
         self.others: list[str] = []
         """Keys that somebody else loads, or has loaded meanwhile."""
 
@@ -104,16 +109,17 @@ class Batches:
         """Return what came of each key; keys for which the loader returned nothing are left out."""
         core = self._core
         keys = [core.check(key) for key in batch.items]
-        core.exact(batch.plan.ttl)
         require_callable(batch.loader, "loader_many")
         mode = core.mode()
         values, lacks = await self._reader.split(keys, batch.plan.schema)
         for key, lack in lacks.items():
             core.emit(Miss(entity_of(key), lack.reason.value, 1))
-        asked = time.monotonic()
-        led, followed, outcomes = self._enter(batch, lacks, alone=mode is not Mode.NORMAL)
+        asked, plan = time.monotonic(), batch.plan
+        revived = {key: self._reader.revived(key, lack, plan.kept, plan.schema) for key, lack in lacks.items()}
+        old = {key: each for key, each in revived.items() if each}
+        led, followed, outcomes = self._enter(batch, lacks, old, alone=mode is not Mode.NORMAL)
         if led:
-            await self._depart(batch, led, lacks, mode)
+            await self._depart(batch, Share(led, old), lacks, mode)
         for key, flight in led.items():
             outcomes[key] = await self._loads.ending(flight, batch.plan, math.inf)
         for key, flight in followed.items():
@@ -121,7 +127,7 @@ class Batches:
         return _told(keys, values, outcomes)
 
     def _enter(
-        self, batch: Batch, lacks: Mapping[str, Lack], alone: bool
+        self, batch: Batch, lacks: Mapping[str, Lack], old: Mapping[str, Old], alone: bool
     ) -> tuple[dict[str, Flight], dict[str, Flight], dict[str, Outcome[Any]]]:
         """Return the flights that this batch leads, those of others that it follows, and what is known already."""
         flights, now = self._core.flights, time.monotonic()
@@ -130,7 +136,13 @@ class Batches:
             if flights.led_here(key):
                 outcomes[key] = self._loads.asked_itself(key)
                 continue
-            mine = flights.new(key, now + self._loads.bound(batch.plan), self._io.home())
+            mine = flights.new(key, now + batch.plan.hard_timeout, self._io.home())
+            if key in old and old[key].past <= batch.plan.stale:  # nobody waits for it but this batch
+                if flights.renewing(mine):
+                    led[key] = mine
+                else:
+                    outcomes[key] = self._loads.keep(mine, old[key])
+                continue
             flight = mine if alone else flights.join(mine, now)
             if flight is mine:
                 led[key] = mine
@@ -138,14 +150,15 @@ class Batches:
                 followed[key] = flight
         return led, followed, outcomes
 
-    async def _depart(self, batch: Batch, led: dict[str, Flight], lacks: Mapping[str, Lack], mode: Mode) -> None:
+    async def _depart(self, batch: Batch, share: Share, lacks: Mapping[str, Lack], mode: Mode) -> None:
         """Load as leader: at once when blocking, as a task of its own in asyncio."""
-        flights, group = self._core.flights, Group(led.values())
+        flights, group = self._core.flights, Group(share.flights.values())
         whole = flights.new("", math.inf, self._io.home())
         try:
-            await self._io.lead(whole, self._lead(whole, batch, Share(led), lacks, mode))
+            loader = batch.loader if batch.plan.apart else None
+            await self._io.lead(whole, self._lead(whole, batch, share, lacks, mode), loader)
         except BaseException as error:
-            for flight in led.values():
+            for flight in share.flights.values():
                 flights.land(flight, Outcome(error=error))
             raise
         group.cancel = whole.cancel
@@ -155,7 +168,8 @@ class Batches:
         try:
             await self._take_leases(batch, share, lacks, mode)
             await self._load(batch, share)
-            await self._io.each([self._wait(batch, share.flights[key], lacks[key]) for key in share.others])
+            wait = functools.partial(self._wait, batch, share, lacks)
+            await self._io.each([wait(key) for key in share.others])
         except BaseException as error:  # noqa: BLE001 -- whatever happens, those who wait must be told
             outcome = Outcome(error=error)
         for flight in (*share.flights.values(), whole):
@@ -186,8 +200,12 @@ class Batches:
         for ask, seen in zip(asks, await self._io.each([run("steal", steal, ask) for ask in asks]), strict=True):
             share.leases[ask.key] = Lease(ask.token, seen, self._core.view.last)
 
-    async def _wait(self, batch: Batch, flight: Flight, lack: Lack) -> None:
-        outcome = await self._loads.load_or_wait(flight, batch.job(flight.key, self._io), lack.seen)
+    async def _wait(self, batch: Batch, share: Share, lacks: Mapping[str, Lack], key: str) -> None:
+        flight, lack, old = share.flights[key], lacks[key], share.old.get(key)
+        if old and old.past <= batch.plan.stale:
+            self._core.flights.land(flight, self._loads.keep(flight, old))
+            return
+        outcome = await self._loads.load_or_wait(flight, batch.job(flight.key, self._io), lack.seen, old)
         self._core.flights.land(flight, outcome)
 
     async def _load(self, batch: Batch, share: Share) -> None:
@@ -195,7 +213,7 @@ class Batches:
         own = share.own
         if not own:
             return
-        until = time.monotonic() + self._loads.bound(batch.plan)
+        until = time.monotonic() + batch.plan.hard_timeout
         for key, lease in share.leases.items():
             self._leases.hold(key, lease.token, until)
         try:
@@ -209,8 +227,11 @@ class Batches:
         flights, started = [share.flights[key] for key in own], time.perf_counter()
         for flight in flights:
             flight.begin(until, None if flight.key in share.leases else self._core.options.staleness)
-        with leading(*flights):
-            outcome = await self._io.user(batch.loader, [batch.items[key] for key in own])
+        with leading(*flights), inside(share.says):
+            items = [batch.items[key] for key in own]
+            outcome = await self._io.user(batch.loader, items, limit=batch.plan.hard_timeout)
+        if isinstance(outcome.error, Overdue):
+            outcome = self._loads.overdue(own[0], batch.plan)
         seconds = time.perf_counter() - started
         error = None if outcome.error is None else type(outcome.error).__name__
         self._core.emit(Load(entity_of(own[0]), seconds, error))
@@ -221,23 +242,27 @@ class Batches:
         for key, outcome in outcomes.items():
             if outcome.error is None and (value := outcome.get()) is not MISS:
                 try:
-                    drafts[key] = self._loads.draft(key, value, batch.plan, batch.tag(batch.items[key]))
+                    drafts[key] = self._loads.draft(
+                        key, value, batch.plan, batch.tag(batch.items[key]), says=share.says
+                    )
                 except CacheError as error:
                     outcomes[key] = Outcome(error=error)
-        await self._fill(share, drafts)
+        filled = await self._fill(share, drafts) if share.says.stored else set[str]()
         for key, outcome in outcomes.items():
             if key in drafts:
                 draft = drafts[key]
                 outcome.shared_as(*self._core.form(draft.value, draft.encoded, draft.schema))
-            elif key in share.leases:
-                await self._loads.give_up(key, share.leases[key], outcome.error)
-            self._core.flights.land(share.flights[key], outcome)
+            if key not in filled:
+                await self._loads.give_up(key, share.leases.get(key), outcome.error, key in share.old)
+            kept = self._loads.instead(share.flights[key], outcome, share.old.get(key), batch.plan)
+            self._core.flights.land(share.flights[key], kept)
 
-    async def _fill(self, share: Share, drafts: Mapping[str, Draft]) -> None:
+    async def _fill(self, share: Share, drafts: Mapping[str, Draft]) -> set[str]:
+        """Store what may be stored; return the keys whose leases have ended by that."""
         core, writer, leases = self._core, self._writer, share.leases
         kept = [key for key in drafts if key in leases]
         if not kept:
-            return
+            return set()
         items = [writer.seal(drafts[key], leases[key].epoch) for key in kept]
         stamps, asked, sent = [core.near.stamp(key) for key in kept], core.clock(), time.monotonic()
         fills = [Fill(item, leases[item.key].token, leases[item.key].seen) for item in items]
@@ -246,6 +271,7 @@ class Batches:
             for item, stamp, accepted in zip(items, stamps, stored, strict=True):
                 if accepted and writer.keep(drafts[item.key], item, asked, stamp, leases[item.key].epoch):
                     share.flights[item.key].vouched = sent
+        return set(kept)
 
 
 def _of(outcome: Outcome[Any], item: Any) -> Outcome[Any]:

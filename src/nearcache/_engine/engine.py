@@ -10,7 +10,8 @@ from nearcache._core.ttl import TTL
 from nearcache._engine.batch import Batch, Batches, LoadMany
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
-from nearcache._engine.load import Job, Loads, Plan
+from nearcache._engine.load import Job, Loads
+from nearcache._engine.plan import Plan, plan
 from nearcache._engine.read import Reader
 from nearcache._engine.tags import Tags
 from nearcache._engine.write import Tagger, Writer
@@ -18,6 +19,7 @@ from nearcache._io.port import Io, require_callable
 from nearcache.backends.base import Backend, require
 from nearcache.codecs.schema import Schema
 from nearcache.errors import BatchError
+from nearcache.options import LoadOptions
 
 T = TypeVar("T")
 Keys = list[str]
@@ -71,20 +73,23 @@ class Engine:
         require_callable(store, "store")
         tag = Tags(self.core, tags).tagger()
         self.writer.draft(self.core.check(key), value, 1.0, None)
-        return await self.write_through(key, functools.partial(store, value), value, Plan(ttl), tag)
+        return await self.write_through(key, functools.partial(store, value), value, plan(self.core, ttl), tag)
 
-    async def get_or_load(self, key: str, loader: Callable[[], Any], ttl: TTL, tags: Iterable[str]) -> Outcome[Any]:
+    async def get_or_load(
+        self, key: str, loader: Callable[[], Any], ttl: TTL, tags: Iterable[str], options: LoadOptions
+    ) -> Outcome[Any]:
         """Return the cached value, or what the loader returns; see `Loads.get_or_load`."""
-        return await self.loads.get_or_load(key, Job(loader, Plan(ttl), Tags(self.core, tags).tagger()))
+        job = Job(loader, plan(self.core, ttl, **options), Tags(self.core, tags).tagger())
+        return await self.loads.get_or_load(key, job)
 
     async def get_or_load_many(
-        self, keys: Iterable[str], loader: LoadMany, ttl: TTL, tags: Iterable[str]
+        self, keys: Iterable[str], loader: LoadMany, ttl: TTL, tags: Iterable[str], options: LoadOptions
     ) -> dict[str, Any]:
         """Return the cached values and those that the loader returns for the missing keys; see `Batches`."""
         tagger = Tags(self.core, tags).tagger()
         names = {key: key for key in self.core.check_all(keys)}
-        outcomes = await self.batches.get_or_load(Batch(names, loader, Plan(ttl), lambda _: tagger))
-        return gathered(names, outcomes)
+        batch = Batch(names, loader, plan(self.core, ttl, **options), lambda _: tagger)
+        return gathered(names, await self.batches.get_or_load(batch))
 
     def near_lookup(self, schema: Schema | None) -> Callable[[str], Any]:
         """Return what finds near values of one declared type (None: of any)."""

@@ -19,15 +19,16 @@ from nearcache._core.inbox import Mail
 from nearcache._core.keys import entity_of
 from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
-from nearcache._core.ttl import TTL
 from nearcache._engine.commands import Commands
-from nearcache._engine.core import Core
+from nearcache._engine.core import Core, early
+from nearcache._engine.loading import Loading, inside
 from nearcache._engine.modes import Mode
-from nearcache._engine.read import Absence, Found, Lack, Reader
+from nearcache._engine.plan import Plan
+from nearcache._engine.read import Absence, Found, Lack, Old, Reader
 from nearcache._engine.tags import no_tags
 from nearcache._engine.write import Draft, Tagger, Writer
-from nearcache._io.port import Io, require_callable
-from nearcache.backends.base import Ask, Backend, Fill, Grant
+from nearcache._io.port import Io, Overdue, require_callable
+from nearcache.backends.base import BACK_OFF, Ask, Backend, Fill, Grant, identity_of
 from nearcache.codecs.schema import Schema
 from nearcache.errors import BackendError, CacheError, LoaderTimeoutError, LoadFailedError
 from nearcache.near.flights import Flight, leading
@@ -46,15 +47,8 @@ LOOK_AGAIN: Final = 0.1
 
 FAILED: Final = "fail:"
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How the results of one loader are stored: their TTL, that of None results (None: the cache's), and their type."""
-
-    ttl: TTL = "default"
-    none_ttl: TTL | None = None
-    schema: Schema | None = None
-    hard_timeout: float | None = None
+BACK_OFF_SECONDS: Final = 5.0
+"""How long nobody tries again after a load failed that was to replace a value which is still kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +91,6 @@ class Loads:
         """
         core = self._core
         core.check(key)
-        core.exact(job.plan.ttl)
         require_callable(job.loader, "loader")
         mode = core.mode()
         if mode is Mode.NORMAL:
@@ -110,9 +103,15 @@ class Loads:
         self._core.check(key)
         await self._writer.put(self.draft(key, value, plan, tag))
 
-    def draft(self, key: str, value: Any, plan: Plan, tag: Tagger, cost: float = 0.0) -> Draft:
-        """Encode a result to be stored as the plan says."""
-        return self._writer.draft(key, value, self._lifetime(value, plan), plan.schema, cost, tag(value))
+    def draft(
+        self, key: str, value: Any, plan: Plan, tag: Tagger, cost: float = 0.0, says: Loading | None = None
+    ) -> Draft:
+        """Encode a result to be stored as the plan says, and as the loader said."""
+        lifetime, tags = self._lifetime(value, plan), tag(value)
+        if says is not None:
+            lifetime = lifetime if says.ttl is None else self._core.jittered(says.ttl)
+            tags = self._core.check_tags((*tags, *says.tags)) if says.tags else tags
+        return self._writer.draft(key, value, lifetime, plan.schema, cost, tags, plan.kept)
 
     async def each(self, jobs: Mapping[str, Job], schema: Schema | None) -> dict[str, Outcome[Any]]:
         """Return what came of every key: one batch read, then one load for each key that is missing."""
@@ -134,7 +133,7 @@ class Loads:
         if self._core.flights.led_here(key):
             return self.asked_itself(key)
         work = functools.partial(self._reload, job=job)
-        flight, _ = await self._depart(key, job.plan, work, self._core.flights.replace)
+        flight, _ = await self._depart(key, job, work, self._core.flights.replace)
         return await self.ending(flight, job.plan, math.inf)
 
     # Flights
@@ -144,7 +143,7 @@ class Loads:
 
     async def follow(self, flight: Flight, job: Job, asked: float) -> Outcome[Any]:
         """Wait for somebody else's flight, as a reader whose call began at `asked`, or look for oneself."""
-        if self._io.can_wait(flight) and await self._ends(flight, self._deadline(asked, job.plan)):
+        if self._io.can_wait(flight) and await self._ends(flight, self._deadline(asked, job.plan), job.plan):
             outcome = flight.outcome
             if outcome is not None and self._is_for(asked, flight, outcome):
                 return self._followed(flight.key, outcome)
@@ -156,45 +155,63 @@ class Loads:
         while deadline > time.monotonic():
             if self._core.flights.led_here(key):
                 return self.asked_itself(key)
-            flight, leads = await self._depart(key, job.plan, work, self._core.flights.join)
+            flight, leads = await self._depart(key, job, work, self._core.flights.join)
             if not leads and not self._io.can_wait(flight):
                 return await self._alone(key, job, lack)
-            if not await self._ends(flight, deadline):
-                break
+            if not await self._ends(flight, deadline, job.plan):
+                return self._left(flight, job.plan)
             outcome = flight.outcome
             if outcome is not None and leads:
-                return outcome
+                return outcome if flight.renew is None else await flight.renew()
             # What is not for this reader is older than its call: it looks for itself, now that there is a new value.
             if outcome is not None and self._is_for(asked, flight, outcome):
                 return self._followed(key, outcome)
-        return self._overdue(key, job.plan)
+        return self.overdue(key, job.plan)
 
     async def ending(self, flight: Flight, plan: Plan, deadline: float) -> Outcome[Any]:
         """Return what comes of a flight that the caller leads."""
-        await self._ends(flight, deadline)
-        return flight.outcome or self._overdue(flight.key, plan)
+        await self._ends(flight, deadline, plan)
+        return self._left(flight, plan)
 
     @staticmethod
     def _is_for(asked: float, flight: Flight, outcome: Outcome[Any]) -> bool:
         return not outcome.abandoned and (outcome.error is not None or flight.serves(asked))
 
     def _deadline(self, asked: float, plan: Plan) -> float:
-        return asked + self.bound(plan) + self._takeover + WAIT_MARGIN
+        return asked + plan.hard_timeout + self._takeover + WAIT_MARGIN
 
-    async def _ends(self, flight: Flight, deadline: float) -> bool:
-        """Wait until a flight has landed, at most until it is overdue, and at most until the deadline."""
-        return await self._io.wait(flight, lambda: min(deadline, flight.until + WAIT_MARGIN))
+    async def _ends(self, flight: Flight, deadline: float, plan: Plan) -> bool:
+        """Wait until a flight has landed, at most until it is overdue or has something to fall back to, and at most
+        until the deadline.
+        """
+        soft = plan.soft_timeout
+
+        def until() -> float:
+            latest = min(deadline, flight.until + WAIT_MARGIN)
+            # What it falls back to is found while others wait: they look now and then.
+            return latest if soft is None else min(latest, flight.soft, time.monotonic() + soft)
+
+        return await self._io.wait(flight, until)
+
+    def _left(self, flight: Flight, plan: Plan) -> Outcome[Any]:
+        """Return what a reader gets who waits no longer."""
+        if flight.outcome is not None:
+            return flight.outcome
+        if flight.fallback is None:
+            return self.overdue(flight.key, plan)
+        self._core.emit(Hit(entity_of(flight.key), "stale", 1))
+        return flight.fallback.copied()
 
     async def _depart(
-        self, key: str, plan: Plan, work: Work, enter: Callable[[Flight, float], Flight]
+        self, key: str, job: Job, work: Work, enter: Callable[[Flight, float], Flight]
     ) -> tuple[Flight, bool]:
         """Enter a flight for the key: follow somebody else's, or lead one that does the work; tell whether it leads."""
         flights, now = self._core.flights, time.monotonic()
-        mine = flights.new(key, now + self.bound(plan), self._io.home())
+        mine = flights.new(key, now + job.plan.hard_timeout, self._io.home())
         try:
             flight = enter(mine, now)
             if flight is mine:
-                await self._io.lead(mine, self._lead(mine, work))
+                await self._io.lead(mine, self._lead(mine, work), job.loader if job.plan.apart else None)
         except BaseException as error:
             flights.land(mine, Outcome(error=error))  # interrupted before the load itself could tell how it ended
             raise
@@ -213,14 +230,54 @@ class Loads:
         value = self._reader.near(flight.key, job.plan.schema)
         if value is not MISS:  # an earlier flight has landed since the caller looked
             return Outcome(value).unshared()
-        asked = time.monotonic()
-        found = lack or await self._reader.fetch(flight.key, job.plan.schema)
+        asked, plan = time.monotonic(), job.plan
+        found = lack or await self._reader.fetch(flight.key, plan.schema)
         if isinstance(found, Found):
-            return self._served(flight, found, job, self._core.vouched(asked, self._shared))
+            outcome = self._served(flight, found, job, self._core.vouched(asked, self._shared))
+            if found.record.cost and found.ttl < early(found.record.cost):
+                self.renew(flight, job, Old(outcome, 0.0, asked), identity_of(found.record.fill_id))
+            return outcome
+        old = self._reader.revived(flight.key, found, plan.kept, plan.schema)
+        if old and old.past <= plan.stale:
+            flight.vouched = self._core.vouched(asked, self._shared)
+            self._core.emit(Hit(entity_of(flight.key), "stale", 1))
+            self.renew(flight, job, old, found.seen)
+            return old.outcome
         self._core.emit(Miss(entity_of(flight.key), found.reason.value, 1))
         if found.reason in DO_NOT_STORE:
             return await self._load(flight, job, None)
-        return await self.load_or_wait(flight, job, found.seen)
+        return await self.load_or_wait(flight, job, found.seen, old)
+
+    def renew(self, flight: Flight, job: Job, old: Old, seen: bytes) -> None:
+        """See to it that one reader refreshes a value that is served now."""
+        renewal = functools.partial(self._renewal, flight.key, job, old, seen)
+        if job.plan.background:
+            until = time.monotonic() + job.plan.hard_timeout
+            self._io.later(self._quietly(renewal()), job.loader, until)
+        else:
+            flight.renew = renewal
+
+    async def _quietly(self, renewal: Coroutine[Any, Any, Outcome[Any]]) -> None:
+        with suppress(CacheError):  # counted already, and nobody waits for it
+            await renewal
+
+    async def _renewal(self, key: str, job: Job, old: Old, seen: bytes) -> Outcome[Any]:
+        """Load and replace a value that is still served, unless somebody else does; return the new or the old one."""
+        flights, plan = self._core.flights, job.plan
+        flight = flights.new(key, time.monotonic() + plan.hard_timeout, self._io.home())
+        outcome: Outcome[Any] = old.outcome
+        if not flights.renewing(flight):
+            return outcome
+        try:
+            grant = await self._acquire(Ask(key, flights.claim(flight), seen, self.life(plan)))
+            if grant is not None and grant.leads:
+                outcome = await self._load(flight, job, Lease(flight.token, seen, self._core.view.last), old)
+        except BaseException as error:
+            outcome = Outcome(error=error)
+            raise
+        finally:
+            flights.land(flight, outcome)
+        return outcome
 
     async def _alone(self, key: str, job: Job, lack: Lack | None) -> Outcome[Any]:
         """Read or load without those who load already: they cannot go on before this call has ended."""
@@ -240,8 +297,9 @@ class Loads:
             return await self._load(flight, job, None)
         return await self._load(flight, job, Lease(token, seen, self._core.view.last))
 
-    async def load_or_wait(self, flight: Flight, job: Job, seen: bytes) -> Outcome[Any]:
+    async def load_or_wait(self, flight: Flight, job: Job, seen: bytes, old: Old | None) -> Outcome[Any]:
         """Load under the key's lease; while somebody else has it, wait for what they store."""
+        self._fall_back(flight, job.plan, old)
         token = self._core.flights.claim(flight)
         flight.until += self._takeover  # as long as somebody else may load, and a dead one keep the lease
         while flight.until > time.monotonic():
@@ -250,7 +308,10 @@ class Loads:
                 asked, stamp = time.monotonic(), self._core.near.stamp(flight.key)
                 grant = await self._acquire(Ask(flight.key, token, seen, self.life(job.plan)))
                 if grant is None or grant.leads:
-                    return await self._load(flight, job, Lease(token, seen, self._core.view.last) if grant else None)
+                    lease = Lease(token, seen, self._core.view.last) if grant else None
+                    return await self._load(flight, job, lease, old)
+                if old and grant.holder == BACK_OFF and self._good_enough(old, job.plan):
+                    return self.keep(flight, old)
                 if grant.raw is None:
                     if failed := await self._wait(flight, mail, grant):
                         return failed
@@ -263,7 +324,7 @@ class Loads:
             if found.reason in DO_NOT_STORE:
                 return await self._load(flight, job, None)
             seen = found.seen
-        return self._overdue(flight.key, job.plan)
+        return self.overdue(flight.key, job.plan)
 
     async def _acquire(self, ask: Ask) -> Grant | None:
         """Ask for the lease; None if the engine fails."""
@@ -288,39 +349,70 @@ class Loads:
         kind = outcome.removeprefix(FAILED)
         return Outcome(error=LoadFailedError(f"the load of {flight.key!r} failed in another process with {kind}"))
 
-    async def _load(self, flight: Flight, job: Job, lease: Lease | None) -> Outcome[Any]:
+    def _fall_back(self, flight: Flight, plan: Plan, old: Old | None) -> None:
+        """Let those who wait for a flight have the old value after the soft timeout."""
+        if old and self._good_enough(old, plan):
+            flight.fallback = old.outcome
+            if plan.soft_timeout is not None:
+                flight.soft = min(flight.soft, time.monotonic() + plan.soft_timeout)
+
+    @staticmethod
+    def _good_enough(old: Old, plan: Plan) -> bool:
+        """Whether an old value may be served because the load fails."""
+        return old.past + time.monotonic() - old.read <= plan.fail_safe
+
+    def keep(self, flight: Flight, old: Old) -> Outcome[Any]:
+        """Return an old value as the outcome of a flight."""
+        self._core.emit(Hit(entity_of(flight.key), "stale", 1))
+        flight.vouched = flight.began if flight.began < math.inf else time.monotonic()
+        return old.outcome
+
+    async def _load(self, flight: Flight, job: Job, lease: Lease | None, old: Old | None = None) -> Outcome[Any]:
         if lease:
-            self._leases.hold(flight.key, lease.token, time.monotonic() + self.bound(job.plan))
+            self._leases.hold(flight.key, lease.token, time.monotonic() + job.plan.hard_timeout)
         try:
-            return await self._run(flight, job, lease)
+            outcome = await self._run(flight, job, lease, old)
         finally:
             if lease:
                 self._leases.let_go(lease.token)
+        return self.instead(flight, outcome, old, job.plan)
 
-    async def _run(self, flight: Flight, job: Job, lease: Lease | None) -> Outcome[Any]:
-        started, bound = time.perf_counter(), self.bound(job.plan)
-        flight.begin(time.monotonic() + bound, None if lease else self._core.options.staleness)
-        with leading(flight):
-            outcome = await self._io.user(job.loader)
-        cost = time.perf_counter() - started
-        error = outcome.error
+    def instead(self, flight: Flight, outcome: Outcome[Any], old: Old | None, plan: Plan) -> Outcome[Any]:
+        """Return the old value in the place of an error, if it is still good enough."""
+        if old and isinstance(outcome.error, Exception) and self._good_enough(old, plan):
+            return self.keep(flight, old)
+        return outcome
+
+    async def _run(self, flight: Flight, job: Job, lease: Lease | None, old: Old | None) -> Outcome[Any]:
+        started, limit = time.perf_counter(), job.plan.hard_timeout
+        flight.begin(time.monotonic() + limit, None if lease else self._core.options.staleness)
+        says = Loading(old.outcome.copied().get() if old else MISS)
+        with leading(flight), inside(says):
+            outcome = await self._io.user(job.loader, limit=limit)
+        if isinstance(outcome.error, Overdue):
+            outcome = self.overdue(flight.key, job.plan)
+        cost, error = time.perf_counter() - started, outcome.error
         self._core.emit(Load(entity_of(flight.key), cost, None if error is None else type(error).__name__))
         try:
             if error is None:
-                return await self._fill(flight, outcome.get(), job, cost, lease)
+                return await self._fill(flight, outcome.get(), job, cost, lease, says)
         except BaseException as wrong:
-            await self.give_up(flight.key, lease, wrong)
+            await self.give_up(flight.key, lease, wrong, old is not None)
             raise
-        await self.give_up(flight.key, lease, error)
+        await self.give_up(flight.key, lease, error, old is not None)
         return outcome
 
-    async def _fill(self, flight: Flight, value: Any, job: Job, cost: float, lease: Lease | None) -> Outcome[Any]:
+    async def _fill(
+        self, flight: Flight, value: Any, job: Job, cost: float, lease: Lease | None, says: Loading
+    ) -> Outcome[Any]:
         if value is MISS:  # a batch loader said nothing of this key
             await self.give_up(flight.key, lease, None)
             return Outcome(value).unshared()
-        draft = self.draft(flight.key, value, job.plan, job.tag, cost)
-        if lease:
+        draft = self.draft(flight.key, value, job.plan, job.tag, cost, says)
+        if lease and says.stored:
             await self._store(flight, draft, lease)
+        else:
+            await self.give_up(flight.key, lease, None)
         return Outcome(value).shared_as(*self._core.form(value, draft.encoded, job.plan.schema))
 
     async def _store(self, flight: Flight, draft: Draft, lease: Lease) -> None:
@@ -333,12 +425,15 @@ class Loads:
             if stored and self._writer.keep(draft, item, asked, stamp, lease.epoch):
                 flight.vouched = sent
 
-    async def give_up(self, key: str, lease: Lease | None, error: BaseException | None) -> None:
-        """End a lease without storing anything, and tell those who wait why."""
+    async def give_up(self, key: str, lease: Lease | None, error: BaseException | None, kept: bool = False) -> None:
+        """End a lease without storing anything, and tell those who wait why; where an old value is kept, nobody tries
+        again for a while after an error.
+        """
         if lease:
             why = f"{FAILED}{type(error).__name__}" if isinstance(error, Exception) else "retry"
             with suppress(BackendError):
-                await self._commands.run("release", self._leases.release, key, lease.token, why)
+                pause = BACK_OFF_SECONDS if kept and isinstance(error, Exception) else 0.0
+                await self._commands.run("release", self._leases.release, key, lease.token, why, pause)
 
     # Outcomes
 
@@ -356,7 +451,7 @@ class Loads:
 
     def _followed(self, key: str, outcome: Outcome[Any]) -> Outcome[Any]:
         if outcome.error is None:
-            self._core.emit(Hit(entity_of(key), "flight", 1))
+            self._core.emit(Hit(entity_of(key), "stale" if outcome.stale else "flight", 1))
         return outcome.copied()
 
     def asked_itself(self, key: str) -> Outcome[Any]:
@@ -365,12 +460,9 @@ class Loads:
 
     def life(self, plan: Plan) -> float:
         """Return how long a lease lives that is not renewed."""
-        return min(self._leases.life, self.bound(plan))
+        return min(self._leases.life, plan.hard_timeout)
 
-    def bound(self, plan: Plan) -> float:
-        """Return how many seconds anybody waits for a load."""
-        return self._core.options.hard_timeout if plan.hard_timeout is None else plan.hard_timeout
-
-    def _overdue(self, key: str, plan: Plan) -> Outcome[Any]:
-        bound = self.bound(plan)
-        return Outcome(error=LoaderTimeoutError(f"the load of {key!r} did not end within {bound:g} s (hard_timeout)"))
+    def overdue(self, key: str, plan: Plan) -> Outcome[Any]:
+        """Return what those get whose load does not end in time."""
+        what = f"the load of {key!r} did not end within {plan.hard_timeout:g} s (hard_timeout)"
+        return Outcome(error=LoaderTimeoutError(what))

@@ -1,6 +1,7 @@
 """Reading: from the near tier, then from the engine; whatever is read is judged before it is served or kept near."""
 
 import enum
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -11,6 +12,7 @@ from nearcache._core.entry import Entry
 from nearcache._core.events import Failure, Miss
 from nearcache._core.keys import entity_of
 from nearcache._core.missing import MISS, Missing
+from nearcache._core.outcome import Outcome
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
 from nearcache._engine.modes import Mode
@@ -52,6 +54,18 @@ class Lack(msgspec.Struct, frozen=True, gc=False):
     reason: Absence
     seen: bytes = b""
     tags: tuple[str, ...] = ()
+    record: Record | None = None
+    """The record that is kept although it is no longer fresh."""
+    past: float = 0.0
+    """For how many seconds it has not been fresh."""
+
+
+class Old(msgspec.Struct, frozen=True):
+    """A value that is no longer fresh: it was `past` its age for so many seconds when it was `read` (monotonic)."""
+
+    outcome: Outcome[Any]
+    past: float
+    read: float
 
 
 COLD: Final = Lack(Absence.COLD)
@@ -238,6 +252,21 @@ class Reader:
             self._keep(key, found, schema, asked, stamp)
         return found
 
+    def revived(self, key: str, lack: Lack, kept: float, schema: Schema | None) -> "Old | None":
+        """Return the value of a record that is not fresh any more, if it is kept so long, and can be decoded."""
+        record = lack.record
+        if record is None or lack.past > kept:
+            return None
+        try:
+            value = self._codec.decode(record, schema)
+        except CodecError as error:
+            if not isinstance(error, SchemaMismatch):
+                self._undecodable(key, None, error)
+            return None
+        outcome = Outcome(value).shared_as(*self._core.form(value, record, schema))
+        outcome.stale = True
+        return Old(outcome, lack.past, time.monotonic())
+
     async def _ask(self, tags: Iterable[str]) -> None:
         await self._commands.run("marks", self._backend.marks.ask, tuple(tags))
 
@@ -245,7 +274,7 @@ class Reader:
         """Keep near what the engine answered, if it is fresh."""
         if isinstance(found, Found):
             core, record = self._core, found.record
-            deadline = core.near_deadline(asked, found.ttl, self._backend.shared)
+            deadline = core.near_deadline(asked, found.ttl, self._backend.shared, record.cost)
             state, copier = core.form(found.value, record, schema)
             size = size_of(state, len(record.payload))
             core.near.keep(key, state, copier, deadline, size, stamp, schema, record.tags)
@@ -277,7 +306,7 @@ class Reader:
                 age = now - record.born if now > record.born else 0.0
                 ttl = record.soft - age
             if ttl <= 0:
-                return self._lack(Absence.EXPIRED, raw)
+                return Lack(Absence.EXPIRED, self._backend.leases.identity(raw), record=record, past=-ttl)
             return Found(self._codec.decode(record, schema), record, age, ttl)
         except SchemaMismatch:
             return self._lack(Absence.SCHEMA, raw)

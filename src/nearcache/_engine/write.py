@@ -42,6 +42,8 @@ class Draft(msgspec.Struct, frozen=True):
     ttl: float
     cost: float
     tags: tuple[str, ...]
+    kept: float
+    """Seconds that it is kept after it is no longer fresh."""
 
 
 class Writer:
@@ -140,8 +142,9 @@ class Writer:
             if not isinstance(record, Record):
                 return False
             lives = max(0.0, self._backend.time.earliest() - record.born) + seconds
-            fill_id, ages = record.fill_id, pack_ages(lives, lives)
-        touched = await self._commands.run("touch", self._backend.touch, key, seconds, fill_id, ages)
+            fill_id, ages = record.fill_id, pack_ages(lives, lives + self._core.kept)
+        held = seconds + self._core.kept
+        touched = await self._commands.run("touch", self._backend.touch, key, held, fill_id, ages)
         self._core.near.changed(key)
         return touched
 
@@ -244,10 +247,12 @@ class Writer:
         schema: Schema | None,
         cost: float = 0.0,
         tags: tuple[str, ...] = (),
+        kept: float | None = None,
     ) -> Draft:
         """Encode a value; raises `CodecError` naming the key when it would not come back as it is."""
         try:
-            return Draft(key, value, self._core.codec.encode(value, schema), schema, ttl, cost, tags)
+            encoded = self._core.codec.encode(value, schema)
+            return Draft(key, value, encoded, schema, ttl, cost, tags, self._core.kept if kept is None else kept)
         except CodecError as error:
             raise CodecError(f"the value for {key!r} cannot be cached: {error}") from error
 
@@ -261,11 +266,11 @@ class Writer:
             epoch=epoch,
             born=self._backend.time.earliest(),
             soft=draft.ttl,
-            hard=draft.ttl,
+            hard=draft.ttl + draft.kept,
             cost=draft.cost,
             tags=draft.tags,
         )
-        return Item(draft.key, raw, draft.ttl)
+        return Item(draft.key, raw, draft.ttl + draft.kept)
 
     async def put(self, draft: Draft) -> None:
         """Store a draft because somebody says so, not because it was loaded."""
@@ -298,7 +303,7 @@ class Writer:
             return False
         if core.keeps:
             state, copier = core.form(draft.value, draft.encoded, draft.schema)
-            deadline = core.near_deadline(asked, item.ttl, self._backend.shared)
+            deadline = core.near_deadline(asked, draft.ttl, self._backend.shared, draft.cost)
             size = size_of(state, len(item.raw))
             core.near.wrote(item.key, state, copier, deadline, size, stamp, draft.schema, draft.tags)
         return True

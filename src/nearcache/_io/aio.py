@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
-from nearcache._io.port import Awaited, Flavour, is_closed, name_of, one_error
+from nearcache._io.port import Awaited, Flavour, Overdue, is_closed, name_of, one_error
 from nearcache.near.flights import Flight
 
 T = TypeVar("T")
@@ -22,24 +22,35 @@ class AsyncIo:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def user(self, function: Callable[..., Any], *args: Any) -> Outcome[Any]:
-        """Await the coroutine that the function returns."""
+    async def user(self, function: Callable[..., Any], *args: Any, limit: float | None = None) -> Outcome[Any]:
+        """Await the coroutine that the function returns, and cancel it after `limit` seconds."""
+        scope = asyncio.timeout(limit)
         try:
             result = function(*args)
             if not inspect.isawaitable(result):
                 # it has done its work all the same: nobody can go on as if nothing had happened
                 return Outcome[Any](error=_not_awaitable(function)).unshared()
-            return Outcome(await result)
+            async with scope:
+                result = await result
+            return Outcome(result)
+        except TimeoutError as error:
+            return Outcome(error=Overdue() if scope.expired() else error)
         except BaseException as error:  # noqa: BLE001 -- the engine has to know even of cancellation
             return Outcome(error=error)
 
-    async def lead(self, flight: Flight, body: Coroutine[Any, Any, None]) -> None:
+    async def lead(self, flight: Flight, body: Coroutine[Any, Any, None], loader: Callable[..., Any] | None) -> None:
         """Run the body as a task, which outlives a caller that is cancelled as long as anybody waits for it."""
         loop = asyncio.get_running_loop()
         task = loop.create_task(body)
         self._tasks.add(task)
         task.add_done_callback(lambda ended: self._ended(ended, flight))
         flight.cancel = lambda: _soon(loop, task.cancel)
+
+    def later(self, body: Coroutine[Any, Any, None], loader: Callable[..., Any], until: float) -> None:
+        """Run the body as a task of its own."""
+        task = asyncio.get_running_loop().create_task(body)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _ended(self, task: "asyncio.Task[None]", flight: Flight) -> None:
         """Let go of a leader; one that was cancelled before its first step could not land its flight."""

@@ -5,12 +5,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
+from functools import partial
 from threading import Lock, local
 from typing import Any, TypeVar
 
 from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
-from nearcache._io.port import Awaited, Flavour, is_closed, name_of, one_error
+from nearcache._io.apart import APART
+from nearcache._io.port import Awaited, Flavour, is_closed, loader_of, name_of, one_error
 from nearcache.near.flights import Flight
 
 T = TypeVar("T")
@@ -67,16 +69,27 @@ class BlockingIo:
 
     flavour: Flavour = "sync"
 
-    async def user(self, function: Callable[..., Any], *args: Any) -> Outcome[Any]:
-        """Have the driver call the function in the caller's thread."""
+    async def user(self, function: Callable[..., Any], *args: Any, limit: float | None = None) -> Outcome[Any]:
+        """Have the driver call the function in the caller's thread; nobody can stop it there."""
         outcome = await UserCall(function, args)
         if inspect.isawaitable(outcome_value(outcome)):
             return Outcome(error=_discard(outcome, function))
         return outcome
 
-    async def lead(self, flight: Flight, body: Coroutine[Any, Any, None]) -> None:
-        """Run the body at once, in the caller's thread."""
-        await body
+    async def lead(self, flight: Flight, body: Coroutine[Any, Any, None], loader: Callable[..., Any] | None) -> None:
+        """Run the body at once, in the caller's thread, or in one of the loader."""
+        if loader is None:
+            await body
+            return
+        flight.home = None  # it needs nobody's turn
+        APART.run(loader_of(loader), partial(drive, body), flight.until)
+
+    def later(self, body: Coroutine[Any, Any, None], loader: Callable[..., Any], until: float) -> None:
+        """Run the body in a thread of the loader."""
+        if APART.full(loader_of(loader)):
+            body.close()
+        else:
+            APART.run(loader_of(loader), partial(drive, body), until)
 
     async def wait(self, event: Awaited, until: Callable[[], float]) -> bool:
         """Block the thread until it happens."""
@@ -116,7 +129,7 @@ class BlockingIo:
         In its own thread it is a signal handler or a finalizer that asks.
         """
         home = flight.home
-        return home is not _this_thread() and home is not _running_loop() and not is_closed(home)
+        return home is None or not (home is _this_thread() or home is _running_loop() or is_closed(home))
 
     def refuse(self, function: Callable[..., Any]) -> str | None:
         """Coroutine functions belong to `AsyncCache`."""

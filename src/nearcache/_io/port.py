@@ -6,7 +6,7 @@ flavour.
 """
 
 import functools
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Hashable, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -49,12 +49,25 @@ class Io(Protocol):
 
     flavour: Flavour
 
-    async def user(self, function: Callable[..., Any], *args: Any) -> Outcome[Any]:
-        """Run user code and return what came of it; no exception of its is raised here."""
+    async def user(self, function: Callable[..., Any], *args: Any, limit: float | None = None) -> Outcome[Any]:
+        """Run user code and return what came of it; no exception of its is raised here.
+
+        In asyncio it is cancelled after `limit` seconds, with the error `Overdue`.
+        """
         ...
 
-    async def lead(self, flight: Flight, body: Coroutine[Any, Any, None]) -> None:
-        """Run the body that lands the flight: at once when blocking, as a task of its own in asyncio."""
+    async def lead(self, flight: Flight, body: Coroutine[Any, Any, None], loader: Callable[..., Any] | None) -> None:
+        """Run the body that lands the flight: at once when blocking, as a task of its own in asyncio.
+
+        With a `loader`, also in a thread of that loader when blocking, so that the caller can leave it.
+        """
+        ...
+
+    def later(self, body: Coroutine[Any, Any, None], loader: Callable[..., Any], until: float) -> None:
+        """Run the body while the caller goes on: in a thread of the loader, or as a task.
+
+        It should end by the time `until` (monotonic). Dropped if all threads of the loader are taken.
+        """
         ...
 
     async def wait(self, event: Awaited, until: Callable[[], float]) -> bool:
@@ -80,6 +93,19 @@ class Io(Protocol):
     def refuse(self, function: Callable[..., Any]) -> str | None:
         """Say why this function is of the wrong flavour, or None if it is right."""
         ...
+
+
+class Overdue(Exception):
+    """A piece of user code did not end within its limit, and was cancelled."""
+
+
+def loader_of(function: Any) -> Hashable:
+    """Return what is the same for all calls of one loader: its code, whatever arguments or object it is bound to."""
+    while isinstance(function, functools.partial):
+        function = function.args[0] if getattr(function.func, "__name__", "") == "only" else function.func
+    function = getattr(function, "__func__", function)
+    code: Hashable = getattr(function, "__code__", function)
+    return code
 
 
 def name_of(function: Callable[..., Any]) -> str:

@@ -9,7 +9,7 @@ one edge.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeVar
+from typing import ClassVar, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -37,6 +37,15 @@ class Facts:
     policy: str | None
     persistent: bool | None
     version: str | None
+
+
+BACK_OFF: Final = "!"
+"""The holder of a lease that nobody may have for a while, because the last load failed."""
+
+
+def identity_of(fill_id: bytes) -> bytes:
+    """Return the `identity` of a record with a header."""
+    return b"i" + fill_id
 
 
 class Ask(msgspec.Struct, frozen=True, gc=False):
@@ -102,8 +111,11 @@ class Leases(Protocol):
         """Store a record under a lease; without the lease remove the record and any lease, so that nobody stores."""
         ...
 
-    async def release(self, key: str, token: str, outcome: str) -> None:
-        """End a lease without storing, and tell those who wait; `outcome` is "retry" or "fail:" and an error's type."""
+    async def release(self, key: str, token: str, outcome: str, back_off: float = 0.0) -> None:
+        """End a lease without storing, and tell those who wait; `outcome` is "retry" or "fail:" and an error's type.
+
+        For `back_off` seconds nobody gets the lease: whoever asks is told that `BACK_OFF` holds it.
+        """
         ...
 
     def hold(self, key: str, token: str, until: float) -> None:

@@ -13,7 +13,19 @@ from nearcache._core.clock import Clock, EngineTime
 from nearcache._core.fork import on_fork
 from nearcache._core.inbox import Inbox, Mail
 from nearcache._core.view import View
-from nearcache.backends.base import Ask, Backend, Counters, Fill, Grant, Item, Leases, Marks, Scan
+from nearcache.backends.base import (
+    BACK_OFF,
+    Ask,
+    Backend,
+    Counters,
+    Fill,
+    Grant,
+    Item,
+    Leases,
+    Marks,
+    Scan,
+    identity_of,
+)
 from nearcache.backends.registry import BackendSpec, Flavour
 from nearcache.codecs.codec import COUNTER
 from nearcache.codecs.envelope import AGES, FILL_ID, SIZE, unpack
@@ -62,7 +74,7 @@ class Ledger:
         """Return the fill id of a record, or the digest of one without a header."""
         if raw is None:
             return b""
-        return b"i" + (raw[FILL_ID] if self._enveloped else hashlib.sha1(raw, usedforsecurity=False).digest())
+        return identity_of(raw[FILL_ID] if self._enveloped else hashlib.sha1(raw, usedforsecurity=False).digest())
 
     async def acquire(self, asks: Sequence[Ask]) -> list[Grant]:
         """Ask for leases."""
@@ -114,11 +126,13 @@ class Ledger:
         self._inbox.deliver(item.key, token, "filled" if mine else "retry")
         return mine
 
-    async def release(self, key: str, token: str, outcome: str) -> None:
+    async def release(self, key: str, token: str, outcome: str, back_off: float = 0.0) -> None:
         """End a lease without storing."""
         with self.lock:
             if self._lease(key)[0] == token:
                 self.revoke(key)
+                if back_off:
+                    self._leases[key] = (BACK_OFF, self._clock() + back_off)
         self._inbox.deliver(key, token, outcome)
 
     def hold(self, key: str, token: str, until: float) -> None:

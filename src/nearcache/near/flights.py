@@ -10,7 +10,7 @@ inside may use the cache again.
 import math
 import os
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from threading import RLock
@@ -24,7 +24,10 @@ Waker = Callable[[], None]
 class Flight:
     """One load in progress: who waits for it, and how it ended."""
 
-    __slots__ = ("_lock", "_wakers", "began", "cancel", "home", "key", "outcome", "table", "token", "until", "vouched")
+    __slots__ = (
+        *("_lock", "_wakers", "began", "cancel", "fallback", "home", "key", "outcome", "renew", "soft", "table"),
+        *("token", "until", "vouched"),
+    )
 
     def __init__(self, table: "Flights", key: str, until: float, home: object) -> None:
         self.table: Flights = table
@@ -39,6 +42,11 @@ class Flight:
         self.vouched: float = -math.inf
         """Those who asked until then (monotonic) may have the result, whenever the load began: it was stored, and no
         invalidation that ended before they asked is unknown here."""
+        self.fallback: Outcome[Any] | None = None
+        """What readers get who have waited until `soft` (monotonic), or for whom the flight is overdue."""
+        self.soft: float = math.inf
+        self.renew: Callable[[], Coroutine[Any, Any, Outcome[Any]]] | None = None
+        """What the leader has to do for itself after the others have the outcome: refresh a value that is kept."""
         self.outcome: Outcome[Any] | None = None
         self.cancel: Callable[[], None] | None = None
         """Stops the leader, where that is possible; called when its last waiter leaves."""
@@ -68,11 +76,11 @@ class Flight:
         return False
 
     def leave(self, waker: Waker) -> None:
-        """Stop waiting; the last one to leave cancels the work."""
+        """Stop waiting; the last one to leave cancels the work, unless it was meant to be left."""
         with self._lock:
             if waker in self._wakers:
                 self._wakers.remove(waker)
-            deserted = not self._wakers and self.outcome is None
+            deserted = not self._wakers and self.outcome is None and self.soft == math.inf
         if deserted and self.cancel is not None:
             self.cancel()
 
@@ -109,6 +117,7 @@ class Flights:
         self.process: str = os.urandom(8).hex()
         """The name of this process's share in the leases."""
         self._tokens: set[str] = set()
+        self._renewing: dict[str, Flight] = {}
 
     def new(self, key: str, until: float, home: object) -> Flight:
         """Return a flight that nobody knows yet, so that nobody can join it; `until` bounds how long others may."""
@@ -143,12 +152,22 @@ class Flights:
         """
         return token.startswith(self.process) and token not in self._tokens
 
+    def renewing(self, flight: Flight) -> bool:
+        """Tell whether this is now the only flight of the process that refreshes its key; nobody joins it."""
+        with self._lock:
+            other = self._renewing.get(flight.key)
+            if other is not None and time.monotonic() < other.until:
+                return False
+            self._renewing[flight.key] = flight
+            return True
+
     def land(self, flight: Flight, outcome: Outcome[Any]) -> None:
         """End a flight: later callers start a new one."""
         self._tokens.discard(flight.token)
         with self._lock:
-            if self._by_key.get(flight.key) is flight:
-                del self._by_key[flight.key]
+            for flights in (self._by_key, self._renewing):
+                if flights.get(flight.key) is flight:
+                    del flights[flight.key]
         flight.land(outcome)
 
     def detach(self, keys: Iterable[str]) -> None:
@@ -173,3 +192,4 @@ class Flights:
         self._by_key = {}
         self.process = os.urandom(8).hex()
         self._tokens = set()
+        self._renewing = {}

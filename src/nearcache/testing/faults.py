@@ -134,8 +134,8 @@ class _FaultyLeases:
     async def commit(self, item: Item, token: str) -> bool:
         return await self._do("commit", self._inner.commit, item, token)
 
-    async def release(self, key: str, token: str, outcome: str) -> None:
-        await self._do("release", self._inner.release, key, token, outcome)
+    async def release(self, key: str, token: str, outcome: str, back_off: float = 0.0) -> None:
+        await self._do("release", self._inner.release, key, token, outcome, back_off)
 
 
 class _FaultyMarks:

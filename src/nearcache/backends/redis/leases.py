@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from nearcache._core.inbox import Mail
-from nearcache.backends.base import Ask, Fill, Grant, Item
+from nearcache.backends.base import BACK_OFF, Ask, Fill, Grant, Item, identity_of
 from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.listener import Listener, lease_of, waiters_of
 from nearcache.backends.redis.lua import script
@@ -57,8 +57,8 @@ class RedisLeases:
         if raw is None:
             return b""
         if self._enveloped:
-            return b"i" + raw[FILL_ID]
-        return b"i" + hashlib.sha1(raw, usedforsecurity=False).hexdigest().encode()
+            return identity_of(raw[FILL_ID])
+        return identity_of(hashlib.sha1(raw, usedforsecurity=False).hexdigest().encode())
 
     async def acquire(self, asks: Sequence[Ask]) -> list[Grant]:
         """Ask for leases and for the marks on one trip."""
@@ -83,9 +83,10 @@ class RedisLeases:
         (reply,) = await self._evaluate("commit", calls)
         return bool(reply == 1)
 
-    async def release(self, key: str, token: str, outcome: str) -> None:
+    async def release(self, key: str, token: str, outcome: str, back_off: float = 0.0) -> None:
         """End a lease, and wake those who wait."""
-        await self._evaluate("release", [(key, (token, outcome))], fresh=False)
+        pause = _ms(back_off) if back_off else "0"
+        await self._evaluate("release", [(key, (token, outcome, pause, BACK_OFF))], fresh=False)
 
     def hold(self, key: str, token: str, until: float) -> None:
         """Have the listener renew a lease."""

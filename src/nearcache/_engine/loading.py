@@ -1,0 +1,77 @@
+"""What a loader can say about the load it is part of: `nearcache.loading()`."""
+
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any
+
+from nearcache._core.missing import MISS, Missing
+from nearcache._core.ttl import TTL
+from nearcache.errors import CacheError
+
+
+class Loading:
+    """The load that the running loader is part of. A batch loader speaks for all its items.
+
+    `ttl`: how long the result is fresh, instead of what was asked for. `tags`: names to add to those of the result.
+    `stale`: the value that this load is to replace, or None.
+    """
+
+    def __init__(self, old: Any = MISS) -> None:
+        self.ttl: TTL | None = None
+        self.tags: set[str] = set()
+        self.stored: bool = True
+        self._old = old
+
+    @property
+    def stale(self) -> Any:
+        """The value that is no longer fresh, if it is kept, else None."""
+        return None if isinstance(self._old, Missing) else self._old
+
+    def not_modified(self) -> Any:
+        """Return the stale value, for the loader to return: it is fresh again from now on.
+
+        Raises `CacheError` if there is none.
+        """
+        if isinstance(self._old, Missing):
+            raise CacheError("there is no stale value to return: nothing was cached, or stale and fail_safe are off")
+        return self._old
+
+    def do_not_store(self) -> None:
+        """Return this load's result to those who wait for it, and store nothing."""
+        self.stored = False
+
+
+_loading: ContextVar[Loading] = ContextVar("nearcache_loading")
+
+
+def loading() -> Loading:
+    """Return what the running loader can say about its load.
+
+    >>> from nearcache import Cache, loading
+    >>> cache = Cache("memory://")
+    >>> @cache.cached("rates:{currency}", ttl="1h")
+    ... def rate(currency: str) -> float:
+    ...     loading().tags.add("rates")
+    ...     return 1.5
+    >>> rate("EUR")
+    1.5
+    >>> cache.invalidate_tags("rates")
+
+    Raises `CacheError` outside of a loader.
+    """
+    try:
+        return _loading.get()
+    except LookupError:
+        raise CacheError("loading() is for loaders: no load is running here") from None
+
+
+@contextmanager
+def inside(load: Loading) -> Generator[Loading]:
+    """Let the code that runs inside find this load."""
+    token = _loading.set(load)
+    try:
+        yield load
+    finally:
+        with suppress(ValueError):  # a load that nobody finished is closed by the garbage collector, anywhere
+            _loading.reset(token)

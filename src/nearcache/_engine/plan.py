@@ -1,0 +1,69 @@
+"""How the results of one loader are stored and served, and how long anybody waits for them."""
+
+from dataclasses import dataclass
+
+from nearcache._core.ttl import TTL, parse_duration
+from nearcache._engine.core import Core
+from nearcache.codecs.schema import Schema
+from nearcache.options import UNSET, Duration, Unset
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The options of one loader, resolved; times in seconds.
+
+    `apart`: a blocking load runs in a thread of its own, so that a hung one can be left. `background`: a value is
+    refreshed while nobody waits; None: the caller decides.
+    """
+
+    ttl: TTL
+    none_ttl: TTL | None
+    stale: float
+    fail_safe: float
+    soft_timeout: float | None
+    hard_timeout: float
+    apart: bool
+    background: bool | None
+    schema: Schema | None = None
+
+    @property
+    def kept(self) -> float:
+        """How long a value is kept after it is no longer fresh."""
+        return max(self.stale, self.fail_safe)
+
+
+def plan(
+    core: Core,
+    ttl: TTL,
+    *,
+    none_ttl: TTL | None = None,
+    stale: Duration | Unset | None = UNSET,
+    fail_safe: Duration | Unset | None = UNSET,
+    soft_timeout: Duration | Unset | None = UNSET,
+    hard_timeout: Duration | None = None,
+    background: bool | None = None,
+) -> Plan:
+    """Return the plan of a loader: what is not given is the cache's; `ConfigError` names an option that is wrong."""
+    options = core.options
+    core.exact(ttl)
+    if none_ttl is not None:
+        core.exact(none_ttl, "none_ttl")
+    for name, given in (("stale", stale), ("fail_safe", fail_safe)):
+        core.require_marks(name, given is not UNSET and given is not None)
+    soft = _or("soft_timeout", soft_timeout, options.soft_timeout)
+    return Plan(
+        ttl=ttl,
+        none_ttl=none_ttl,
+        stale=_or("stale", stale, options.stale) or 0.0,
+        fail_safe=_or("fail_safe", fail_safe, options.fail_safe) or 0.0,
+        soft_timeout=soft,
+        hard_timeout=options.hard_timeout if hard_timeout is None else parse_duration(hard_timeout, "hard_timeout"),
+        apart=soft is not None or hard_timeout is not None,
+        background=options.background if background is None else background,
+    )
+
+
+def _or(name: str, given: Duration | Unset | None, default: float | None) -> float | None:
+    if isinstance(given, Unset):
+        return default
+    return None if given is None else parse_duration(given, name)
