@@ -3,6 +3,7 @@
 from nearcache._core.entry import Entry
 from nearcache._core.events import Observer
 from nearcache._core.missing import MISS
+from nearcache._engine.health import Health
 from nearcache._engine.loading import loading
 from nearcache.cache import AsyncCache, Cache
 from nearcache.decorate import AsyncCachedFunction, CachedFunction
@@ -33,6 +34,7 @@ __all__ = [  # noqa: RUF022 -- by topic
     "AsyncCachedFunction",
     "CachedFunction",
     "Entry",
+    "Health",
     "StatsView",
     # for loaders
     "loading",

@@ -55,7 +55,7 @@ class Parts:
 
     def _usual_observers(self) -> tuple[Observer, ...]:
         core = self.core
-        return Prometheus(core.options.namespace, core.near), Logging(core.options.namespace)
+        return Prometheus(core.options.namespace, core.near, loads=core.loads), Logging(core.options.namespace)
 
 
 def _io(flavour: Flavour) -> Io:

@@ -15,6 +15,7 @@ from nearcache._core.template import template as parsed_template
 from nearcache._core.ttl import TTL
 from nearcache._core.urls import redacted
 from nearcache._engine.engine import Engine
+from nearcache._engine.health import Health
 from nearcache._engine.modes import Mode
 from nearcache._io.blocking import drive
 from nearcache._io.port import Flavour
@@ -315,6 +316,13 @@ class Cache(_Face):
         """
         return drive(self._engine.writer.incr(key, by, ttl))
 
+    def health(self) -> Health:
+        """Return whether the engine answers, which loaders hang, and which settings nothing uses; for a health check.
+
+        One round trip. Raises nothing: an engine that cannot be reached is a finding.
+        """
+        return drive(self._engine.health())
+
     def scan(self, prefix: str = "") -> Iterator[str]:
         """Iterate over the keys that start with a prefix; for tools, since the engine walks all its keys.
 
@@ -527,6 +535,10 @@ class AsyncCache(_Face):
     async def incr(self, key: str, by: int = 1, ttl: TTL = "default") -> int:
         """Add to an integer and return the sum."""
         return await self._engine.writer.incr(key, by, ttl)
+
+    async def health(self) -> Health:
+        """Return whether the engine answers, which loaders hang, and which settings nothing uses."""
+        return await self._engine.health()
 
     def scan(self, prefix: str = "") -> AsyncIterator[str]:
         """Iterate over the keys that start with a prefix; for tools, since the engine walks all its keys."""

@@ -13,7 +13,6 @@ import pytest
 from nearcache import AsyncCache, Cache, CacheError, LoaderTimeoutError, loading
 from nearcache._engine import core as engine_core
 from nearcache._engine import load as loads
-from nearcache._io.apart import APART
 from nearcache.backends.memory import Ledger
 from nearcache.testing import FakeClock
 from tests.promises.conftest import NewCache
@@ -316,10 +315,11 @@ def test_a_loader_that_hangs_is_left(url: str, new_cache: NewCache, fresh_key: K
         error = outcome_of(lambda: at_once(lambda: cache.get_or_load(key, slow.load, hard_timeout=0.05))).error
     assert isinstance(error, LoaderTimeoutError)
     assert key in str(error)
-    eventually(lambda: APART.stuck().total() == 1, "it is known")
+    eventually(lambda: cache.health().stuck_loaders == {"SlowSource.load": 1}, "it is known")
+    assert not cache.health().ok
     assert at_once(lambda: cache.get_or_load(key, lambda: "anew")) == "anew"
     slow.open()
-    eventually(lambda: APART.stuck().total() == 0, "it ends")
+    eventually(lambda: cache.health().ok, "it ends")
     assert cache.get(key) == "anew", "what came too late is not stored"
 
 

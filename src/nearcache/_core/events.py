@@ -166,6 +166,22 @@ class Bounds(Protocol):
         ...
 
 
+class Loads(Protocol):
+    """The loads of a cache, for listeners that read how many hang."""
+
+    def stuck(self) -> Mapping[str, int]:
+        """Return how many loads of each loader are overdue."""
+        ...
+
+
+class NoLoads:
+    """Stands for the loads of something that does not load."""
+
+    def stuck(self) -> Mapping[str, int]:
+        """Return nothing."""
+        return {}
+
+
 class NearTier(Protocol):
     """What a near store lets listeners see. Reading it takes no lock."""
 

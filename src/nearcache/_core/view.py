@@ -94,7 +94,7 @@ class View:
         marks, floor, known_from = self.tags, self.purge, self.known_from
         for tag in tags:
             mark = marks.get(tag)
-            if (epoch < known_from) if mark is None else (mark or floor) > epoch:
+            if (mark is None and epoch < known_from) or (mark or floor) > epoch:
                 return False
         return True
 
@@ -106,10 +106,10 @@ class View:
 
     # Learning
 
-    def learn(self, sent: float, marks: Mapping[str, int], clear: int) -> None:
+    def learn(self, sent: float, marks: Mapping[str, int], clear: int, purge: int = 0) -> None:
         """Take in all marks from the stamp on that was the last one known when the engine was asked, at `sent`.
 
-        `clear` is 0 if everything was not invalidated since.
+        `clear` is 0 if everything was not invalidated since, `purge` if it is not known that marks were forgotten.
         """
         with self._lock:
             # An answer to an older question may come later, and what it holds is known by then.
@@ -118,6 +118,7 @@ class View:
             first = not self.known  # nothing was judged by anything older, so that there is nobody to tell
             self._remember(fresh)
             # Readers take no lock: what they compare with first is set last.
+            self.purge = max(self.purge, purge)
             self.clear = max(self.clear, clear)
             self._reach(max(self.last, clear, *marks.values()))
             self.proven = max(self.proven, sent)

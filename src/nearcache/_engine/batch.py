@@ -227,7 +227,7 @@ class Batches:
         flights, started = [share.flights[key] for key in own], time.perf_counter()
         for flight in flights:
             flight.begin(until, None if flight.key in share.leases else self._core.options.staleness)
-        with leading(*flights), inside(share.says):
+        with self._core.loads.over(batch.loader, until), leading(*flights), inside(share.says):
             items = [batch.items[key] for key in own]
             outcome = await self._io.user(batch.loader, items, limit=batch.plan.hard_timeout)
         if isinstance(outcome.error, Overdue):

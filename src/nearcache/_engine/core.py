@@ -15,6 +15,7 @@ from nearcache._core.events import Event, Evicted, Failure, Flushable, Observer,
 from nearcache._core.keys import Namespace
 from nearcache._core.ttl import TTL
 from nearcache._core.view import View
+from nearcache._engine.health import Watch
 from nearcache._engine.modes import Mode, Modes
 from nearcache.codecs.codec import Codec, CodecName, Encoded, Record
 from nearcache.codecs.schema import Schema
@@ -63,6 +64,8 @@ class Core:
         self.engine_lost: bool = False
         self.facts_due: float = 0.0
         self._engine_evictions: int | None = None
+        self.loads: Watch = Watch()
+        self.ttl_classes_used: set[str] = set()
         self.debts: dict[str, object] = {}
         self.check: Callable[[object], str] = self._check_first
         """Checks a key; the first time, also whether the observers can start, before anything is read or written."""
@@ -178,7 +181,11 @@ class Core:
         return asked + max(0.0, self.options.staleness - age)
 
     def _ttl(self, ttl: TTL) -> TTL:
-        return self.options.ttl if ttl == "default" else ttl
+        if ttl == "default":
+            ttl = self.options.ttl
+        if type(ttl) is str and ttl in self.options.ttl_rules.classes:
+            self.ttl_classes_used.add(ttl)
+        return ttl
 
     # Values
 
@@ -250,6 +257,7 @@ class Core:
         """
         self.flights.after_fork()
         self.view.after_fork()
+        self.loads.after_fork()
         self.near.after_fork(suspended=self.mode() in (Mode.BYPASS, Mode.DISABLED))
         self.facts_due = 0.0
         if self.records is None:

@@ -6,10 +6,12 @@ from typing import Any, TypeVar
 
 from nearcache._core.missing import MISS, Missing
 from nearcache._core.outcome import Outcome
+from nearcache._core.settings import TTL_CLASSES
 from nearcache._core.ttl import TTL
 from nearcache._engine.batch import Batch, Batches, LoadMany
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
+from nearcache._engine.health import Health
 from nearcache._engine.load import Job, Loads
 from nearcache._engine.plan import Plan, plan
 from nearcache._engine.read import Reader
@@ -18,7 +20,7 @@ from nearcache._engine.write import Tagger, Writer
 from nearcache._io.port import Io, require_callable
 from nearcache.backends.base import Backend, require
 from nearcache.codecs.schema import Schema
-from nearcache.errors import BatchError
+from nearcache.errors import BackendError, BatchError
 from nearcache.options import LoadOptions
 
 T = TypeVar("T")
@@ -50,6 +52,17 @@ class Engine:
     async def close(self) -> None:
         """Give up every connection of this flavour."""
         await self.backend.close()
+
+    async def health(self) -> Health:
+        """Ask the engine whether it is there, and say what else is wrong."""
+        core = self.core
+        used, rules = core.ttl_classes_used, core.options.ttl_rules
+        unused = tuple(sorted(name for name in rules.classes if name not in used and name not in TTL_CLASSES))
+        try:
+            await self._commands.run("ping", self.backend.ping)
+        except BackendError as error:
+            return Health(False, str(error), core.loads.stuck(), unused)
+        return Health(True, None, core.loads.stuck(), unused)
 
     async def page(self, cursor: str, prefix: str) -> tuple[str, Keys]:
         """List some keys; see `Scan.page`."""

@@ -252,8 +252,7 @@ class Loads:
         """See to it that one reader refreshes a value that is served now."""
         renewal = functools.partial(self._renewal, flight.key, job, old, seen)
         if job.plan.background:
-            until = time.monotonic() + job.plan.hard_timeout
-            self._io.later(self._quietly(renewal()), job.loader, until)
+            self._io.later(self._quietly(renewal()), job.loader)
         else:
             flight.renew = renewal
 
@@ -387,7 +386,7 @@ class Loads:
         started, limit = time.perf_counter(), job.plan.hard_timeout
         flight.begin(time.monotonic() + limit, None if lease else self._core.options.staleness)
         says = Loading(old.outcome.copied().get() if old else MISS)
-        with leading(flight), inside(says):
+        with self._core.loads.over(job.loader, flight.until), leading(flight), inside(says):
             outcome = await self._io.user(job.loader, limit=limit)
         if isinstance(outcome.error, Overdue):
             outcome = self.overdue(flight.key, job.plan)

@@ -46,7 +46,7 @@ class AsyncIo:
         task.add_done_callback(lambda ended: self._ended(ended, flight))
         flight.cancel = lambda: _soon(loop, task.cancel)
 
-    def later(self, body: Coroutine[Any, Any, None], loader: Callable[..., Any], until: float) -> None:
+    def later(self, body: Coroutine[Any, Any, None], loader: Callable[..., Any]) -> None:
         """Run the body as a task of its own."""
         task = asyncio.get_running_loop().create_task(body)
         self._tasks.add(task)

@@ -82,14 +82,14 @@ class BlockingIo:
             await body
             return
         flight.home = None  # it needs nobody's turn
-        APART.run(loader_of(loader), partial(drive, body), flight.until)
+        APART.run(loader_of(loader), partial(drive, body))
 
-    def later(self, body: Coroutine[Any, Any, None], loader: Callable[..., Any], until: float) -> None:
+    def later(self, body: Coroutine[Any, Any, None], loader: Callable[..., Any]) -> None:
         """Run the body in a thread of the loader."""
         if APART.full(loader_of(loader)):
             body.close()
         else:
-            APART.run(loader_of(loader), partial(drive, body), until)
+            APART.run(loader_of(loader), partial(drive, body))
 
     async def wait(self, event: Awaited, until: Callable[[], float]) -> bool:
         """Block the thread until it happens."""

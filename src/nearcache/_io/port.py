@@ -63,10 +63,10 @@ class Io(Protocol):
         """
         ...
 
-    def later(self, body: Coroutine[Any, Any, None], loader: Callable[..., Any], until: float) -> None:
+    def later(self, body: Coroutine[Any, Any, None], loader: Callable[..., Any]) -> None:
         """Run the body while the caller goes on: in a thread of the loader, or as a task.
 
-        It should end by the time `until` (monotonic). Dropped if all threads of the loader are taken.
+        Dropped if all threads of the loader are taken.
         """
         ...
 
@@ -99,20 +99,25 @@ class Overdue(Exception):
     """A piece of user code did not end within its limit, and was cancelled."""
 
 
-def loader_of(function: Any) -> Hashable:
-    """Return what is the same for all calls of one loader: its code, whatever arguments or object it is bound to."""
+def unwrapped(function: Any) -> Any:
+    """Return the function that is called in the end, without the arguments it may hold already."""
     while isinstance(function, functools.partial):
         function = function.args[0] if getattr(function.func, "__name__", "") == "only" else function.func
+    return function
+
+
+def loader_of(function: Any) -> Hashable:
+    """Return what is the same for all calls of one loader: its code, whatever arguments or object it is bound to."""
+    function = unwrapped(function)
     function = getattr(function, "__func__", function)
     code: Hashable = getattr(function, "__code__", function)
     return code
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """Return what messages call a function: its name, without the arguments it may hold already."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return getattr(function, "__qualname__", type(function).__name__)
+    """Return what messages call a function."""
+    plain = unwrapped(function)
+    return str(getattr(plain, "__qualname__", type(plain).__name__))
 
 
 def require_callable(function: object, what: str) -> None:

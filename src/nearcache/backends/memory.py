@@ -28,7 +28,7 @@ from nearcache.backends.base import (
 )
 from nearcache.backends.registry import BackendSpec, Flavour
 from nearcache.codecs.codec import COUNTER
-from nearcache.codecs.envelope import AGES, FILL_ID, SIZE, unpack
+from nearcache.codecs.envelope import AGES, FILL_ID, payload_at, unpack
 from nearcache.errors import CodecError, ConfigError
 from nearcache.near.store import Limit, Store
 
@@ -277,7 +277,7 @@ class MemoryBackend(Backend):
         def change(raw: bytes | None, held: float) -> tuple[bytes, float]:
             nonlocal total
             alive = raw is not None and (dead == b"" or raw[FILL_ID] != dead)
-            header = _patched(raw[:SIZE], FILL_ID, fresh[FILL_ID]) if alive and raw is not None else fresh
+            header = _patched(raw[: payload_at(raw)], FILL_ID, fresh[FILL_ID]) if alive and raw is not None else fresh
             total = _checked(by + (self._integer(key, raw) if alive and raw is not None else 0), key)
             return (header if self._enveloped else b"") + b"%d" % total, held if alive else until
 

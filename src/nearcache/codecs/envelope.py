@@ -138,6 +138,11 @@ def fill_id_of(raw: bytes) -> bytes:
     return raw[FILL_ID]
 
 
+def payload_at(raw: bytes) -> int:
+    """Return where the payload of a stored record begins."""
+    return SIZE + int.from_bytes(raw[SIZE - 2 : SIZE])
+
+
 def toward_zero(seconds: float) -> float:
     """Return the largest f32 that is not above `seconds`: a time to live is a promise of "at most"."""
     if not 0 <= seconds < math.inf:

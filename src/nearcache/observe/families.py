@@ -45,6 +45,7 @@ class Families:
         self.evictions: Counter = _counter("cache_evictions", "Live entries that left for want of room.", tier)
         self.size: Gauge = _gauge("cache_size_bytes", "Bytes held.", tier)
         self.limit: Gauge = _gauge("cache_limit_bytes", "Bytes that may be held.", tier)
+        self.stuck: Gauge = _gauge("cache_loads_stuck", "Loads that run beyond their deadline.", ["namespace"])
         self._histogram = Histogram(*LATENCY, ["namespace", "operation"], buckets=BOUNDS, registry=None)
         self._latencies: dict[tuple[str, str], Latency] = {}
         self._labels: dict[str, EntityLabels] = {}
@@ -137,18 +138,21 @@ class Families:
                 self.evictions.labels(meter.namespace, "near").inc(new)
 
     def _measure(self, meters: Iterable[Meter]) -> None:
-        sizes, limits = Sums(dict.fromkeys(self._measured, 0)), Sums[str]()
+        sizes, limits, stuck = Sums(dict.fromkeys(self._measured, 0)), Sums[str](), Sums[str]()
         for meter in meters:
             sizes[meter.namespace] += meter.near.size_bytes
             limits[meter.namespace] += meter.near.limit.bytes or 0
+            stuck[meter.namespace] += sum(meter.loads.stuck().values())
         for namespace, size in sizes.items():
             self._measured.add(namespace)
             self.size.labels(namespace, "near").set(size)
+            self.stuck.labels(namespace).set(stuck[namespace])
             if limits[namespace]:
                 self.limit.labels(namespace, "near").set(limits[namespace])
 
     def _all(self) -> "tuple[Counter | Gauge | Histogram, ...]":
-        return self.hits, self.misses, self.errors, self.evictions, self.size, self.limit, self._histogram
+        counters = self.hits, self.misses, self.errors, self.evictions
+        return *counters, self.size, self.limit, self.stuck, self._histogram
 
 
 def families_in(registry: CollectorRegistry) -> Families:

@@ -2,17 +2,18 @@
 
 from collections.abc import Iterator
 
-from nearcache._core.events import NearTier
+from nearcache._core.events import Loads, NearTier
 
 
 class Meter:
     """What the near tier of one cache counted, and how much of that Prometheus was told already."""
 
-    __slots__ = ("__weakref__", "_evictions", "_hits", "namespace", "near")
+    __slots__ = ("__weakref__", "_evictions", "_hits", "loads", "namespace", "near")
 
-    def __init__(self, namespace: str, near: NearTier) -> None:
+    def __init__(self, namespace: str, near: NearTier, loads: Loads) -> None:
         self.namespace: str = namespace
         self.near: NearTier = near
+        self.loads: Loads = loads
         self._hits: dict[tuple[str, str], int] = {}
         self._evictions = 0
 

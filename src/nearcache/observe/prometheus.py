@@ -5,12 +5,14 @@ another process, it does so at each call to the engine, after every 1,024 near h
 1,023 near hits of an entity may show only when this process calls its engine again or ends.
 
     cache_hits_total{namespace, entity, tier}          tier: near, engine, stale, flight
-    cache_misses_total{namespace, entity, reason}      cold, expired, evicted, undecodable, schema, error, disabled
+    cache_misses_total{namespace, entity, reason}      cold, expired, invalidated, evicted, undecodable,
+                                                       schema, error, disabled
     cache_errors_total{namespace, entity, reason}      engine, codec, load, observer
     cache_evictions_total{namespace, tier}             near, engine
     cache_size_bytes{namespace, tier}                  near, engine
     cache_limit_bytes{namespace, tier}                 where there is a limit in bytes
     cache_latency_seconds{namespace, operation}        calls to the engine by operation, and operation="load"
+    cache_loads_stuck{namespace}                       loads that run beyond their deadline
 
 An `entity` beyond the first 100 of a namespace is "other". `tier="engine"` evictions are those this process has heard
 of: each process that asks the engine counts them, so take the largest, not the sum.
@@ -21,7 +23,19 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING
 
-from nearcache._core.events import Command, EngineSize, Event, Evicted, Failure, Hit, Load, Miss, NearTier
+from nearcache._core.events import (
+    Command,
+    EngineSize,
+    Event,
+    Evicted,
+    Failure,
+    Hit,
+    Load,
+    Loads,
+    Miss,
+    NearTier,
+    NoLoads,
+)
 from nearcache.observe.labels import EntityLabels
 from nearcache.observe.meter import Meter
 
@@ -39,9 +53,11 @@ class Prometheus:
     Nothing is imported or registered before the first event, or `start`.
     """
 
-    def __init__(self, namespace: str, near: NearTier, registry: CollectorRegistry | None = None) -> None:
+    def __init__(
+        self, namespace: str, near: NearTier, registry: CollectorRegistry | None = None, loads: Loads | None = None
+    ) -> None:
         self._namespace = namespace
-        self._meter = Meter(namespace, near)
+        self._meter = Meter(namespace, near, loads or NoLoads())
         self._registry = registry
         self._families: Families | None = None
         self._labels = EntityLabels()

@@ -47,6 +47,7 @@ def test_the_names_and_types_are_those_announced(listener, registry):
         ("cache_evictions", "counter"),
         ("cache_size_bytes", "gauge"),
         ("cache_limit_bytes", "gauge"),
+        ("cache_loads_stuck", "gauge"),
         ("cache_latency_seconds", "histogram"),
     }
 

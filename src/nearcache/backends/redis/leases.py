@@ -156,9 +156,9 @@ class RedisMarks:
         clear, purge = scores.pop(CLEAR, 0), scores.pop(PURGE, 0)
         marks = {name.removeprefix(TAG): stamp for name, stamp in scores.items()}
         if len(reply) < AT_ONCE:
-            view.learn(sent, marks, clear)
+            view.learn(sent, marks, clear, purge)
             return
-        floors = await self._backend.single(("ZMSCORE", self.name, CLEAR, PURGE))
+        floors = await self._backend.plain(("ZMSCORE", self.name, CLEAR, PURGE))
         view.restart(sent, marks, max(clear, _stamp(floors[0])), max(purge, _stamp(floors[1])))
 
 
