@@ -120,10 +120,15 @@ class Batches:
         led, followed, outcomes = self._enter(batch, lacks, old, alone=mode is not Mode.NORMAL)
         if led:
             await self._depart(batch, Share(led, old), lacks, mode)
-        for key, flight in led.items():
-            outcomes[key] = await self._loads.ending(flight, batch.plan, math.inf)
-        for key, flight in followed.items():
-            outcomes[key] = await self._loads.follow(flight, batch.job(key, self._io), asked)
+        try:
+            for key, flight in led.items():
+                outcomes[key] = await self._loads.ending(flight, batch.plan, math.inf)
+            for key, flight in followed.items():
+                outcomes[key] = await self._loads.follow(flight, batch.job(key, self._io), asked)
+        except BaseException:
+            for flight in led.values():  # those it has not come to yet, too
+                flight.leave(_nobody)
+            raise
         return _told(keys, values, outcomes)
 
     def _enter(
@@ -272,6 +277,10 @@ class Batches:
                 if accepted and writer.keep(drafts[item.key], item, asked, stamp, leases[item.key].epoch):
                     share.flights[item.key].vouched = sent
         return set(kept)
+
+
+def _nobody() -> None:
+    """Stand for a waiter that has not begun to wait."""
 
 
 def _of(outcome: Outcome[Any], item: Any) -> Outcome[Any]:
