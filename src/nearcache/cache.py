@@ -317,7 +317,7 @@ class Cache(_Face):
         return drive(self._engine.writer.incr(key, by, ttl))
 
     def health(self) -> Health:
-        """Return whether the engine answers, which loaders hang, and which settings nothing uses; for a health check.
+        """Return whether the engine answers, which loaders hang, and which settings nothing uses.
 
         One round trip. Raises nothing: an engine that cannot be reached is a finding.
         """
@@ -374,9 +374,10 @@ class Cache(_Face):
         drive(self._engine.writer.invalidate(tags, everything=False))
 
     def clear(self) -> None:
-        """Invalidate every cached value of the namespace, in all processes; the rest is as with `invalidate_tags`.
+        """Invalidate every cached value of the namespace, in all processes.
 
-        The bytes stay in the engine until their time to live ends.
+        In one step, and with the same limits as `invalidate_tags`. The bytes stay in the engine until their time to
+        live ends.
         """
         drive(self._engine.writer.invalidate((), everything=True))
 

@@ -14,8 +14,7 @@ from nearcache._core.template import Template
 from nearcache._core.ttl import TTL
 from nearcache._engine.core import Core
 from nearcache._engine.engine import Engine, gathered
-from nearcache._engine.load import Job
-from nearcache._engine.plan import Plan
+from nearcache._engine.plan import Job, Plan
 from nearcache._engine.plan import plan as resolved
 from nearcache._engine.tags import Tags
 from nearcache._engine.write import Tagger
@@ -196,7 +195,7 @@ class _Decorated(_Partial[P, R]):
                     "them one by one"
                 )
             jobs.setdefault(key, self._job(item))
-        return keys, self._engine.loads.each(jobs, self._recipe.plan.schema)
+        return keys, self._engine.batches.each(jobs, self._recipe.plan.schema)
 
     if not TYPE_CHECKING:
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from nearcache import BackendError, Cache, InvalidKeyError, UnsupportedError
-from nearcache._core import view as views
-from nearcache._core.view import View
 from nearcache.backends.redis import leases
+from nearcache.near import view as views
+from nearcache.near.view import View
 from nearcache.testing import FakeClock, faults
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import Crowd, SlowSource, broken, eventually, noticed, recorded, values

@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 import pytest
 
 from nearcache import MISS, Cache
-from nearcache._engine.load import Lease, Loads
+from nearcache._engine.load import Loads
+from nearcache._engine.plan import Lease
 from nearcache._engine.read import COLD, Lack, Reader
 from nearcache.backends.base import Ask
 from nearcache.codecs.envelope import SIZE, fill_id_of

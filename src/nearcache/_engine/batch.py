@@ -18,14 +18,15 @@ from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
-from nearcache._engine.load import DO_NOT_STORE, Job, Lease, Loads
+from nearcache._engine.load import DO_NOT_STORE, Loads
 from nearcache._engine.loading import Loading, inside
 from nearcache._engine.modes import Mode
-from nearcache._engine.plan import Plan
+from nearcache._engine.plan import Job, Lease, Plan
 from nearcache._engine.read import Lack, Old, Reader
 from nearcache._engine.write import Draft, Tagger, Writer
 from nearcache._io.port import Io, Overdue, require_callable
 from nearcache.backends.base import Ask, Backend, Fill
+from nearcache.codecs.schema import Schema
 from nearcache.errors import BackendError, BatchError, CacheError
 from nearcache.near.flights import Flight, leading
 
@@ -130,6 +131,20 @@ class Batches:
                 flight.leave(_nobody)
             raise
         return _told(keys, values, outcomes)
+
+    async def each(self, jobs: Mapping[str, Job], schema: Schema | None) -> dict[str, Outcome[Any]]:
+        """Return what came of every key: one batch read, then one load for each key that is missing."""
+        keys = list(map(self._core.check, jobs))
+        values, missing = await self._reader.split(keys, schema)
+        loaded = await self._io.each([self._one_of_many(key, jobs[key], missing[key]) for key in missing])
+        outcomes = dict(zip(missing, loaded, strict=True))
+        return {key: outcomes[key] if key in outcomes else Outcome(values[key]) for key in keys}
+
+    async def _one_of_many(self, key: str, job: Job, lack: Lack) -> Outcome[Any]:
+        outcome = await self._loads.get_or_load(key, job, lack)
+        if outcome.error is not None and outcome.abandoned:
+            raise outcome.error  # who presses Ctrl-C means all of them
+        return outcome
 
     def _enter(
         self, batch: Batch, lacks: Mapping[str, Lack], old: Mapping[str, Old], alone: bool
@@ -292,11 +307,12 @@ def _of(outcome: Outcome[Any], item: Any) -> Outcome[Any]:
         return _part(error.values, item) if item in error.values else Outcome(error=error)
     if error is not None:
         return Outcome(error=error)
-    values = outcome.get()
+    values: object = outcome.get()
     if not isinstance(values, Mapping):
         kind = type(values).__name__
         return Outcome(error=TypeError(f"the batch loader returned a {kind}; it must return a dict of values by item"))
-    return _part(values, item)
+    found: Mapping[Any, Any] = values
+    return _part(found, item)
 
 
 def _part(values: Mapping[Any, Any], item: Any) -> Outcome[Any]:

@@ -13,10 +13,10 @@ from time import perf_counter
 from typing import ParamSpec, TypeVar
 
 from nearcache._core.events import Command, EngineBack, EngineLost, EngineRefused, EngineSize, Failure
-from nearcache._core.view import ALL
 from nearcache._engine.core import Core
 from nearcache.backends.base import Admin, Backend
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
+from nearcache.near.view import ALL
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -14,7 +14,6 @@ from nearcache._core.clock import Clock
 from nearcache._core.events import Event, Evicted, Failure, Flushable, Observer, Startable
 from nearcache._core.keys import Namespace
 from nearcache._core.ttl import TTL
-from nearcache._core.view import View
 from nearcache._engine.health import Watch
 from nearcache._engine.modes import Mode, Modes
 from nearcache.codecs.codec import Codec, CodecName, Encoded, Record
@@ -23,6 +22,7 @@ from nearcache.errors import ConfigError, InvalidKeyError, UnsupportedError
 from nearcache.near.flights import Flights
 from nearcache.near.slot import NEVER, Copier
 from nearcache.near.store import Limit, Store
+from nearcache.near.view import View
 from nearcache.options import Options
 
 NO_NEAR = Limit(entries=0)

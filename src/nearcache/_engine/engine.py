@@ -12,8 +12,8 @@ from nearcache._engine.batch import Batch, Batches, LoadMany
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
 from nearcache._engine.health import Health
-from nearcache._engine.load import Job, Loads
-from nearcache._engine.plan import Plan, plan
+from nearcache._engine.load import Loads
+from nearcache._engine.plan import Job, Plan, plan
 from nearcache._engine.read import Reader
 from nearcache._engine.tags import Tags
 from nearcache._engine.write import Tagger, Writer

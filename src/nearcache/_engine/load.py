@@ -9,13 +9,11 @@ import functools
 import math
 import random
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 from nearcache._core.events import Hit, Load, Miss
-from nearcache._core.inbox import Mail
 from nearcache._core.keys import entity_of
 from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
@@ -23,15 +21,14 @@ from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core, early
 from nearcache._engine.loading import Loading, inside
 from nearcache._engine.modes import Mode
-from nearcache._engine.plan import Plan
+from nearcache._engine.plan import Job, Lease, Plan
 from nearcache._engine.read import Absence, Found, Lack, Old, Reader
-from nearcache._engine.tags import no_tags
 from nearcache._engine.write import Draft, Tagger, Writer
 from nearcache._io.port import Io, Overdue, require_callable
 from nearcache.backends.base import BACK_OFF, Ask, Backend, Fill, Grant, identity_of
-from nearcache.codecs.schema import Schema
 from nearcache.errors import BackendError, CacheError, LoaderTimeoutError, LoadFailedError
 from nearcache.near.flights import Flight, leading
+from nearcache.near.inbox import Mail
 
 Work = Callable[[Flight], Coroutine[Any, Any, Outcome[Any]]]
 """What the leader of a flight does."""
@@ -49,24 +46,6 @@ FAILED: Final = "fail:"
 
 BACK_OFF_SECONDS: Final = 5.0
 """How long nobody tries again after a load failed that was to replace a value which is still kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One load to be done: what to call, how to store the result, and its tags."""
-
-    loader: Callable[[], Any]
-    plan: Plan
-    tag: Tagger = no_tags
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to store one load: the lease's token, the record that it may replace, and the epoch of the load."""
-
-    token: str
-    seen: bytes
-    epoch: int
 
 
 class Loads:
@@ -112,20 +91,6 @@ class Loads:
             lifetime = lifetime if says.ttl is None else self._core.jittered(says.ttl)
             tags = self._core.check_tags((*tags, *says.tags)) if says.tags else tags
         return self._writer.draft(key, value, lifetime, plan.schema, cost, tags, plan.kept)
-
-    async def each(self, jobs: Mapping[str, Job], schema: Schema | None) -> dict[str, Outcome[Any]]:
-        """Return what came of every key: one batch read, then one load for each key that is missing."""
-        keys = list(map(self._core.check, jobs))
-        values, missing = await self._reader.split(keys, schema)
-        loaded = await self._io.each([self._one_of_many(key, jobs[key], missing[key]) for key in missing])
-        outcomes = dict(zip(missing, loaded, strict=True))
-        return {key: outcomes[key] if key in outcomes else Outcome(values[key]) for key in keys}
-
-    async def _one_of_many(self, key: str, job: Job, lack: Lack) -> Outcome[Any]:
-        outcome = await self.get_or_load(key, job, lack)
-        if outcome.error is not None and outcome.abandoned:
-            raise outcome.error  # who presses Ctrl-C means all of them
-        return outcome
 
     async def refresh(self, key: str, job: Job) -> Outcome[Any]:
         """Load now, whatever is cached and whoever is loading, and replace it."""

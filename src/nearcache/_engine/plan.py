@@ -1,9 +1,13 @@
-"""How the results of one loader are stored and served, and how long anybody waits for them."""
+"""How the results of one loader are stored and served, how long anybody waits for them, and what makes up one load."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from nearcache._core.ttl import TTL, parse_duration
 from nearcache._engine.core import Core
+from nearcache._engine.tags import no_tags
+from nearcache._engine.write import Tagger
 from nearcache.codecs.schema import Schema
 from nearcache.options import UNSET, Duration, Unset
 
@@ -30,6 +34,24 @@ class Plan:
     def kept(self) -> float:
         """How long a value is kept after it is no longer fresh."""
         return max(self.stale, self.fail_safe)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One load to be done: what to call, how to store the result, and its tags."""
+
+    loader: Callable[[], Any]
+    plan: Plan
+    tag: Tagger = no_tags
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to store one load: the lease's token, the record that it may replace, and the epoch of the load."""
+
+    token: str
+    seen: bytes
+    epoch: int
 
 
 def plan(

@@ -14,9 +14,9 @@ from typing import ClassVar, Final, Protocol, TypeVar
 import msgspec
 
 from nearcache._core.clock import EngineTime
-from nearcache._core.inbox import Mail
-from nearcache._core.view import View
 from nearcache.errors import UnsupportedError
+from nearcache.near.inbox import Mail
+from nearcache.near.view import View
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):

@@ -11,8 +11,6 @@ from typing import ClassVar, Final
 
 from nearcache._core.clock import Clock, EngineTime
 from nearcache._core.fork import on_fork
-from nearcache._core.inbox import Inbox, Mail
-from nearcache._core.view import View
 from nearcache.backends.base import (
     BACK_OFF,
     Ask,
@@ -30,7 +28,9 @@ from nearcache.backends.registry import BackendSpec, Flavour
 from nearcache.codecs.codec import COUNTER
 from nearcache.codecs.envelope import AGES, FILL_ID, payload_at, unpack
 from nearcache.errors import CodecError, ConfigError
+from nearcache.near.inbox import Inbox, Mail
 from nearcache.near.store import Limit, Store
+from nearcache.near.view import View
 
 SIGNED_LIMIT = 1 << 63
 DEFAULT_BYTES = 64_000_000

@@ -8,10 +8,10 @@ from typing import Any, Final, Literal, TypeVar, cast
 
 from nearcache._core.clock import EngineTime
 from nearcache._core.urls import LATER, scheme_of
-from nearcache._core.view import View
 from nearcache.backends.base import Backend
 from nearcache.errors import ConfigError, UnsupportedError
 from nearcache.near.store import Store
+from nearcache.near.view import View
 
 T = TypeVar("T")
 Flavour = Literal["sync", "async"]

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from typing import ClassVar, ParamSpec, TypeVar
 
 from nearcache._core.clock import EngineTime
-from nearcache._core.view import View
 from nearcache.backends.base import Admin, Ask, Backend, Counters, Facts, Fill, Grant, Item, Leases, Marks, Scan
 from nearcache.cache import AsyncCache, Cache
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
+from nearcache.near.view import View
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -7,7 +7,6 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, ClassVar, Final, NoReturn
 
 from nearcache._core.clock import EngineTime
-from nearcache._core.view import View
 from nearcache.backends.base import Admin, Backend, Counters, Facts, Item, Leases, Marks, Scan
 from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.errors import code_of, refused
@@ -17,6 +16,7 @@ from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.wire import Link, LostConnection, repeatable
 from nearcache.backends.registry import BackendSpec
 from nearcache.errors import BackendUnavailableError, CodecError
+from nearcache.near.view import View
 
 PAGE: Final = "500"
 """How many keys the engine looks at for one page of a scan."""

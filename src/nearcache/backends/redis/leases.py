@@ -10,13 +10,13 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from nearcache._core.inbox import Mail
 from nearcache.backends.base import BACK_OFF, Ask, Fill, Grant, Item, identity_of
 from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.listener import Listener, lease_of, waiters_of
 from nearcache.backends.redis.lua import script
 from nearcache.codecs.envelope import FILL_ID
 from nearcache.errors import BackendUnavailableError
+from nearcache.near.inbox import Mail
 
 if TYPE_CHECKING:
     from nearcache.backends.redis.backend import RedisBackend

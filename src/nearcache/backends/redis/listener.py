@@ -12,16 +12,16 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import hiredis
 
 from nearcache._core.fork import on_fork
-from nearcache._core.inbox import Inbox
 from nearcache.backends.redis.connect import Command, Route, dial
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, pack, reader
 from nearcache.errors import BackendUnavailableError, CacheError
+from nearcache.near.inbox import Inbox
 
 CHUNK: Final = 65_536
 SILENCES: Final = 3
@@ -159,15 +159,13 @@ class Listener:
             raise BackendUnavailableError(f"the engine refused to be listened to: {str(reply).partition(' ')[0]}")
         if not isinstance(reply, hiredis.PushNotification):
             return
-        match list(reply):
-            case [b"subscribe", *_]:
-                self._listening = self._life is life
-                self.inbox.stir()
-            case [b"message", _, payload]:
-                outcome, token, key = payload.decode("utf-8", "replace").split(" ", 2)
-                self.inbox.deliver(key, token, outcome)
-            case _:
-                pass
+        kind, *rest = cast(list[bytes], list(reply))
+        if kind == b"subscribe":
+            self._listening = self._life is life
+            self.inbox.stir()
+        elif kind == b"message":
+            outcome, token, key = rest[1].decode("utf-8", "replace").split(" ", 2)
+            self.inbox.deliver(key, token, outcome)
 
     def _renewals(self) -> list[Command]:
         now, text, life = time.monotonic(), script("renew").text, str(int(self._lease * 1000))
