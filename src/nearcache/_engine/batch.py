@@ -311,8 +311,7 @@ def _of(outcome: Outcome[Any], item: Any) -> Outcome[Any]:
     if not isinstance(values, Mapping):
         kind = type(values).__name__
         return Outcome(error=TypeError(f"the batch loader returned a {kind}; it must return a dict of values by item"))
-    found: Mapping[Any, Any] = values
-    return _part(found, item)
+    return _part(values, item)  # pyright: ignore[reportUnknownArgumentType]  # whatever the keys, it is looked up
 
 
 def _part(values: Mapping[Any, Any], item: Any) -> Outcome[Any]:
