@@ -1,5 +1,6 @@
 """Caches for tests that are written once: either flavour, over any engine, with or without a near tier, awaited."""
 
+import contextlib
 import functools
 import inspect
 import itertools
@@ -48,13 +49,23 @@ class Awaited:
 
         return load
 
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """Run a block as a transaction."""
+        if self.is_async:
+            async with self.cache.transaction():
+                yield
+        else:
+            with self.cache.transaction():
+                yield
+
     async def scanned(self, prefix: str = "") -> list[str]:
         """Return what `scan` brings."""
         pages = self.cache.scan(prefix)
         return sorted([key async for key in pages] if self.is_async else list(pages))
 
 
-PLAIN = {"cached", "writes", "key", "engine_key", "stats", "disabled", "bypass", "aio", "sync"}
+PLAIN = {"cached", "writes", "key", "engine_key", "stats", "disabled", "bypass", "memo", "aio", "sync"}
 
 
 def urls_of(engine: str, request: pytest.FixtureRequest) -> str:

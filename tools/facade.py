@@ -120,7 +120,7 @@ def in_sync_words(text: str) -> str:
     >>> in_sync_words("Callable[[], Awaitable[list[V]]] | AsyncIterator[AsyncCache]")
     'Callable[[], list[V]] | Iterator[Cache]'
     """
-    text = re.sub(r"\b(_?)Async(?=[A-Z])", r"\1", text.replace("'", ""))
+    text = re.sub(r"\b(_|Abstract)?Async(?=[A-Z])", r"\1", text.replace("'", ""))
     while match := re.search(r"\b(Awaitable|Coroutine)\[", text):
         inside, rest = _split_bracket(text[match.end() :])
         text = text[: match.start()] + re.sub(r"^Any, Any, ", "", inside) + rest

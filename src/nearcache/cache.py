@@ -3,10 +3,10 @@
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
-from nearcache import decorate, decorate_many
+from nearcache import _blocks, decorate, decorate_many
 from nearcache._core.clock import Clock
 from nearcache._core.entry import Entry
 from nearcache._core.events import Observer
@@ -16,6 +16,7 @@ from nearcache._core.ttl import TTL
 from nearcache._core.urls import redacted
 from nearcache._engine.engine import Engine
 from nearcache._engine.health import Health
+from nearcache._engine.memo import viewing
 from nearcache._engine.modes import Mode
 from nearcache._io.blocking import drive
 from nearcache._io.port import Flavour
@@ -184,6 +185,18 @@ class _Face:
         The block is that of the running thread or task.
         """
         return self._parts.core.using(Mode.BYPASS)
+
+    def memo(self) -> AbstractContextManager[None]:
+        """Give the block one view: a key that was read once has the same value until the block ends.
+
+        That holds for `get`, `get_many`, loads and decorated functions, and for 1,000 keys; the oldest are forgotten
+        first. Neither the near tier nor the engine is asked again, whatever becomes of the value there. What the block
+        itself writes or invalidates is read anew. For `get` and `get_many` absence is part of the view, too.
+
+        The block is that of the running thread or task, and of the tasks started inside; inner blocks join the
+        outermost. While such a block is open anywhere in this process, near hits take longer for everybody.
+        """
+        return viewing(self._parts.core)
 
 
 class Cache(_Face):
@@ -393,6 +406,25 @@ class Cache(_Face):
         """
         return cast(T, drive(self._engine.write_value_through(key, store, value, ttl, tags)).get())
 
+    def transaction(self) -> AbstractContextManager[None]:
+        """Send what the block changes in the cache when it has ended, and drop it if it raises.
+
+        Put it around the transaction of the database: `with cache.transaction(), db.transaction(): ...`. Inside,
+        `delete` (which returns False), `delete_many` (0), `invalidate_tags`, `clear`, `set` and `set_many` are
+        collected, and so are `.invalidate` and `.set` of decorated functions; `add`, `touch` and `incr` act at once.
+        `write_through` and functions decorated by `writes` write the source at once; their key is deleted in the end,
+        also if the block raises, because the source may be no part of what was rolled back.
+
+        What was set inside is read back inside; what was deleted or written is absent there, and after
+        `invalidate_tags` or `clear` everything is. Loads are returned to their caller alone, and never stored: they may
+        see what is not committed.
+
+        The block is that of the running thread or task, and of the tasks started inside. An inner block joins the
+        outermost; if it raises, only its own part is dropped. The end raises what the collected verbs would have
+        raised. Nothing is sent if the process dies between the commit and the end of the block.
+        """
+        return _blocks.transaction(self._engine)
+
     def cached(
         self,
         template: str,
@@ -586,6 +618,10 @@ class AsyncCache(_Face):
     ) -> T:
         """Write a value to its source with `store(value)`, then to the cache, and return what is cached."""
         return cast(T, (await self._engine.write_value_through(key, store, value, ttl, tags)).get())
+
+    def transaction(self) -> AbstractAsyncContextManager[None]:
+        """Send what the block changes in the cache when it has ended, and drop it if it raises."""
+        return _blocks.async_transaction(self._engine)
 
     def cached(
         self,

@@ -9,18 +9,21 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
+Form = tuple[Any, Callable[[Any], Any] | None]
+"""A state, and what makes a value of one's own from it; None where the state is the value, and nobody can change it."""
+
 
 class Outcome(Generic[T]):
     """A value or an error; `get` returns the one or raises the other."""
 
-    __slots__ = ("_copier", "_private", "_state", "_traceback", "_value", "error", "stale")
+    __slots__ = ("_private", "_traceback", "_value", "error", "form", "stale")
 
     def __init__(self, value: T | None = None, error: BaseException | None = None) -> None:
         self._value = value
         self.error: BaseException | None = error
         self._traceback = None if error is None else error.__traceback__
-        self._state: Any = None
-        self._copier: Callable[[Any], Any] | None = None
+        self.form: Form | None = None
+        """What the values of others are made from, where that is known."""
         self._private = False
         self.stale: bool = False
         """Whether it is a value that is served although it is no longer fresh."""
@@ -39,7 +42,7 @@ class Outcome(Generic[T]):
 
     def shared_as(self, state: object, copier: Callable[[Any], Any] | None) -> "Outcome[T]":
         """Let `copy` hand out independent values made from `state`; return self."""
-        self._state, self._copier = state, copier
+        self.form = state, copier
         return self
 
     def get(self) -> T:
@@ -50,6 +53,7 @@ class Outcome(Generic[T]):
 
     def copied(self) -> "Outcome[T]":
         """Return an outcome whose value is one's own (the same value where it cannot be changed)."""
-        if self.error is not None or self._copier is None:
+        state, copier = self.form or (None, None)
+        if self.error is not None or copier is None:
             return self
-        return Outcome(self._copier(self._state))
+        return Outcome(copier(state)).shared_as(state, copier)

@@ -7,7 +7,7 @@ import os
 import random
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from weakref import WeakMethod
 
 from nearcache._core.clock import Clock
@@ -15,7 +15,7 @@ from nearcache._core.events import Event, Evicted, Failure, Flushable, Observer,
 from nearcache._core.keys import Namespace
 from nearcache._core.ttl import TTL
 from nearcache._engine.health import Watch
-from nearcache._engine.modes import Mode, Modes
+from nearcache._engine.modes import Blocks, Mode, Modes
 from nearcache.codecs.codec import Codec, CodecName, Encoded, Record
 from nearcache.codecs.schema import Schema
 from nearcache.errors import ConfigError, InvalidKeyError, UnsupportedError
@@ -24,6 +24,12 @@ from nearcache.near.slot import NEVER, Copier
 from nearcache.near.store import Limit, Store
 from nearcache.near.view import View
 from nearcache.options import Options
+
+if TYPE_CHECKING:
+    from nearcache._engine.memo import Memo
+    from nearcache._engine.transaction import Transaction
+
+T = TypeVar("T")
 
 NO_NEAR = Limit(entries=0)
 FAR_MEMORY = Limit(bytes=64_000_000)
@@ -43,6 +49,8 @@ class Core:
         self.namespace: Namespace = Namespace(options.namespace)
         self.codec: Codec = _codec(options)
         self.modes: Modes = Modes(options.enabled)
+        self.transactions: Blocks[Transaction] = Blocks()
+        self.memos: Blocks[Memo] = Blocks()
         limit = NO_NEAR if options.near is None else Limit(options.near.entries, options.near.bytes)
         self.kept: float = max(options.stale or 0.0, options.fail_safe or 0.0)
         """How long values are kept after they are no longer fresh."""
@@ -96,6 +104,15 @@ class Core:
         the mode.
         """
         return self.modes.using(mode, self.near.suspend, self.near.resume)
+
+    def inside(self, blocks: "Blocks[T]", block: T) -> AbstractContextManager[None]:
+        """Run a block of one kind; near hits are off for everybody meanwhile, so that a hit needs no check of it."""
+        return blocks.using(block, self.near.suspend, self.near.resume)
+
+    @property
+    def plain(self) -> bool:
+        """Whether no block is open in any thread or task."""
+        return self.near.until != NEVER
 
     # Debts
 
@@ -258,7 +275,8 @@ class Core:
         self.flights.after_fork()
         self.view.after_fork()
         self.loads.after_fork()
-        self.near.after_fork(suspended=self.mode() in (Mode.BYPASS, Mode.DISABLED))
+        inside = self.transactions.now() or self.memos.now() or self.mode() in (Mode.BYPASS, Mode.DISABLED)
+        self.near.after_fork(suspended=bool(inside))
         self.facts_due = 0.0
         if self.records is None:
             self.near.clear()

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from nearcache._core.missing import MISS, Missing
 from nearcache._core.outcome import Outcome
@@ -16,6 +16,14 @@ from nearcache._engine.load import Loads
 from nearcache._engine.plan import Job, Plan, plan
 from nearcache._engine.read import Reader
 from nearcache._engine.tags import Tags
+from nearcache._engine.transaction import (
+    Transaction,
+    TransactionBatches,
+    TransactionLoads,
+    TransactionReader,
+    TransactionWriter,
+    open_in,
+)
 from nearcache._engine.write import Tagger, Writer
 from nearcache._io.port import Io, require_callable
 from nearcache.backends.base import Backend, require
@@ -25,6 +33,15 @@ from nearcache.options import LoadOptions
 
 T = TypeVar("T")
 Keys = list[str]
+
+
+class Verbs(NamedTuple):
+    """What reads, writes and loads."""
+
+    reader: Reader
+    writer: Writer
+    loads: Loads
+    batches: Batches
 
 
 class Engine:
@@ -37,13 +54,48 @@ class Engine:
 
     def use(self, backend: Backend) -> None:
         """Work with this backend from now on."""
-        core = self.core
+        core, io = self.core, self.io
         self.backend: Backend = backend
-        self._commands = Commands(core, backend)
-        self.reader: Reader = Reader(core, backend, self._commands)
-        self.writer: Writer = Writer(core, backend, self._commands, self.reader)
-        self.loads: Loads = Loads(core, self.io, backend, self._commands, self.reader, self.writer)
-        self.batches: Batches = Batches(core, self.io, backend, self._commands, self.reader, self.writer, self.loads)
+        self._commands = commands = Commands(core, backend)
+        reader = Reader(core, backend, commands)
+        writer = Writer(core, backend, commands, reader)
+        loads = Loads(core, io, backend, commands, reader, writer)
+        self._plain = Verbs(reader, writer, loads, Batches(core, io, backend, commands, reader, writer, loads))
+        reader = TransactionReader(core, backend, commands)
+        writer = TransactionWriter(core, backend, commands, reader)
+        loads = TransactionLoads(core, io, backend, commands, reader, writer)
+        batches = TransactionBatches(core, io, backend, commands, reader, writer, loads)
+        self._inside = Verbs(reader, writer, loads, batches)
+
+    # While no block is open anywhere, nobody has to look whether the running code is in one.
+
+    @property
+    def reader(self) -> Reader:
+        """What reads for the running code."""
+        return self._plain.reader if self.core.plain else self._inside.reader
+
+    @property
+    def writer(self) -> Writer:
+        """What writes for the running code."""
+        return self._plain.writer if self.core.plain else self._inside.writer
+
+    @property
+    def loads(self) -> Loads:
+        """What loads for the running code."""
+        return self._plain.loads if self.core.plain else self._inside.loads
+
+    @property
+    def batches(self) -> Batches:
+        """What loads many keys for the running code."""
+        return self._plain.batches if self.core.plain else self._inside.batches
+
+    def begin(self) -> Transaction:
+        """Return what will collect the changes of a block of the running code; see `Transaction.collecting`."""
+        return Transaction(self.core, open_in(self.core))
+
+    async def end(self, transaction: Transaction) -> None:
+        """Do what becomes of a block that has ended."""
+        await transaction.end(self.writer)
 
     async def open(self) -> None:
         """Connect ahead of the first use; raises when the engine cannot be reached."""

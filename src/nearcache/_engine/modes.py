@@ -1,9 +1,15 @@
-"""How much of the cache the running code wants: everything, no reads, or nothing. Kept per task and thread."""
+"""Which blocks the running code is in, and how much of the cache it wants: everything, no reads, or nothing.
+
+Kept per task and thread.
+"""
 
 import enum
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
 
 
 class Mode(enum.Enum):
@@ -18,30 +24,50 @@ class Mode(enum.Enum):
     """Caching is turned off by configuration: as if there were no engine."""
 
 
-_modes: ContextVar[Mapping[int, Mode]] = ContextVar("nearcache_modes")
+_open: ContextVar[Mapping[int, Any]] = ContextVar("nearcache_blocks")
+
+
+class Blocks(Generic[T]):
+    """The blocks of one kind, of one cache."""
+
+    __slots__ = ()
+
+    def now(self) -> T | None:
+        """Return what was given for the innermost block that the running code is in."""
+        return _open.get({}).get(id(self))
+
+    @contextmanager
+    def using(self, block: T, enter: Callable[[], None], leave: Callable[[], None]) -> Generator[None]:
+        """Run the code inside in a block; `enter` and `leave` are called around it."""
+        before = self.now()
+        enter()
+        try:
+            self._set(block)
+            yield
+        finally:
+            self._set(before)
+            leave()
+
+    def _set(self, block: T | None) -> None:
+        others = {key: value for key, value in _open.get({}).items() if key != id(self)}
+        _open.set(others if block is None else {**others, id(self): block})
 
 
 class Modes:
     """The mode of one cache."""
 
-    __slots__ = ("default",)
+    __slots__ = ("_blocks", "default")
 
     def __init__(self, enabled: bool) -> None:
         self.default: Mode = Mode.NORMAL if enabled else Mode.OFF
         """The mode outside of every block."""
+        self._blocks: Blocks[Mode] = Blocks()
 
     def now(self) -> Mode:
         """Return the mode of the running code."""
-        return _modes.get({}).get(id(self), self.default) if self.default is Mode.NORMAL else Mode.OFF
+        return (self._blocks.now() or self.default) if self.default is Mode.NORMAL else Mode.OFF
 
-    @contextmanager
-    def using(self, mode: Mode, enter: Callable[[], None], leave: Callable[[], None]) -> Generator[None]:
+    def using(self, mode: Mode, enter: Callable[[], None], leave: Callable[[], None]) -> AbstractContextManager[None]:
         """Run the code inside in another mode; an inner mode never gives back what an outer one took away."""
         inner = Mode.DISABLED if self.now() is Mode.DISABLED else mode
-        token = _modes.set({**_modes.get({}), id(self): inner})
-        enter()
-        try:
-            yield
-        finally:
-            leave()
-            _modes.reset(token)
+        return self._blocks.using(inner, enter, leave)

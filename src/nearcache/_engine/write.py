@@ -68,15 +68,7 @@ class Writer:
         drafts = [
             self.draft(core.check(key), value, core.jittered(ttl), None, tags=names) for key, value in mapping.items()
         ]
-        if not drafts or not self._stores():
-            return
-        epoch, valid = await self._epoch(), False
-        with self._writing(*mapping):
-            while not valid:
-                items = [self.seal(draft, epoch) for draft in drafts]
-                await self._commands.run("set_many", self._backend.set_many, items)
-                epoch, valid = self._core.view.last, self._current(epoch, names)
-            core.changed(*mapping)
+        await self.put_many(drafts)
 
     async def add(self, key: str, value: Any, ttl: TTL) -> bool:
         """Store a value only if there is no fresh one; tell whether it was stored."""
@@ -292,6 +284,19 @@ class Writer:
             raise
         finally:
             core.flights.detach((key,))
+
+    async def put_many(self, drafts: Sequence[Draft]) -> None:
+        """Store drafts in one round trip because somebody says so, not because they were loaded."""
+        if not drafts or not self._stores():
+            return
+        keys, tags = [draft.key for draft in drafts], tuple({tag for draft in drafts for tag in draft.tags})
+        epoch, valid = await self._epoch(), False
+        with self._writing(*keys):
+            while not valid:
+                items = [self.seal(draft, epoch) for draft in drafts]
+                await self._commands.run("set_many", self._backend.set_many, items)
+                epoch, valid = self._core.view.last, self._current(epoch, tags)
+            self._core.changed(*keys)
 
     def keep(self, draft: Draft, item: Item, asked: float, stamp: int, epoch: int) -> bool:
         """Keep near what the engine has just stored, unless another change of the key overlapped since `stamp` was

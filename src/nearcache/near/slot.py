@@ -91,6 +91,11 @@ class Slot:
         """Set what readers get, and the declared type it was made for; only before the slot can be found."""
         self.value, self.copy, self.deadline, self.schema = value, copy, deadline, schema
 
+    def taken(self) -> object:
+        """Count a hit, and return the value for one reader."""
+        self.tally.turn()
+        return self.value if self.copy is None else self.copy(self.value)
+
     def hold(self, raw: bytes, held: float) -> None:
         """Set the raw record; only before the slot can be found."""
         self.raw, self.held = raw, held

@@ -124,11 +124,13 @@ class Store:
 
     def lookup_suspended(self, key: str) -> object | Missing:
         """Do as `lookup`, also while lookups are suspended: for those who know that it is not they who are meant."""
+        slot = self.slot(key)
+        return MISS if slot is None else slot.taken()
+
+    def slot(self, key: str) -> Slot | None:
+        """Return the slot of a key whose value may be served, also while lookups are suspended."""
         slot = self._slots.get(key)
-        if slot is None or self.clock() >= slot.deadline:
-            return MISS
-        slot.tally.turn()
-        return slot.value if slot.copy is None else slot.copy(slot.value)
+        return None if slot is None or self.clock() >= slot.deadline else slot
 
     def lookup_as(self, schema: object, key: str) -> object | Missing:
         """Do as `lookup`, but MISS what was kept for another declared type."""
