@@ -15,7 +15,11 @@ def transaction(engine: Engine) -> Generator[None]:
         with collected.collecting():
             yield
     finally:
-        drive(engine.end(collected))
+        try:
+            drive(engine.end(collected))
+        except BaseException as error:
+            collected.interrupted(error)
+            raise
 
 
 @asynccontextmanager
@@ -26,4 +30,8 @@ async def async_transaction(engine: Engine) -> AsyncGenerator[None]:
         with collected.collecting():
             yield
     finally:
-        await engine.end(collected)
+        try:
+            await engine.end(collected)
+        except BaseException as error:
+            collected.interrupted(error)
+            raise

@@ -155,12 +155,26 @@ class MemoReader(Reader):
         memo = readable(self._core)
         if memo is None:
             return super().near(key, schema)
-        if (value := memo.read(key, schema)) is not MISS:
-            self._core.near.tally(entity_of(key)).turn()
+        if (value := self._seen(memo, key, schema)) is not MISS:
             return value
         slot = self._core.near.slot(key)
         if (value := super().near(key, schema)) is not MISS and slot is not None:
             memo.keep(key, schema, (slot.value, slot.copy), memo.changes)
+        return value
+
+    async def split(self, keys: Sequence[str], schema: Schema | None) -> tuple[dict[str, Any], dict[str, Lack]]:
+        """Do as `Reader.split`."""
+        memo = readable(self._core)
+        if memo is None:
+            return await super().split(keys, schema)
+        seen = {key: value for key in keys if (value := self._seen(memo, key, schema)) is not MISS}
+        values, absent = await super().split([key for key in keys if key not in seen], schema)
+        return seen | values, absent
+
+    def _seen(self, memo: Memo, key: str, schema: Schema | None) -> Any:
+        value = memo.read(key, schema)
+        if value is not MISS:
+            self._core.near.tally(entity_of(key)).turn()
         return value
 
     async def fetch(self, key: str, schema: Schema | None) -> Found | Lack:

@@ -39,18 +39,14 @@ class Blocks(Generic[T]):
     @contextmanager
     def using(self, block: T, enter: Callable[[], None], leave: Callable[[], None]) -> Generator[None]:
         """Run the code inside in a block; `enter` and `leave` are called around it."""
-        before = self.now()
+        before = _open.get({})
         enter()
         try:
-            self._set(block)
+            _open.set({**before, id(self): block})
             yield
         finally:
-            self._set(before)
+            _open.set(before)  # first, and without a call that an interrupt could keep from beginning
             leave()
-
-    def _set(self, block: T | None) -> None:
-        others = {key: value for key, value in _open.get({}).items() if key != id(self)}
-        _open.set(others if block is None else {**others, id(self): block})
 
 
 class Modes:

@@ -126,6 +126,16 @@ class Transaction:
             with suppress(BackendError):  # there is an error already, and the keys are debts
                 await writer.delete(self.written)
 
+    def interrupted(self, error: BaseException) -> None:
+        """Note as debts what may not have been sent because something interrupted the end."""
+        if isinstance(error, Exception) or self.outer is not None:
+            return
+        core = self._core
+        core.owe(*(self.held if self._succeeded else self.written))
+        if self._succeeded and (self.tags or self.everything):
+            core.view.owe(self.tags, self.everything)
+            core.marked(self.tags, self.everything)
+
     def _join(self, outer: "Transaction") -> None:
         if not self._succeeded:
             outer.wrote(self.written)
@@ -138,7 +148,8 @@ class Transaction:
         """Send invalidations first. Whatever fails, the rest is sent, or noted as a debt."""
         drafts = [draft for draft in self.held.values() if draft is not None]
         try:
-            await writer.invalidate(self.tags, self.everything)
+            if self.tags or self.everything:
+                await writer.invalidate(self.tags, self.everything)
         finally:
             try:
                 await writer.delete([key for key, draft in self.held.items() if draft is None])

@@ -124,8 +124,7 @@ class Store:
 
     def lookup_suspended(self, key: str) -> object | Missing:
         """Do as `lookup`, also while lookups are suspended: for those who know that it is not they who are meant."""
-        slot = self.slot(key)
-        return MISS if slot is None else slot.taken()
+        return MISS if (slot := self.slot(key)) is None else slot.taken()
 
     def slot(self, key: str) -> Slot | None:
         """Return the slot of a key whose value may be served, also while lookups are suspended."""
@@ -218,8 +217,9 @@ class Store:
         with self._lock:
             self._generation += 1
             for tag in tags:
-                for slot in self._tagged.pop(tag, ()):
+                for slot in self._tagged.get(tag, ()):
                     slot.deadline = NEVER
+                self._tagged.pop(tag, None)  # last: an interrupt before that leaves them to be found again
 
     # The records of the in-process engine
 
