@@ -34,6 +34,11 @@ class RollBack(Exception):
     """Ends a transaction of the database."""
 
 
+def roll_back() -> None:
+    """End a transaction of the database."""
+    raise RollBack
+
+
 @contextmanager
 def rolled_back() -> Iterator[None]:
     """Demand that the block rolls back."""
@@ -125,7 +130,7 @@ def nothing_is_sent_after_a_rollback(cache: Cache, key: str, invalidate: Verb) -
     with rolled_back(), cache.transaction():
         invalidate(cache, key)
         cache.set(f"{key}:b", "never committed")
-        raise RollBack
+        roll_back()
     assert cache.get_many([key, f"{key}:b"]) == {key: "old"}, "the rollback reached the cache"
 
 
@@ -153,7 +158,7 @@ def loads_inside_stay_inside(cache: Cache, key: str, how: Callable[..., Any]) ->
         database.write(key, "never committed")
         assert read() == "never committed"
         assert at_once(read) == "old", "a row that is not committed was handed out"
-        raise RollBack
+        roll_back()
     assert read() == "old", "a row that was rolled back is cached"
 
 
@@ -188,7 +193,7 @@ def the_cache_follows_the_database(cache: Cache, key: str) -> None:
                         cache.delete(key)
                         read()
                         if random.random() < 0.5:
-                            raise RollBack
+                            roll_back()
                         committed.add(f"{number}")
                 except RollBack:
                     pass

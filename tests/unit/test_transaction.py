@@ -25,6 +25,11 @@ class RollBack(Exception):
     """Ends a block without success."""
 
 
+def roll_back(error: type[BaseException] = RollBack) -> None:
+    """Raise what ends a block without success."""
+    raise error
+
+
 @contextmanager
 def caught(kind: type[BaseException]) -> Iterator[None]:
     """Demand that the block raises this."""
@@ -77,7 +82,7 @@ async def test_changes_are_dropped_when_the_block_raises(face: Awaited, error: t
             await face.invalidate_tags("t")
             await face.clear()
             await face.set("b:1", 2)
-            raise error
+            roll_back(error)
     assert await face.get("a:1") == 1
     assert await face.get("b:1") is None
     assert await face.delete("a:1") is True
@@ -132,7 +137,7 @@ async def test_an_inner_block_that_raises_drops_its_own_changes_only(face: Await
                 await face.set("b:1", "inner")
                 assert await face.get("b:1") == "inner"
                 await face.invalidate_tags("t")
-                raise RollBack
+                roll_back()
         assert await face.get("b:1") == "outer"
         assert await face.get("a:2") == 2
     assert await face.get_many(["a:1", "a:2", "b:1"]) == {"a:2": 2, "b:1": "outer"}
@@ -144,7 +149,7 @@ async def test_everything_is_dropped_when_the_outer_block_raises(face: Awaited) 
         async with face.transaction():
             async with face.transaction():
                 await face.delete("a:1")
-            raise RollBack
+            roll_back()
     assert await face.get("a:1") == 1
 
 
@@ -175,7 +180,7 @@ async def test_add_touch_and_incr_act_at_once(face: Awaited) -> None:
             assert await face.add("a:1", 1) is True
             assert await face.incr("n:1") == 1
             assert await face.touch("a:1", "1m") is True
-            raise RollBack
+            roll_back()
     assert await face.get("a:1") == 1
     assert await face.incr("n:1") == 2
 
@@ -277,7 +282,7 @@ async def test_loads_inside_are_returned_and_not_stored(face: Awaited) -> None:
 
 async def test_errors_of_loads_inside_are_the_callers(face: Awaited) -> None:
     def fail(*_: Any) -> None:
-        raise RollBack
+        roll_back()
 
     async with face.transaction():
         with pytest.raises(RollBack):
@@ -345,17 +350,17 @@ async def test_a_write_through_invalidates_also_when_the_block_raises(face: Awai
             with caught(RollBack):
                 async with face.transaction():
                     assert await face.awaited(write)(1) == "new"
-                    raise RollBack
+                    roll_back()
             assert await face.get("a:1") is None
             assert await face.awaited(write)(2) == "new"
             await face.set("a:2", "held")
-            raise RollBack
+            roll_back()
     assert await face.get_many(["a:1", "a:2", "a:3"]) == {"a:3": "old"}
 
 
 async def test_a_write_through_whose_source_fails_changes_nothing(face: Awaited) -> None:
     def fail(_: str) -> None:
-        raise RollBack
+        roll_back()
 
     await face.set("a:1", "old")
     async with face.transaction():
@@ -461,7 +466,7 @@ async def test_two_inner_blocks_side_by_side_keep_apart() -> None:
             await cache.delete(key)
             await asyncio.sleep(0)
             if fail:
-                raise RollBack
+                roll_back()
 
     async with cache.transaction():
         await asyncio.gather(drop("a:1", False), drop("a:2", True), return_exceptions=True)
@@ -502,7 +507,7 @@ async def test_a_failure_of_the_block_is_not_hidden_by_one_of_the_engine(face: A
         with caught(RollBack):
             async with face.transaction():
                 await face.write_through("a:1", "new", face.loader(lambda value: None))
-                raise RollBack
+                roll_back()
     assert await face.get("a:1") is None
 
 
