@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -185,7 +186,7 @@ async def test_inner_blocks_share_the_outermost(face: Awaited) -> None:
             assert await face.get("a:1") == 1
         assert await face.get("a:1") == 1
     assert await face.get("a:1") == 2
-    assert face.cache._parts.core.plain
+    assert face.cache._parts.core.near.until == math.inf
 
 
 async def test_the_oldest_of_many_leave_first(face: Awaited) -> None:
@@ -232,6 +233,17 @@ async def test_a_transaction_inside_keeps_its_changes_apart(face: Awaited) -> No
             changed_elsewhere(face, lambda cache: cache.set("a:2", "new"))
             assert await face.get("a:2") == 2
         assert await face.get_many(["a:1", "a:2", "a:3", "b:1", "b:2"]) == {"a:2": 2, "a:3": 3}
+
+
+async def test_a_fork_goes_on_with_the_view(face: Awaited) -> None:
+    await face.set("a:1", 1)
+    with face.cache.memo():
+        await face.get("a:1")
+        face.cache._parts.core.after_fork()
+        changed_elsewhere(face, lambda cache: cache.set("a:1", 2))
+        assert await face.get("a:1") == 1
+    assert await face.get("a:1") == 2
+    assert face.cache._parts.core.near.until == math.inf
 
 
 # Tasks

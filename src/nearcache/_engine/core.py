@@ -111,8 +111,8 @@ class Core:
 
     @property
     def plain(self) -> bool:
-        """Whether no block is open in any thread or task."""
-        return self.near.until != NEVER
+        """Whether the running code is in no transaction and has no memo; at once where no block is open anywhere."""
+        return self.near.until != NEVER or not (self.transactions.now() or self.memos.now())
 
     # Debts
 
@@ -275,8 +275,7 @@ class Core:
         self.flights.after_fork()
         self.view.after_fork()
         self.loads.after_fork()
-        inside = self.transactions.now() or self.memos.now() or self.mode() in (Mode.BYPASS, Mode.DISABLED)
-        self.near.after_fork(suspended=bool(inside))
+        self.near.after_fork(suspended=not self.plain or self.mode() in (Mode.BYPASS, Mode.DISABLED))
         self.facts_due = 0.0
         if self.records is None:
             self.near.clear()

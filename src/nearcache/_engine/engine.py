@@ -67,7 +67,7 @@ class Engine:
         batches = TransactionBatches(core, io, backend, commands, reader, writer, loads)
         self._inside = Verbs(reader, writer, loads, batches)
 
-    # While no block is open anywhere, nobody has to look whether the running code is in one.
+    # Outside of transactions and memos nobody has to look for them.
 
     @property
     def reader(self) -> Reader:

@@ -4,7 +4,8 @@ Inside, invalidations and sets are collected. They are sent when the outermost b
 dropped otherwise. Loads may see rows that are not committed yet: their results are returned, and neither stored nor
 shared with other readers, nor do they wait for loads of others, whose results may be older than what the block wrote.
 
-The classes here are what the running code uses while a block is open anywhere; each looks whether it is the one meant.
+The classes here are what code uses that runs in such a block, or has a memo. Each looks whether the block is still
+open, because tasks may outlive it.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
