@@ -3,8 +3,8 @@
 The memo stands before the near tier. It holds values in the same form, so that every reader gets one of its own, for as
 long as the block lasts, whatever becomes of them elsewhere. What the block itself writes or invalidates leaves it.
 
-The classes here are what code uses that runs in such a block, or in a transaction. Each looks whether the block is still
-open, because tasks may outlive it.
+The classes here are what code uses that runs in such a block, or in a transaction. Each looks whether the block is
+still open, because tasks may outlive it.
 """
 
 from collections import OrderedDict
