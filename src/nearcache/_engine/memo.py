@@ -18,8 +18,9 @@ from nearcache._core.outcome import Form, Outcome
 from nearcache._core.ttl import TTL
 from nearcache._engine.batch import Batch, Batches
 from nearcache._engine.core import Core
-from nearcache._engine.load import Job, Loads
+from nearcache._engine.load import Loads
 from nearcache._engine.modes import Mode
+from nearcache._engine.plan import Job
 from nearcache._engine.read import DEAD, Absence, Found, Lack, Reader
 from nearcache._engine.write import Draft, Tagger, Writer
 from nearcache._io.port import Io

@@ -20,10 +20,10 @@ from nearcache._core.outcome import Outcome
 from nearcache._core.ttl import TTL
 from nearcache._engine.batch import Batch, Batches, Share
 from nearcache._engine.core import Core
-from nearcache._engine.load import Job
 from nearcache._engine.memo import MemoBatches, MemoLoads, MemoReader, MemoWriter
 from nearcache._engine.modes import Mode
-from nearcache._engine.read import Absence, Lack
+from nearcache._engine.plan import Job
+from nearcache._engine.read import Absence, Lack, Old
 from nearcache._engine.write import Draft, Tagger, Writer
 from nearcache._io.port import Io, require_callable
 from nearcache.codecs.codec import SchemaMismatch
@@ -258,9 +258,9 @@ class TransactionBatches(MemoBatches):
         return await Batches.get_or_load(self, batch)  # a memo may outlive the block, and must not see this
 
     def _enter(
-        self, batch: Batch, lacks: Mapping[str, Lack], alone: bool
+        self, batch: Batch, lacks: Mapping[str, Lack], old: Mapping[str, Old], alone: bool
     ) -> tuple[dict[str, Flight], dict[str, Flight], dict[str, Outcome[Any]]]:
-        return super()._enter(batch, lacks, alone=alone or open_in(self._core) is not None)
+        return super()._enter(batch, lacks, old, alone=alone or open_in(self._core) is not None)
 
     async def _take_leases(self, batch: Batch, share: Share, lacks: Mapping[str, Lack], mode: Mode) -> None:
         if open_in(self._core) is None:  # what is loaded without a lease is not stored
