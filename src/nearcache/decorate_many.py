@@ -13,7 +13,7 @@ from nearcache._engine.plan import Plan
 from nearcache._engine.tags import Tags
 from nearcache._engine.write import Tagger
 from nearcache._io.blocking import drive
-from nearcache.decorate import bound_arguments, check_function, check_parameters, return_type
+from nearcache._recipe import bound_arguments, check_function, check_parameters, return_type
 from nearcache.errors import ConfigError
 
 

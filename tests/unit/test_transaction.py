@@ -519,7 +519,8 @@ AT_ONCE: dict[type, set[str]] = {Writer: {"add", "incr", "touch"}}
 
 BUILT_UPON: dict[type, set[str]] = {
     Reader: {"dead", "examine", "exists", "fetch", "fetch_many", "get_many", "peek", "record"},
-    Loads: {"each", "ending", "follow", "give_up", "load_or_wait", "put"},
+    Loads: {"ending", "follow", "give_up", "load_or_wait", "put"},
+    Batches: {"each"},
     Writer: {"set", "set_many"},
 }
 """What calls the verbs that were replaced, or is called by no face."""
