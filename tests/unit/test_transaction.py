@@ -264,6 +264,11 @@ async def test_loads_inside_are_returned_and_not_stored(face: Awaited) -> None:
     def function(n: int) -> int:
         return n
 
+    @face.cache.cached("g:{n}", soft_timeout=1, hard_timeout=2, stale="1m", fail_safe="1m")
+    @face.loader
+    def apart(n: int) -> int:
+        return threading.get_ident()
+
     load_many = face.loader(lambda keys: dict.fromkeys(keys, "many"))
     await face.get("warm:1")
     with recorded(face.cache) as recorder:
@@ -271,13 +276,15 @@ async def test_loads_inside_are_returned_and_not_stored(face: Awaited) -> None:
             assert await face.get_or_load("a:1", face.loader(lambda: "loaded")) == "loaded"
             assert await face.awaited(function)(1) == 1
             assert await face.awaited(function.refresh)(2) == 2
+            assert await face.awaited(apart)(1) == threading.get_ident()
+            assert await face.awaited(apart.refresh)(2) == threading.get_ident()
             assert await face.awaited(function.many)([3, 4]) == {3: 3, 4: 4}
             assert await face.get_or_load_many(["a:2", "a:3"], load_many) == {"a:2": "many", "a:3": "many"}
             with face.cache.bypass():
                 assert await face.awaited(function)(5) == 5
                 assert await face.get_or_load_many(["a:4"], load_many) == {"a:4": "many"}
         assert set(recorder.counts) <= {"get", "get_many", "ask", "remaining", "prepare"}, "leases or stores"
-    keys = [f"a:{n}" for n in range(1, 5)] + [f"f:{n}" for n in range(1, 6)]
+    keys = [f"a:{n}" for n in range(1, 5)] + [f"{entity}:{n}" for entity in "fg" for n in range(1, 6)]
     assert await face.get_many(keys) == {}
 
 

@@ -130,7 +130,7 @@ class Batches:
             for flight in led.values():  # those it has not come to yet, too
                 flight.leave(_nobody)
             raise
-        return _told(keys, values, outcomes)
+        return told(keys, values, outcomes)
 
     async def each(self, jobs: Mapping[str, Job], schema: Schema | None) -> dict[str, Outcome[Any]]:
         """Return what came of every key: one batch read, then one load for each key that is missing."""
@@ -318,7 +318,7 @@ def _part(values: Mapping[Any, Any], item: Any) -> Outcome[Any]:
     return Outcome(values[item]) if item in values else Outcome[Any](MISS).unshared()
 
 
-def _told(
+def told(
     keys: Iterable[str], values: Mapping[str, Any], outcomes: Mapping[str, Outcome[Any]]
 ) -> dict[str, Outcome[Any]]:
     """Put everything together in the order of the keys; an interrupt is meant for all of them."""

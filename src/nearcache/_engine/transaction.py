@@ -8,28 +8,29 @@ The classes here are what code uses that runs in such a block, or has a memo. Ea
 open, because tasks may outlive it.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from msgspec.structs import replace
 
 from nearcache._core.entry import Entry
+from nearcache._core.events import Miss
+from nearcache._core.keys import entity_of
 from nearcache._core.missing import MISS, Missing
 from nearcache._core.outcome import Outcome
 from nearcache._core.ttl import TTL
-from nearcache._engine.batch import Batch, Batches, Share
+from nearcache._engine.batch import Batch, Share, told
 from nearcache._engine.core import Core
 from nearcache._engine.memo import MemoBatches, MemoLoads, MemoReader, MemoWriter
 from nearcache._engine.modes import Mode
 from nearcache._engine.plan import Job
-from nearcache._engine.read import Absence, Lack, Old
+from nearcache._engine.read import Absence, Lack
 from nearcache._engine.write import Draft, Tagger, Writer
 from nearcache._io.port import Io, require_callable
 from nearcache.codecs.codec import SchemaMismatch
 from nearcache.codecs.schema import Schema
 from nearcache.errors import BackendError
-from nearcache.near.flights import Flight
 
 CHANGED: Final = Lack(Absence.INVALIDATED)
 
@@ -231,7 +232,6 @@ class TransactionLoads(MemoLoads):
         if open_in(core) is None:
             return await super().get_or_load(key, job, lack)
         core.check(key)
-        core.exact(job.plan.ttl)
         require_callable(job.loader, "loader")
         values, absent = ({}, {key: lack}) if lack else await self._reader.split([key], job.plan.schema)
         if key in values:
@@ -255,16 +255,15 @@ class TransactionBatches(MemoBatches):
         """Do as `Batches.get_or_load`."""
         if open_in(self._core) is None:
             return await super().get_or_load(batch)
-        return await Batches.get_or_load(self, batch)  # a memo may outlive the block, and must not see this
-
-    def _enter(
-        self, batch: Batch, lacks: Mapping[str, Lack], old: Mapping[str, Old], alone: bool
-    ) -> tuple[dict[str, Flight], dict[str, Flight], dict[str, Outcome[Any]]]:
-        return super()._enter(batch, lacks, old, alone=alone or open_in(self._core) is not None)
-
-    async def _take_leases(self, batch: Batch, share: Share, lacks: Mapping[str, Lack], mode: Mode) -> None:
-        if open_in(self._core) is None:  # what is loaded without a lease is not stored
-            await super()._take_leases(batch, share, lacks, mode)
+        core, keys = self._core, list(map(self._core.check, batch.items))
+        require_callable(batch.loader, "loader_many")
+        values, lacks = await self._reader.split(keys, batch.plan.schema)
+        for key, lack in lacks.items():
+            core.emit(Miss(entity_of(key), lack.reason.value, 1))
+        share = Share({key: core.flights.new(key, 0.0, None) for key in lacks if not core.flights.led_here(key)}, {})
+        await self._load(batch, share)  # without a lease, so that nothing is stored
+        outcomes = {key: share.flights[key].outcome if key in share.flights else None for key in lacks}
+        return told(keys, values, {key: outcome or self._loads.asked_itself(key) for key, outcome in outcomes.items()})
 
 
 class TransactionWriter(MemoWriter):
