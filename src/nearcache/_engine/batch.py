@@ -75,7 +75,7 @@ class Share:
         self.leases: dict[str, Lease] = {}
         self.old: Mapping[str, Old] = old
         """Values that are no longer fresh, to be served where somebody else refreshes them, or the load fails."""
-        self.says: Loading = Loading()
+        self.says: Loading = Loading(tuple(flights.values()))
         self.others: list[str] = []
         """Keys that somebody else loads, or has loaded meanwhile."""
 

@@ -95,6 +95,8 @@ class Loads:
     async def refresh(self, key: str, job: Job) -> Outcome[Any]:
         """Load now, whatever is cached and whoever is loading, and replace it."""
         self._core.check(key)
+        if self._core.mode() in (Mode.DISABLED, Mode.OFF):
+            return await self._io.user(job.loader)
         if self._core.flights.led_here(key):
             return self.asked_itself(key)
         work = functools.partial(self._reload, job=job)
@@ -350,7 +352,7 @@ class Loads:
     async def _run(self, flight: Flight, job: Job, lease: Lease | None, old: Old | None) -> Outcome[Any]:
         started, limit = time.perf_counter(), job.plan.hard_timeout
         flight.begin(time.monotonic() + limit, None if lease else self._core.options.staleness)
-        says = Loading(old.outcome.copied().get() if old else MISS)
+        says = Loading((flight,), old.outcome.copied().get() if old else MISS)
         with self._core.loads.over(job.loader, flight.until), leading(flight), inside(says):
             outcome = await self._io.user(job.loader, limit=limit)
         if isinstance(outcome.error, Overdue):

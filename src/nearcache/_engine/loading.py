@@ -1,6 +1,6 @@
 """What a loader can say about the load it is part of: `nearcache.loading()`."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from nearcache._core.missing import MISS, Missing
 from nearcache._core.ttl import TTL
 from nearcache.errors import CacheError
+from nearcache.near.flights import Flight
 
 
 class Loading:
@@ -17,11 +18,17 @@ class Loading:
     `stale`: the value that this load is to replace, or None.
     """
 
-    def __init__(self, old: Any = MISS) -> None:
+    def __init__(self, flights: Sequence[Flight] = (), old: Any = MISS) -> None:
         self.ttl: TTL | None = None
         self.tags: set[str] = set()
         self.stored: bool = True
+        self.flights: Sequence[Flight] = flights
         self._old = old
+
+    @property
+    def over(self) -> bool:
+        """Whether the load has ended: an interrupt may have kept its caller from taking note of that."""
+        return all(flight.outcome is not None for flight in self.flights)
 
     @property
     def stale(self) -> Any:
@@ -42,7 +49,7 @@ class Loading:
         self.stored = False
 
 
-_loading: ContextVar[Loading] = ContextVar("nearcache_loading")
+_loading: ContextVar[Loading | None] = ContextVar("nearcache_loading", default=None)
 
 
 def loading() -> Loading:
@@ -60,10 +67,10 @@ def loading() -> Loading:
 
     Raises `CacheError` outside of a loader.
     """
-    try:
-        return _loading.get()
-    except LookupError:
-        raise CacheError("loading() is for loaders: no load is running here") from None
+    load = _loading.get(None)
+    if load is None or load.over:
+        raise CacheError("loading() is for loaders: no load is running here")
+    return load
 
 
 @contextmanager
