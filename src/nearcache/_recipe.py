@@ -13,7 +13,7 @@ from nearcache._engine.plan import Job, Plan
 from nearcache._engine.tags import Tags
 from nearcache._engine.write import Tagger
 from nearcache._hits import Shape
-from nearcache.errors import ConfigError
+from nearcache.errors import ConfigError, InvalidKeyError
 
 Ignore = Iterable[str] | None
 """Parameters that are left out of the key; None: all that the template does not name."""
@@ -118,3 +118,12 @@ def check_function(engine: Engine, function: Any) -> None:
         raise TypeError(f"{function.__qualname__} is a generator function: return a list instead")
     if (wrong := engine.io.refuse(function)) is not None:
         raise TypeError(f"{getattr(function, '__qualname__', function)} {wrong}")
+
+
+def add_key(keys: dict[Any, str], item: Any, key: str, function: Callable[..., Any]) -> None:
+    """Note the key of one item of many; raise `InvalidKeyError` for two that are equal and have different keys."""
+    if keys.setdefault(item, key) != key:
+        raise InvalidKeyError(
+            f"{function.__qualname__} got two items that are equal and have different keys, {keys[item]!r} and "
+            f"{key!r}; ask for them one by one"
+        )

@@ -176,9 +176,13 @@ class Cache(Face):
     ) -> T:
         """Return the cached value, or call the loader and cache what it returns.
 
-        However many threads and tasks of this process ask at once, the loader runs once; it runs in the thread of
-        the first. Its exception goes to all who wait, and nothing is stored. Raises `LoaderTimeoutError` after
-        waiting for `hard_timeout`. While the engine cannot be reached, the loader answers.
+        However many threads, tasks, processes and hosts ask at once, the loader runs once; it runs in the thread of
+        the first, unless a timeout is given here. Its exception goes to all who wait in this process (in others, a
+        `LoadFailedError` that names its type), and nothing is stored. Raises `LoaderTimeoutError` after waiting for
+        `hard_timeout`. While the engine cannot be reached, the loader answers.
+
+        `tags` may read the result, as in "team:{result.team_id}". The options are those of the whole cache, for this
+        call: `none_ttl`, `stale`, `fail_safe`, `soft_timeout`, `hard_timeout`, `background`.
         """
         value, load = self._lookup(key), self._engine.get_or_load
         return cast(T, value if value is not MISS else drive(load(key, loader, ttl, tags, options)).get())

@@ -15,8 +15,7 @@ from nearcache._engine.plan import Job, Plan
 from nearcache._engine.plan import plan as resolved
 from nearcache._hits import AWAITED, SPECIALISED, Load, Memo, Seek, by_key, by_key_awaited, take_on
 from nearcache._io.blocking import drive
-from nearcache._recipe import Ignore, Recipe, check_function, return_type
-from nearcache.errors import InvalidKeyError
+from nearcache._recipe import Ignore, Recipe, add_key, check_function, return_type
 from nearcache.options import LoadOptions
 
 P = ParamSpec("P")
@@ -91,11 +90,7 @@ class _Decorated(_Partial[P, R]):
         jobs: dict[str, Job] = {}
         for item in items:
             key = self._recipe.key((*self.args, item), {})
-            if keys.setdefault(item, key) != key:
-                raise InvalidKeyError(
-                    f"many() got two items that are equal and have different keys, {keys[item]!r} and {key!r}; ask for "
-                    "them one by one"
-                )
+            add_key(keys, item, key, self._recipe.function)
             jobs.setdefault(key, self._job(item))
         return keys, self._engine.batches.each(jobs, self._recipe.plan.schema)
 

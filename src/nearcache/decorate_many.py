@@ -13,7 +13,7 @@ from nearcache._engine.plan import Plan
 from nearcache._engine.tags import Tags
 from nearcache._engine.write import Tagger
 from nearcache._io.blocking import drive
-from nearcache._recipe import bound_arguments, check_function, check_parameters, return_type
+from nearcache._recipe import add_key, bound_arguments, check_function, check_parameters, return_type
 from nearcache.errors import ConfigError
 
 
@@ -59,9 +59,15 @@ class ManyRecipe:
     def batch(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[Any, str], Batch]:
         """Return the key of each item, and the batch that brings the outcome of each key."""
         arguments = bound_arguments(self._function, self._signature, args, kwargs)
-        keys: dict[Any, str] = {item: self._key(item, arguments) for item in arguments[self._each]}
+        keys: dict[Any, str] = {}
+        for item in arguments[self._each]:
+            add_key(keys, item, self._key(item, arguments), self._function)
         items = {key: item for item, key in keys.items()}
-        load = functools.partial(self._load, args, kwargs)
+
+        @functools.wraps(self._function)
+        def load(wanted: list[Any]) -> Any:
+            return self._load(args, kwargs, wanted)
+
         return keys, Batch(items, load, self._plan, functools.partial(self._tagger, arguments))
 
     def _key(self, item: Any, arguments: Mapping[str, Any]) -> str:

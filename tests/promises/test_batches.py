@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
 
-from nearcache import BatchError, Cache, CacheError, ConfigError, loading
+from nearcache import BatchError, Cache, CacheError, ConfigError, InvalidKeyError, loading
 from nearcache._engine.batch import Batches
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import Crowd, SlowSource, at_once, broken, eventually, noticed, recorded, values, waiting
@@ -277,3 +278,35 @@ def test_a_batch_function_that_cannot_be_cached_is_refused(new_cache: NewCache) 
     ):
         with pytest.raises(ConfigError, match=message):
             cache.cached_many(template, each=each)(load)
+
+
+def test_equal_items_with_different_keys_are_refused(new_cache: NewCache) -> None:
+    cache = new_cache("memory://")
+
+    @cache.cached_many("users:{user_id}", each="user_ids")
+    def users(user_ids: list[float]) -> dict[float, int]:
+        raise AssertionError
+
+    with pytest.raises(InvalidKeyError, match="one by one"):
+        users([1, 1.0])
+
+
+def test_batch_functions_have_threads_of_their_own(new_cache: NewCache) -> None:
+    cache, slow = new_cache("memory://"), SlowSource(dict)
+
+    @cache.cached_many("users:{user_id}", each="user_ids", hard_timeout=30)
+    def users(user_ids: list[int]) -> dict[int, int]:
+        return dict(slow.load())
+
+    @cache.cached_many("teams:{team_id}", each="team_ids", hard_timeout=30)
+    def teams(team_ids: list[int]) -> dict[int, int]:
+        return dict.fromkeys(team_ids, 1)
+
+    hanging = Crowd()
+    for number in range(20):
+        hanging.threads(1, partial(users, [number]))
+    hanging.start()
+    eventually(lambda: slow.loads == 16, "all threads of the one are taken")
+    assert at_once(lambda: teams([1])) == {1: 1}
+    slow.open()
+    assert values(hanging.finish()) == [{}] * 20

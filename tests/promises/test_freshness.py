@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nearcache import AsyncCache, Cache, CacheError, LoaderTimeoutError, loading
+from nearcache import MISS, AsyncCache, Cache, CacheError, Entry, LoaderTimeoutError, loading
 from nearcache._engine import core as engine_core
 from nearcache._engine import load as loads
 from nearcache.backends.memory import Ledger
@@ -28,6 +28,7 @@ from tests.promises.helpers import (
     outcome_of,
     recorded,
     values,
+    waiting,
 )
 
 Key = Callable[[], str]
@@ -419,8 +420,104 @@ def test_a_loader_keeps_what_was_not_modified(url: str, new_cache: NewCache, fre
 def test_what_is_not_there_cannot_be_kept(url: str, new_cache: NewCache, fresh_key: Key) -> None:
     with pytest.raises(CacheError, match="no stale value"):
         new_cache(url).get_or_load(fresh_key(), lambda: loading().not_modified())
-    with pytest.raises(CacheError, match="no load is running"):
-        loading()
+
+
+@pytest.mark.parametrize("off", ["disabled", "bypass"])
+def test_a_loader_that_runs_without_the_cache_may_say_what_it_likes(new_cache: NewCache, off: str) -> None:
+    cache = new_cache("memory://")
+
+    @cache.cached("users:{user_id}")
+    def user(user_id: int) -> int:
+        loading().tags.add("users")
+        loading().ttl = "5s"
+        return user_id
+
+    with getattr(cache, off)():
+        assert user(1) == 1
+    assert user.bypass(2) == 2
+    assert loading().stale is None
+
+
+def test_a_function_that_is_turned_off_is_not_refreshed_into_the_cache(url: str, new_cache: NewCache) -> None:
+    cache = new_cache(url)
+
+    @cache.cached("users:{user_id}")
+    def user(user_id: int) -> int:
+        return user_id
+
+    with cache.disabled():
+        assert user.refresh(1) == 1
+    assert user.peek(1) is None
+
+
+def test_an_entry_tells_that_it_is_stale(url: str, new_cache: NewCache, fresh_key: Key) -> None:
+    cache, clock = aged(new_cache, url, fail_safe="1h")
+    key = fresh_key()
+    cache.set(key, "old")
+    clock.advance(100)
+    entry = cache.get_entry(key)
+    assert isinstance(entry, Entry)
+    assert (entry.value, entry.stale, entry.ttl) == ("old", True, 0.0)
+    assert 99 < entry.age < 102
+    clock.advance(3600)
+    assert cache.get_entry(key) is MISS
+
+
+def test_a_touched_value_is_kept_as_long_as_before(url: str, new_cache: NewCache, fresh_key: Key) -> None:
+    cache, clock = aged(new_cache, url)
+    key, source = fresh_key(), Source()
+    cache.get_or_load(key, source.load, fail_safe="1h")
+    assert cache.touch(key, 120)
+    clock.advance(121)
+    source.fails = True
+    assert cache.get_or_load(key, source.load, fail_safe="1h") == 1
+
+
+# Failures elsewhere, and of refreshes
+
+
+def test_who_waits_for_a_load_elsewhere_that_fails_has_the_old_value(
+    valkey_url: str, new_cache: NewCache, fresh_key: Key
+) -> None:
+    one, key = new_cache(valkey_url, fail_safe="1h", near=None), fresh_key()
+    two = new_cache(valkey_url, fail_safe="1h", near=None, namespace=one._parts.core.options.namespace)
+    slow = SlowSource(lambda: 1 / 0)
+    one.set(key, "old", ttl="10ms")
+    eventually(lambda: one.get(key) is None, "it is no longer fresh")
+    leader = Crowd().threads(1, lambda: one.get_or_load(key, slow.load)).start()
+    eventually(lambda: slow.loads, "one loads")
+    waiter = Crowd().threads(1, lambda: two.get_or_load(key, slow.load)).start()
+    eventually(lambda: waiting(two, key) == 1, "two waits")
+    slow.open()
+    assert values(leader.finish()) == ["old"]
+    assert values(waiter.finish()) == ["old"]
+    assert slow.loads == 1
+
+
+def test_a_refresh_that_fails_is_no_concern_of_who_noticed_the_age(
+    url: str, new_cache: NewCache, fresh_key: Key
+) -> None:
+    cache, clock = aged(new_cache, url, stale="1h")
+    key, source = fresh_key(), Source()
+    cache.get_or_load(key, source.load)
+    clock.advance(61)
+    source.fails = True
+    assert cache.get_or_load(key, source.load) == 1
+    assert source.number == 2
+
+
+def test_an_invalidation_ends_the_pause_after_a_failure(url: str, new_cache: NewCache, fresh_key: Key) -> None:
+    for invalidate in (lambda cache: cache.clear(), lambda cache: cache.invalidate_tags("t")):
+        cache, clock = aged(new_cache, url, fail_safe="1h")
+        key, source = fresh_key(), Source()
+        cache.get_or_load(key, source.load, tags=["t"])
+        clock.advance(61)
+        source.fails = True
+        assert cache.get_or_load(key, source.load, tags=["t"]) == 1
+        invalidate(cache)
+        clock.advance(1.1)
+        source.fails = False
+        assert at_once(lambda: cache.get_or_load(key, source.load, tags=["t"]), within=3.0) == 3  # noqa: B023
 
 
 # In batches

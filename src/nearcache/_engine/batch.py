@@ -76,6 +76,7 @@ class Share:
         self.old: Mapping[str, Old] = old
         """Values that are no longer fresh, to be served where somebody else refreshes them, or the load fails."""
         self.says: Loading = Loading(tuple(flights.values()))
+        self.cost: float = 0.0
         self.others: list[str] = []
         """Keys that somebody else loads, or has loaded meanwhile."""
 
@@ -252,7 +253,7 @@ class Batches:
             outcome = await self._io.user(batch.loader, items, limit=batch.plan.hard_timeout)
         if isinstance(outcome.error, Overdue):
             outcome = self._loads.overdue(own[0], batch.plan)
-        seconds = time.perf_counter() - started
+        share.cost = seconds = time.perf_counter() - started
         error = None if outcome.error is None else type(outcome.error).__name__
         self._core.emit(Load(entity_of(own[0]), seconds, error))
         return {key: _of(outcome, batch.items[key]) for key in own}
@@ -263,7 +264,7 @@ class Batches:
             if outcome.error is None and (value := outcome.get()) is not MISS:
                 try:
                     drafts[key] = self._loads.draft(
-                        key, value, batch.plan, batch.tag(batch.items[key]), says=share.says
+                        key, value, batch.plan, batch.tag(batch.items[key]), share.cost, share.says
                     )
                 except CacheError as error:
                     outcomes[key] = Outcome(error=error)

@@ -237,7 +237,8 @@ class Loads:
         try:
             grant = await self._acquire(Ask(key, flights.claim(flight), seen, self.life(plan)))
             if grant is not None and grant.leads:
-                outcome = await self._load(flight, job, Lease(flight.token, seen, self._core.view.last), old)
+                loaded = await self._load(flight, job, Lease(flight.token, seen, self._core.view.last), old)
+                outcome = outcome if isinstance(loaded.error, Exception) else loaded
         except BaseException as error:
             outcome = Outcome(error=error)
             raise
@@ -280,7 +281,7 @@ class Loads:
                     return self.keep(flight, old)
                 if grant.raw is None:
                     if failed := await self._wait(flight, mail, grant):
-                        return failed
+                        return self.instead(flight, failed, old, job.plan)
                     continue
                 found = await self._reader.examine(flight.key, grant.raw, job.plan.schema, stamp)
             finally:
@@ -290,7 +291,7 @@ class Loads:
             if found.reason in DO_NOT_STORE:
                 return await self._load(flight, job, None)
             seen = found.seen
-        return self.overdue(flight.key, job.plan)
+        return self.instead(flight, self.overdue(flight.key, job.plan), old, job.plan)
 
     async def _acquire(self, ask: Ask) -> Grant | None:
         """Ask for the lease; None if the engine fails."""
@@ -302,7 +303,7 @@ class Loads:
 
     async def _wait(self, flight: Flight, mail: Mail, grant: Grant) -> Outcome[Any] | None:
         """Wait until the lease of somebody else may have ended; return their error if they told of one."""
-        if self._core.flights.orphaned(grant.holder):
+        if grant.holder == BACK_OFF or self._core.flights.orphaned(grant.holder):  # nobody is served by waiting
             with suppress(BackendError):
                 await self._commands.run("release", self._leases.release, flight.key, grant.holder, "retry")
                 return None

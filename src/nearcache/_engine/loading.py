@@ -28,7 +28,7 @@ class Loading:
     @property
     def over(self) -> bool:
         """Whether the load has ended: an interrupt may have kept its caller from taking note of that."""
-        return all(flight.outcome is not None for flight in self.flights)
+        return bool(self.flights) and all(flight.outcome is not None for flight in self.flights)
 
     @property
     def stale(self) -> Any:
@@ -65,12 +65,10 @@ def loading() -> Loading:
     1.5
     >>> cache.invalidate_tags("rates")
 
-    Raises `CacheError` outside of a loader.
+    Where the function runs without the cache, because that is turned off or bypassed, nobody listens to what it says.
     """
-    load = _loading.get(None)
-    if load is None or load.over:
-        raise CacheError("loading() is for loaders: no load is running here")
-    return load
+    load = _loading.get()
+    return Loading() if load is None or load.over else load
 
 
 @contextmanager

@@ -116,9 +116,13 @@ class Reader:
             return MISS
         served_near = self.near(key, None) is not MISS
         found = await self.fetch(key, None)
-        if not isinstance(found, Found):
+        if isinstance(found, Found):
+            return Entry(found.value, found.age, found.ttl, "near" if served_near else "engine", stale=False)
+        record = found.record
+        old = self.revived(key, found, record.hard - record.soft, None) if record else None
+        if record is None or old is None:
             return MISS
-        return Entry(found.value, found.age, found.ttl, "near" if served_near else "engine", stale=False)
+        return Entry(old.outcome.get(), record.soft + found.past, 0.0, "engine", stale=True)
 
     async def get_many(self, keys: Iterable[str], schema: Schema | None = None) -> dict[str, Any]:
         """Return what there is, by key: near values, then one round trip for the rest."""

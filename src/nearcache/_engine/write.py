@@ -128,14 +128,14 @@ class Writer:
         self._core.check(key)
         if not self._stores():
             return False
-        fill_id, ages = b"", b""
+        fill_id, ages, held = b"", b"", seconds
         if self._core.codec.enveloped:
             record = await self._reader.record(key)
             if not isinstance(record, Record):
                 return False
             lives = max(0.0, self._backend.time.earliest() - record.born) + seconds
-            fill_id, ages = record.fill_id, pack_ages(lives, lives + self._core.kept)
-        held = seconds + self._core.kept
+            kept = record.hard - record.soft
+            fill_id, ages, held = record.fill_id, pack_ages(lives, lives + kept), seconds + kept
         touched = await self._commands.run("touch", self._backend.touch, key, held, fill_id, ages)
         self._core.near.changed(key)
         return touched

@@ -6,6 +6,7 @@ flavour.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Coroutine, Generator, Hashable, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -103,14 +104,14 @@ def unwrapped(function: Any) -> Any:
     """Return the function that is called in the end, without the arguments it may hold already."""
     while isinstance(function, functools.partial):
         function = function.args[0] if getattr(function.func, "__name__", "") == "only" else function.func
-    return function
+    return inspect.unwrap(function)
 
 
 def loader_of(function: Any) -> Hashable:
     """Return what is the same for all calls of one loader: its code, whatever arguments or object it is bound to."""
     function = unwrapped(function)
     function = getattr(function, "__func__", function)
-    code: Hashable = getattr(function, "__code__", function)
+    code: Hashable = getattr(function, "__code__", None) or id(function)
     return code
 
 
