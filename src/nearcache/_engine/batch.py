@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from nearcache._core.events import Load, Miss
+from nearcache._core.events import Load
 from nearcache._core.keys import entity_of
 from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
@@ -114,8 +114,6 @@ class Batches:
         require_callable(batch.loader, "loader_many")
         mode = core.mode()
         values, lacks = await self._reader.split(keys, batch.plan.schema)
-        for key, lack in lacks.items():
-            core.emit(Miss(entity_of(key), lack.reason.value, 1))
         asked, plan = time.monotonic(), batch.plan
         revived = {key: self._reader.revived(key, lack, plan.kept, plan.schema) for key, lack in lacks.items()}
         old = {key: each for key, each in revived.items() if each}
@@ -158,6 +156,7 @@ class Batches:
                 outcomes[key] = self._loads.asked_itself(key)
                 continue
             mine = flights.new(key, now + batch.plan.hard_timeout, self._io.home())
+            mine.missed = lacks[key].reason.value
             if key in old and old[key].past <= batch.plan.stale:  # nobody waits for it but this batch
                 if flights.renewing(mine):
                     led[key] = mine
@@ -219,7 +218,7 @@ class Batches:
     async def _steal(self, share: Share, asks: list[Ask]) -> None:
         run, steal = self._commands.run, self._leases.steal
         for ask, seen in zip(asks, await self._io.each([run("steal", steal, ask) for ask in asks]), strict=True):
-            share.leases[ask.key] = Lease(ask.token, seen, self._core.view.last)
+            share.leases[ask.key] = Lease(ask.token, seen, self._core.view.last, replaces=True)
 
     async def _wait(self, batch: Batch, share: Share, lacks: Mapping[str, Lack], key: str) -> None:
         flight, lack, old = share.flights[key], lacks[key], share.old.get(key)
@@ -247,6 +246,7 @@ class Batches:
     async def _call(self, batch: Batch, share: Share, own: list[str], until: float) -> dict[str, Outcome[Any]]:
         flights, started = [share.flights[key] for key in own], time.perf_counter()
         for flight in flights:
+            self._loads.miss(flight)
             flight.begin(until, None if flight.key in share.leases else self._core.options.staleness)
         with self._core.loads.over(batch.loader, until), leading(*flights), inside(share.says):
             items = [batch.items[key] for key in own]
@@ -287,11 +287,16 @@ class Batches:
         items = [writer.seal(drafts[key], leases[key].epoch) for key in kept]
         stamps, asked, sent = [core.near.stamp(key) for key in kept], core.clock(), time.monotonic()
         fills = [Fill(item, leases[item.key].token, leases[item.key].seen) for item in items]
+        replaced = {key for key in kept if leases[key].replaces}
         with suppress(BackendError):
             stored = await self._commands.run("fill", self._leases.fill, fills)
+            replaced -= {key for key, accepted in zip(kept, stored, strict=True) if accepted}
             for item, stamp, accepted in zip(items, stamps, stored, strict=True):
                 if accepted and writer.keep(drafts[item.key], item, asked, stamp, leases[item.key].epoch):
                     share.flights[item.key].vouched = sent
+        if replaced:
+            with suppress(BackendError):
+                await writer.delete(replaced)
         return set(kept)
 
 

@@ -210,7 +210,7 @@ class Loads:
             self._core.emit(Hit(entity_of(flight.key), "stale", 1))
             self.renew(flight, job, old, found.seen)
             return old.outcome
-        self._core.emit(Miss(entity_of(flight.key), found.reason.value, 1))
+        flight.missed = found.reason.value
         if found.reason in DO_NOT_STORE:
             return await self._load(flight, job, None)
         return await self.load_or_wait(flight, job, found.seen, old)
@@ -252,7 +252,7 @@ class Loads:
         flight = self._core.flights.new(key, 0.0, None)
         if isinstance(found, Found):
             return self._served(flight, found, job, 0.0)
-        self._core.emit(Miss(entity_of(key), found.reason.value, 1))
+        flight.missed = found.reason.value
         return await self._load(flight, job, None)
 
     async def _reload(self, flight: Flight, job: Job) -> Outcome[Any]:
@@ -262,7 +262,7 @@ class Loads:
             seen = await self._commands.run("steal", self._leases.steal, ask)
         except BackendError:
             return await self._load(flight, job, None)
-        return await self._load(flight, job, Lease(token, seen, self._core.view.last))
+        return await self._load(flight, job, Lease(token, seen, self._core.view.last, replaces=True))
 
     async def load_or_wait(self, flight: Flight, job: Job, seen: bytes, old: Old | None) -> Outcome[Any]:
         """Load under the key's lease; while somebody else has it, wait for what they store."""
@@ -281,6 +281,7 @@ class Loads:
                     return self.keep(flight, old)
                 if grant.raw is None:
                     if failed := await self._wait(flight, mail, grant):
+                        self.miss(flight)
                         return self.instead(flight, failed, old, job.plan)
                     continue
                 found = await self._reader.examine(flight.key, grant.raw, job.plan.schema, stamp)
@@ -291,6 +292,7 @@ class Loads:
             if found.reason in DO_NOT_STORE:
                 return await self._load(flight, job, None)
             seen = found.seen
+        self.miss(flight)
         return self.instead(flight, self.overdue(flight.key, job.plan), old, job.plan)
 
     async def _acquire(self, ask: Ask) -> Grant | None:
@@ -351,6 +353,7 @@ class Loads:
         return outcome
 
     async def _run(self, flight: Flight, job: Job, lease: Lease | None, old: Old | None) -> Outcome[Any]:
+        self.miss(flight)
         started, limit = time.perf_counter(), job.plan.hard_timeout
         flight.begin(time.monotonic() + limit, None if lease else self._core.options.staleness)
         says = Loading((flight,), old.outcome.copied().get() if old else MISS)
@@ -386,11 +389,15 @@ class Loads:
         """Store what was loaded, if the lease still stands."""
         item, stamp = self._writer.seal(draft, lease.epoch), self._core.near.stamp(flight.key)
         asked, sent = self._core.clock(), time.monotonic()
+        stored = False
         with suppress(BackendError):
             fills = [Fill(item, lease.token, lease.seen)]
             (stored,) = await self._commands.run("fill", self._leases.fill, fills)
             if stored and self._writer.keep(draft, item, asked, stamp, lease.epoch):
                 flight.vouched = sent
+        if lease.replaces and not stored:
+            with suppress(BackendError):
+                await self._writer.delete((flight.key,))
 
     async def give_up(self, key: str, lease: Lease | None, error: BaseException | None, kept: bool = False) -> None:
         """End a lease without storing anything, and tell those who wait why; where an old value is kept, nobody tries
@@ -403,6 +410,12 @@ class Loads:
                 await self._commands.run("release", self._leases.release, key, lease.token, why, pause)
 
     # Outcomes
+
+    def miss(self, flight: Flight) -> None:
+        """Tell that the reader of a flight found nothing: what another process has loaded meanwhile is no miss."""
+        if flight.missed:
+            self._core.emit(Miss(entity_of(flight.key), flight.missed, 1))
+            flight.missed = None
 
     def _served(self, flight: Flight, found: Found, job: Job, vouched: float) -> Outcome[Any]:
         flight.vouched = vouched

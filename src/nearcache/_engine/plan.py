@@ -47,11 +47,15 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to store one load: the lease's token, the record that it may replace, and the epoch of the load."""
+    """The right to store one load: the lease's token, the record that it may replace, and the epoch of the load.
+
+    `replaces`: what is cached must go in any case; if the result cannot be stored, the key is deleted.
+    """
 
     token: str
     seen: bytes
     epoch: int
+    replaces: bool = False
 
 
 def plan(

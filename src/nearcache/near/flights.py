@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from threading import RLock
 from typing import Any
 
+from nearcache._core.events import Reason
 from nearcache._core.outcome import Outcome
 
 Waker = Callable[[], None]
@@ -25,7 +26,8 @@ class Flight:
     """One load in progress: who waits for it, and how it ended."""
 
     __slots__ = (
-        *("_lock", "_wakers", "began", "cancel", "fallback", "home", "key", "outcome", "renew", "soft", "table"),
+        *("_lock", "_wakers", "began", "cancel", "fallback", "home", "key", "missed", "outcome", "renew", "soft"),
+        "table",
         *("token", "until", "vouched"),
     )
 
@@ -45,6 +47,8 @@ class Flight:
         self.fallback: Outcome[Any] | None = None
         """What readers get who have waited until `soft` (monotonic), or for whom the flight is overdue."""
         self.soft: float = math.inf
+        self.missed: Reason | None = None
+        """Why its reader found nothing; None where nobody reads, or that was told already."""
         self.renew: Callable[[], Coroutine[Any, Any, Outcome[Any]]] | None = None
         """What the leader has to do for itself after the others have the outcome: refresh a value that is kept."""
         self.outcome: Outcome[Any] | None = None

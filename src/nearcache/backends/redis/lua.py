@@ -28,6 +28,11 @@ REPEATABLE: Final = frozenset({*ABOUT_LEASES, "mark"})
 def script(name: str) -> Script:
     """Read the script `name`.lua."""
     text = "".join(map(_read, ("lease", name) if name in ABOUT_LEASES else (name,)))
+    return made(text)
+
+
+def made(text: str) -> Script:
+    """Return the script of a text."""
     # The engine names scripts by this digest; it protects nothing.
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
