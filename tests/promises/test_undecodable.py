@@ -235,13 +235,13 @@ def test_a_value_of_another_schema_is_loaded_around_until_it_expires(valkey_url:
 
 
 def test_releases_that_overwrite_each_other_are_noticed(valkey_url: str, new_cache: NewCache) -> None:
-    real = Loads._load
+    real = Loads.load
 
     async def load(loads: Loads, flight: Any, job: Any, lease: Any, old: Any = None) -> Any:
         seen = await loads._leases.steal(Ask(flight.key, flight.token, b"", 5.0))
         return await real(loads, flight, job, lease or Lease(flight.token, seen, loads._core.view.last))
 
-    with broken(Loads, "_load", load), noticed():
+    with broken(Loads, "load", load), noticed():
         releases_do_not_fight(valkey_url, new_cache)
 
 

@@ -526,7 +526,7 @@ AT_ONCE: dict[type, set[str]] = {Writer: {"add", "incr", "touch"}}
 
 BUILT_UPON: dict[type, set[str]] = {
     Reader: {"dead", "examine", "exists", "fetch", "fetch_many", "get_many", "peek", "record"},
-    Loads: {"ending", "follow", "give_up", "load_or_wait", "put"},
+    Loads: {"ending", "follow", "give_up", "lease", "load", "load_or_wait", "put"},
     Batches: {"each"},
     Writer: {"set", "set_many"},
 }

@@ -23,6 +23,7 @@ from nearcache._engine.loading import Loading, inside
 from nearcache._engine.modes import Mode
 from nearcache._engine.plan import Job, Lease, Plan
 from nearcache._engine.read import Absence, Found, Lack, Old, Reader
+from nearcache._engine.renew import Renewals
 from nearcache._engine.write import Draft, Tagger, Writer
 from nearcache._io.port import Io, Overdue, require_callable
 from nearcache.backends.base import BACK_OFF, Ask, Backend, Fill, Grant, identity_of
@@ -58,6 +59,7 @@ class Loads:
         self._io = io
         self._leases = backend.leases
         self._shared = backend.shared
+        self._renewals = Renewals(core, io, self.lease, self.load)
         self._takeover = backend.leases.life if backend.leases.life < math.inf else 0.0
         self._commands = commands
         self._reader = reader
@@ -202,49 +204,18 @@ class Loads:
         if isinstance(found, Found):
             outcome = self._served(flight, found, job, self._core.vouched(asked, self._shared))
             if found.record.cost and found.ttl < early(found.record.cost):
-                self.renew(flight, job, Old(outcome, 0.0, asked), identity_of(found.record.fill_id))
+                self._renewals.renew(flight, job, Old(outcome, 0.0, asked), identity_of(found.record.fill_id))
             return outcome
         old = self._reader.revived(flight.key, found, plan.kept, plan.schema)
         if old and old.past <= plan.stale:
             flight.vouched = self._core.vouched(asked, self._shared)
             self._core.emit(Hit(entity_of(flight.key), "stale", 1))
-            self.renew(flight, job, old, found.seen)
+            self._renewals.renew(flight, job, old, found.seen)
             return old.outcome
         flight.missed = found.reason.value
         if found.reason in DO_NOT_STORE:
-            return await self._load(flight, job, None)
+            return await self.load(flight, job, None)
         return await self.load_or_wait(flight, job, found.seen, old)
-
-    def renew(self, flight: Flight, job: Job, old: Old, seen: bytes) -> None:
-        """See to it that one reader refreshes a value that is served now."""
-        renewal = functools.partial(self._renewal, flight.key, job, old, seen)
-        if job.plan.background:
-            self._io.later(self._quietly(renewal()), job.loader)
-        else:
-            flight.renew = renewal
-
-    async def _quietly(self, renewal: Coroutine[Any, Any, Outcome[Any]]) -> None:
-        with suppress(CacheError):  # counted already, and nobody waits for it
-            await renewal
-
-    async def _renewal(self, key: str, job: Job, old: Old, seen: bytes) -> Outcome[Any]:
-        """Load and replace a value that is still served, unless somebody else does; return the new or the old one."""
-        flights, plan = self._core.flights, job.plan
-        flight = flights.new(key, time.monotonic() + plan.hard_timeout, self._io.home())
-        outcome: Outcome[Any] = old.outcome
-        if not flights.renewing(flight):
-            return outcome
-        try:
-            grant = await self._acquire(Ask(key, flights.claim(flight), seen, self.life(plan)))
-            if grant is not None and grant.leads:
-                loaded = await self._load(flight, job, Lease(flight.token, seen, self._core.view.last), old)
-                outcome = outcome if isinstance(loaded.error, Exception) else loaded
-        except BaseException as error:
-            outcome = Outcome(error=error)
-            raise
-        finally:
-            flights.land(flight, outcome)
-        return outcome
 
     async def _alone(self, key: str, job: Job, lack: Lack | None) -> Outcome[Any]:
         """Read or load without those who load already: they cannot go on before this call has ended."""
@@ -253,7 +224,7 @@ class Loads:
         if isinstance(found, Found):
             return self._served(flight, found, job, 0.0)
         flight.missed = found.reason.value
-        return await self._load(flight, job, None)
+        return await self.load(flight, job, None)
 
     async def _reload(self, flight: Flight, job: Job) -> Outcome[Any]:
         token = self._core.flights.claim(flight)
@@ -261,22 +232,21 @@ class Loads:
             ask = Ask(flight.key, token, b"", self.life(job.plan))
             seen = await self._commands.run("steal", self._leases.steal, ask)
         except BackendError:
-            return await self._load(flight, job, None)
-        return await self._load(flight, job, Lease(token, seen, self._core.view.last, replaces=True))
+            return await self.load(flight, job, None)
+        return await self.load(flight, job, Lease(token, seen, self._core.view.last, replaces=True))
 
     async def load_or_wait(self, flight: Flight, job: Job, seen: bytes, old: Old | None) -> Outcome[Any]:
         """Load under the key's lease; while somebody else has it, wait for what they store."""
         self._fall_back(flight, job.plan, old)
-        token = self._core.flights.claim(flight)
         flight.until += self._takeover  # as long as somebody else may load, and a dead one keep the lease
         while flight.until > time.monotonic():
             mail = self._leases.expect(flight.key)
             try:
                 asked, stamp = time.monotonic(), self._core.near.stamp(flight.key)
-                grant = await self._acquire(Ask(flight.key, token, seen, self.life(job.plan)))
+                grant = await self.lease(flight, job, seen)
                 if grant is None or grant.leads:
-                    lease = Lease(token, seen, self._core.view.last) if grant else None
-                    return await self._load(flight, job, lease, old)
+                    lease = Lease(flight.token, seen, self._core.view.last) if grant else None
+                    return await self.load(flight, job, lease, old)
                 if old and grant.holder == BACK_OFF and self._good_enough(old, job.plan):
                     return self.keep(flight, old)
                 if grant.raw is None:
@@ -290,13 +260,14 @@ class Loads:
             if isinstance(found, Found):
                 return self._served(flight, found, job, asked)
             if found.reason in DO_NOT_STORE:
-                return await self._load(flight, job, None)
+                return await self.load(flight, job, None)
             seen = found.seen
         self.miss(flight)
         return self.instead(flight, self.overdue(flight.key, job.plan), old, job.plan)
 
-    async def _acquire(self, ask: Ask) -> Grant | None:
+    async def lease(self, flight: Flight, job: Job, seen: bytes) -> Grant | None:
         """Ask for the lease; None if the engine fails."""
+        ask = Ask(flight.key, self._core.flights.claim(flight), seen, self.life(job.plan))
         try:
             (grant,) = await self._commands.run("acquire", self._leases.acquire, [ask])
         except BackendError:
@@ -336,7 +307,8 @@ class Loads:
         flight.vouched = flight.began if flight.began < math.inf else time.monotonic()
         return old.outcome
 
-    async def _load(self, flight: Flight, job: Job, lease: Lease | None, old: Old | None = None) -> Outcome[Any]:
+    async def load(self, flight: Flight, job: Job, lease: Lease | None, old: Old | None = None) -> Outcome[Any]:
+        """Load, and store the result under the lease if there is one; an old value may stand in for an error."""
         if lease:
             self._leases.hold(flight.key, lease.token, time.monotonic() + job.plan.hard_timeout)
         try:

@@ -245,7 +245,7 @@ class TransactionLoads(MemoLoads):
             return await super().refresh(key, job)
         if core.flights.led_here(core.check(key)):
             return self.asked_itself(key)
-        return await self._load(core.flights.new(key, 0.0, None), job, None)
+        return await self.load(core.flights.new(key, 0.0, None), job, None)
 
 
 class TransactionBatches(MemoBatches):
