@@ -11,6 +11,7 @@ from nearcache._io.port import Flavour
 from nearcache.backends.base import Backend
 from nearcache.backends.registry import BackendSpec, build
 from nearcache.near.store import Limit, Store
+from nearcache.near.view import View
 from nearcache.testing import BackendConformance, Faults, FaultyBackend
 from tests.servers import RedisServer
 
@@ -23,7 +24,9 @@ class Built(BackendConformance):
 
     def build(self, flavour: Flavour) -> Backend:
         """Build it in the namespace of this test."""
-        return build(BackendSpec(self.url, self.namespace, enveloped=self.enveloped, store=self.store), flavour)
+        view = View(time.monotonic, 1.0, fixed=self.store is not None or not self.enveloped)
+        spec = BackendSpec(self.url, self.namespace, enveloped=self.enveloped, store=self.store, view=view)
+        return build(spec, flavour)
 
     @pytest.fixture(autouse=True)
     def _own_namespace(self) -> None:

@@ -1,89 +1,36 @@
 """The suite that every backend has to pass, public so that you can run it on a backend of your own."""
 
-import asyncio
-import functools
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Sequence
 
-from nearcache._io.blocking import drive
-from nearcache._io.port import Flavour
 from nearcache.backends.base import Backend, Item, Scan
-from nearcache.codecs.codec import COUNTER
-from nearcache.codecs.envelope import NO_SCHEMA, SIZE, Record, fill_id_of, pack, pack_ages, unpack
+from nearcache.codecs.envelope import SIZE, fill_id_of, pack_ages, unpack
 from nearcache.errors import CodecError
-
-HOUR: Final = 3600.0
-
-
-def _both(check: Callable[[Any, Backend], Coroutine[Any, Any, None]]) -> Callable[[Any], None]:
-    """Make a test of a check: it runs in the sync flavour, then in the async one."""
-
-    @functools.wraps(check)
-    def test(self: "BackendConformance") -> None:
-        backend = self.build("sync")
-        try:
-            drive(self.prepared(check, backend))
-        finally:
-            drive(backend.close())
-        asyncio.run(self.in_loop(check))
-
-    del test.__dict__["__wrapped__"]  # pytest would take the check's arguments for fixtures
-    return test
+from nearcache.testing.lease_checks import LeaseChecks
+from nearcache.testing.suite import HOUR, both
 
 
-class BackendConformance:
+class BackendConformance(LeaseChecks):
     """What every backend must do. Subclass it in a test module as `Test...` and say how yours is built.
 
     Each test runs in both flavours against `build(flavour)`. Backends are built over one engine, whose records of the
     backend's namespace are removed by the suite.
     """
 
-    enveloped: bool = True
-    """Whether the records have a header; False for values shared with other languages."""
-
-    def build(self, flavour: Flavour) -> Backend:
-        """Return a new backend of the given flavour."""
-        raise NotImplementedError
-
-    async def prepared(self, check: Callable[[Any, Backend], Coroutine[Any, Any, None]], backend: Backend) -> None:
-        """Run one check on an empty engine."""
-        await backend.open()
-        await backend.delete([f"t:{n}" for n in range(20)])
-        await check(self, backend)
-
-    async def in_loop(self, check: Callable[[Any, Backend], Coroutine[Any, Any, None]]) -> None:
-        """Run one check in an event loop."""
-        backend = self.build("async")
-        try:
-            await self.prepared(check, backend)
-        finally:
-            await backend.close()
-
-    def record(self, payload: bytes, fill_id: bytes = b"fill--id", codec: int = COUNTER, ttl: float = HOUR) -> bytes:
-        """Return the bytes of a record."""
-        if not self.enveloped:
-            return payload
-        return pack(Record(0, fill_id, 0, 1.0, ttl, ttl, 0.0, codec, NO_SCHEMA, payload=payload))
-
-    def item(self, n: int, payload: bytes = b"1", ttl: float = HOUR) -> Item:
-        """Return something to store."""
-        return Item(f"t:{n}", self.record(payload), ttl)
-
-    @_both
+    @both
     async def test_a_record_comes_back_as_it_is(self, backend: Backend) -> None:
         """Any bytes are kept, whatever they look like on a wire."""
         for n, payload in enumerate((b"", b"\r\n$-1\r\n", bytes(range(256)), b"x" * 300_000)):
             await backend.set(self.item(n, payload))
             assert await backend.get(f"t:{n}") == self.record(payload)
 
-    @_both
+    @both
     async def test_an_absent_record_is_none(self, backend: Backend) -> None:
         """None is the answer for what is not there."""
         assert await backend.get("t:0") is None
         assert await backend.get_many(["t:0", "t:1"]) == [None, None]
         assert await backend.remaining(["t:0"]) == [None]
 
-    @_both
+    @both
     async def test_many_records_come_in_the_order_of_their_keys(self, backend: Backend) -> None:
         """Absent ones leave a gap, doubled ones come twice."""
         await backend.set_many([self.item(n, b"%d" % n) for n in (3, 1)])
@@ -92,7 +39,7 @@ class BackendConformance:
         await backend.set_many([])
         assert await backend.get_many([]) == []
 
-    @_both
+    @both
     async def test_a_set_replaces_value_and_life(self, backend: Backend) -> None:
         """The last write wins."""
         await backend.set(self.item(0, b"1", ttl=5.0))
@@ -100,7 +47,7 @@ class BackendConformance:
         assert await backend.get("t:0") == self.record(b"2")
         assert _near(await backend.remaining(["t:0"]), HOUR)
 
-    @_both
+    @both
     async def test_an_add_stores_only_what_is_absent_or_dead(self, backend: Backend) -> None:
         """A live record stays; one that its reader judged dead is replaced, by its fill id."""
         assert await backend.add(self.item(0, b"1"), b"")
@@ -111,7 +58,7 @@ class BackendConformance:
             assert await backend.add(self.item(0, b"2"), b"fill--id")
             assert await backend.get("t:0") == self.record(b"2")
 
-    @_both
+    @both
     async def test_a_delete_counts_what_was_there(self, backend: Backend) -> None:
         """Absent keys do not count."""
         await backend.set_many([self.item(0), self.item(1)])
@@ -120,7 +67,7 @@ class BackendConformance:
         assert await backend.delete([]) == 0
         assert await backend.get("t:0") is None
 
-    @_both
+    @both
     async def test_a_touch_changes_life_and_ages_of_the_record_it_was_meant_for(self, backend: Backend) -> None:
         """Another record, or none, is left alone."""
         fill_id, ages = (b"fill--id", pack_ages(60.0, 70.0)) if self.enveloped else (b"", b"")
@@ -135,7 +82,7 @@ class BackendConformance:
             assert not await backend.touch("t:0", 90.0, b"another!", ages)
             assert _near(await backend.remaining(["t:0"]), 60.0)
 
-    @_both
+    @both
     async def test_a_counter_counts_exactly(self, backend: Backend) -> None:
         """Up to 64 bits, from 0; value and life stay when the sum does not fit."""
         if backend.counters is None:
@@ -151,7 +98,7 @@ class BackendConformance:
         await _raises(CodecError, incr("t:1", 1, fresh, HOUR, b""))
         assert await backend.get("t:1") == before
 
-    @_both
+    @both
     async def test_a_counter_takes_the_fill_id_of_each_change(self, backend: Backend) -> None:
         """So that a copy of the old number can be told from the new one; a dead counter begins anew."""
         if backend.counters is None or not self.enveloped:
@@ -162,7 +109,7 @@ class BackendConformance:
         assert (fill_id_of(raw), raw[SIZE:]) == (b"second-1", b"42")
         assert await backend.counters.incr("t:0", 1, self.record(b"", b"third--1"), HOUR, b"second-1") == 1
 
-    @_both
+    @both
     async def test_what_is_no_number_cannot_be_counted(self, backend: Backend) -> None:
         """It stays as it is."""
         if backend.counters is None:
@@ -173,7 +120,7 @@ class BackendConformance:
         await _raises(CodecError, backend.counters.incr("t:0", 1, fresh, HOUR, b""))
         assert await backend.get("t:0") == raw
 
-    @_both
+    @both
     async def test_a_scan_finds_the_keys_of_a_prefix(self, backend: Backend) -> None:
         """Characters that are special in patterns are taken as they are."""
         if backend.scan is None:
@@ -187,7 +134,7 @@ class BackendConformance:
         finally:
             await backend.delete(keys)
 
-    @_both
+    @both
     async def test_the_engine_can_be_asked_and_closed_and_used_again(self, backend: Backend) -> None:
         """Closing twice is no error, and a later call connects again."""
         await backend.ping()
