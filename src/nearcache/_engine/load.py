@@ -154,9 +154,11 @@ class Loads:
         until the deadline.
         """
         soft = plan.soft_timeout
+        # A blocking load in a thread of its own cannot be stopped, so that there is no end it could report.
+        margin = 0.0 if plan.apart and self._io.flavour == "sync" else WAIT_MARGIN
 
         def until() -> float:
-            latest = min(deadline, flight.until + WAIT_MARGIN)
+            latest = min(deadline, flight.until + margin)
             # What it falls back to is found while others wait: they look now and then.
             return latest if soft is None else min(latest, flight.soft, time.monotonic() + soft)
 

@@ -10,9 +10,11 @@ from rich.console import Console
 from nearcache.demo import data, guide
 from nearcache.demo.scenes import (
     cold_and_warm,
+    hanging,
     many_processes,
     metrics,
     outage,
+    race,
     restart,
     stampede,
     write_through,
@@ -24,6 +26,8 @@ SCENES: dict[str, ModuleType] = {
     "Four processes": many_processes,
     "Stampede": stampede,
     "Write-through": write_through,
+    "The classic race": race,
+    "A loader that hangs": hanging,
     "Restart": restart,
     "Engine killed": outage,
     "Prometheus": metrics,
