@@ -168,11 +168,20 @@ class Listener:
             self.inbox.deliver(key, token, outcome)
 
     def _renewals(self) -> list[Command]:
-        now, text, life = time.monotonic(), script("renew").text, str(int(self._lease * 1000))
+        now, text = time.monotonic(), script("renew").text
         for token, (_, until) in list(self._held.items()):
             if until <= now:
                 self.let_go(token)
-        return [("EVAL", text, "2", key, lease_of(key), token, life) for token, (key, _) in list(self._held.items())]
+        return [
+            ("EVAL", text, "2", key, lease_of(key), token, self._renewed_for(until - now))
+            for token, (key, until) in list(self._held.items())
+        ]
+
+    def _renewed_for(self, left: float) -> str:
+        """Return for how long a lease is renewed: never beyond its deadline, or a load that hangs would hold others up
+        for a whole lease more.
+        """
+        return str(max(1, int(min(self._lease, left) * 1000)))
 
 
 class _Line:
