@@ -1,297 +1,287 @@
-"""However many processes ask for an absent key, it is loaded once; one that dies or hangs holds the others up no longer
-than its lease.
-"""
+"""However many processes ask for an absent key, it is loaded once; a leader that dies or hangs is replaced."""
 
-import itertools
-import json
-import os
-import signal
-import subprocess
-import sys
-import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from nearcache.backends.embedded.settings import parse
+from nearcache.backends.embedded.share import Lease
 from nearcache.backends.redis.leases import LEASE_LIFE
+from tests.promises.conftest import url_of
+from tests.promises.fleet import Answer, Fleet, in_time
 from tests.promises.helpers import eventually, noticed
-from tests.servers import CHECKOUT, RedisServer
+from tests.servers import RedisServer
 
-PATIENCE = 40.0
-_keys = itertools.count()
-
-
-class Reader:
-    """One process of readers."""
-
-    def __init__(self, server: RedisServer, namespace: str, *mutations: str) -> None:
-        command = [sys.executable, "-m", "tests.promises.reading", server.unix_url, namespace, str(server.socket)]
-        self.process = subprocess.Popen(
-            [*command, *mutations],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=CHECKOUT,
-            env={**os.environ, "PYTHONPATH": f"{CHECKOUT / 'src'}{os.pathsep}{CHECKOUT}"},
-            text=True,
-        )
-        assert self._line() == "ready\n"
-
-    def read(self, **command: Any) -> dict[str, Any]:
-        """Let it read, and return what its readers got."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(command) + "\n")
-        self.process.stdin.flush()
-        line = self._line()
-        return dict(json.loads(line)) if line else {"values": [], "errors": ["killed"]}
-
-    def end(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.wait(PATIENCE)
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline()
+PROCESSES = 8
+LOOSE = 1.0
+"""Seconds that somebody may be late, on a busy machine."""
 
 
-class Readers:
-    """Several processes over one engine."""
-
-    def __init__(self, server: RedisServer, number: int, *mutations: str) -> None:
-        self.server = server
-        self.namespace = f"q{uuid.uuid4().hex[:10]}"
-        with ThreadPoolExecutor(number) as starting:
-            self.all = list(starting.map(lambda _: Reader(server, self.namespace, *mutations), range(number)))
-        self._pool = ThreadPoolExecutor(number)
-
-    def read(self, reader: Reader, **command: Any) -> "Future[dict[str, Any]]":
-        """Let one of them read."""
-        return self._pool.submit(reader.read, **command)
-
-    def end(self) -> None:
-        """End all of them."""
-        for reader in self.all:
-            reader.end()
-        self._pool.shutdown()
-
-    def loads(self, key: str) -> int:
-        """Return how many loaders of a key have begun."""
-        return int(self.server.command("GET", f"loads:{key}") or 0)
-
-    def waiting(self, key: str) -> int:
-        """Return how many processes wait for the lease of a key."""
-        return int(self.server.command("SCARD", f"{{{self.namespace}:{key}}}~w"))
-
-    def lease(self, key: str) -> str:
-        """Return the name of a key's lease."""
-        return f"{{{self.namespace}:{key}}}~l"
-
-    def open(self, key: str) -> float:
-        """Let the loaders of a key end."""
-        self.server.command("SET", f"gate:{key}", 1, "EX", 60)
-        return time.monotonic()
-
-
-@contextmanager
-def readers(server: RedisServer, number: int, *mutations: str) -> Iterator[Readers]:
-    """Have so many processes in the block."""
-    made = Readers(server, number, *mutations)
+def fleet_on(engine: str, request: pytest.FixtureRequest, without: str = "") -> Fleet:
+    """Return a fleet on an engine that is there for the whole run."""
+    url = url_of(engine, request)
+    if engine != "embedded":
+        server: RedisServer = request.getfixturevalue(f"{engine}_server")
+        return Fleet(url, server.socket, without)
+    lease = Lease(parse(url), timeout=5.0)
     try:
-        yield made
+        return Fleet(url, Path(lease.address().removeprefix("unix://")), without)
     finally:
-        made.end()
+        lease.release()
 
 
-@contextmanager
-def stalls() -> Iterator[list[float]]:
-    """Note how long the machine stood still meanwhile: a round in which it did is void."""
-    found, over = list[float](), threading.Event()
+@pytest.fixture(scope="module")
+def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    """Processes that live as long as nobody kills them."""
+    with fleet_on("valkey", request) as fleet:
+        yield fleet
 
-    def watch() -> None:
-        last = time.monotonic()
-        while not over.wait(0.02):
-            now = time.monotonic()
-            if now - last > 0.5:
-                found.append(now - last)
-            last = now
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
+# One load
+
+
+def all_get_one_load(fleet: Fleet, processes: int = PROCESSES) -> None:
+    """Let 25 threads and 25 tasks in each process ask for a cold key; the load ends when all of them wait."""
+    key, source = fleet.key(), fleet.source
+    readings = [member.read(key, threads=25, tasks=25) for member in fleet.crew(processes)]
+    for reading in readings:
+        reading.waits()
+    fleet.wait(key, processes - 1)
+    assert len(source.begun(key)) == 1, "loaded more than once"
+    source.open(key, 1, f"value of {key}")
+    for reading in readings:
+        assert reading.answer().got == {f"value of {key}": 50}
+    assert len(source.begun(key)) == 1, "loaded more than once"
+
+
+@pytest.mark.parametrize("engine", ["redis", "embedded"])
+def test_many_processes_load_once_on_every_engine(request: pytest.FixtureRequest, engine: str) -> None:
+    with fleet_on(engine, request) as fleet:
+        for _ in range(3):
+            all_get_one_load(fleet)
+
+
+def test_many_processes_load_once(fleet: Fleet) -> None:
+    for _ in range(10):
+        all_get_one_load(fleet)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_many_processes_load_once_a_hundred_times(fleet: Fleet) -> None:
+    for _ in range(100):
+        all_get_one_load(fleet)
+
+
+def test_loads_without_leases_are_noticed(request: pytest.FixtureRequest) -> None:
+    with fleet_on("valkey", request, without="leases") as fleet, noticed("loaded more than once"):
+        all_get_one_load(fleet, processes=2)
+
+
+# Messages
+
+
+def waiters_are_woken(fleet: Fleet, patience: float = 20.0) -> float:
+    """Let one process load and another wait; return by how much its readers got the value too late."""
+    key, source = fleet.key(), fleet.source
+    leader, other = fleet.crew(2)
+    leading = leader.read(key, threads=1)
+    fleet.leads(key, leader)
+    waiting = other.read(key, threads=3, tasks=3)
+    fleet.wait(key, 1)
+    source.open(key, 1, "loaded")
+    assert leading.answer().got == {"loaded": 1}
+    answer = waiting.answer(patience)
+    assert answer.got == {"loaded": 6}
+    assert len(source.begun(key)) == 1
+    return answer.last - (source.answered(key)[0] + LOOSE)
+
+
+def test_who_waits_elsewhere_is_woken_by_a_message(fleet: Fleet) -> None:
+    in_time(10, lambda: waiters_are_woken(fleet))
+
+
+def test_waiters_that_hear_nothing_are_noticed(request: pytest.FixtureRequest) -> None:
+    with fleet_on("valkey", request, without="messages") as fleet, noticed("somebody waits longer"):
+        waiters_are_woken(fleet, patience=LOOSE)
+
+
+# Loads that fail
+
+
+def failures_are_told(fleet: Fleet) -> float:
+    """Let a load fail for which others wait, and ask again; return by how much they were told too late."""
+    key, source = fleet.key(), fleet.source
+    leader, other = fleet.crew(2)
+    leading = leader.read(key, threads=3, tasks=3)
+    leading.waits()
+    fleet.leads(key, leader)
+    waiting = other.read(key, threads=3, tasks=3)
+    waiting.waits()
+    fleet.wait(key, 1)
+    source.open(key, 1, "!no")
+    answer = waiting.answer()
+    assert set(leading.answer().got) == {"ConnectionRefusedError: !no"}
+    assert answer.got == {
+        f"LoadFailedError: the load of {key!r} failed in another process with ConnectionRefusedError": 6
+    }
+    source.open(key, 2, "the second try")
+    assert other.read(key, threads=1).answer().got == {"the second try": 1}
+    assert source.begun(key) == [leader.pid, other.pid]
+    return answer.last - (source.answered(key)[0] + LOOSE)
+
+
+def test_who_waits_elsewhere_is_told_why_a_load_failed_and_the_next_one_tries_again(fleet: Fleet) -> None:
+    in_time(5, lambda: failures_are_told(fleet))
+
+
+# Leaders that are killed
+
+
+def killed_leaders_are_replaced(fleet: Fleet, loads: int = 2, patience: float = 20.0) -> float:
+    """Kill the leaders of so many loads, each a process of its own; return by how much the others waited too long."""
+    source, (*leaders, one, two) = fleet.source, fleet.crew(loads + 2)
+    keys = [fleet.key() for _ in leaders]
+    for key, leader in zip(keys, leaders, strict=True):
+        leader.read(key, threads=1)
+        fleet.leads(key, leader)
+    waiting = [member.read(key, threads=3, tasks=3) for key in keys for member in (one, two)]
+    for key in keys:
+        fleet.wait(key, 2)
+        source.open(key, 2, f"value of {key}")
+    for leader in leaders:
+        leader.kill()
+    killed = time.monotonic()
+    answers = [reading.answer(patience) for reading in waiting]
+    assert [answer.got for answer in answers] == [{f"value of {key}": 6} for key in keys for _ in (one, two)]
+    for key, leader in zip(keys, leaders, strict=True):
+        first, second = source.begun(key)
+        assert first == leader.pid
+        assert second in (one.pid, two.pid)
+    return max(answer.last for answer in answers) - (killed + LEASE_LIFE + LOOSE)
+
+
+def test_leaders_that_are_killed_are_replaced_when_their_leases_end(fleet: Fleet) -> None:
+    """The load that replaces theirs takes no time."""
+    in_time(1, lambda: killed_leaders_are_replaced(fleet))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_leaders_that_are_killed_are_replaced_ten_times(fleet: Fleet) -> None:
+    in_time(10, lambda: killed_leaders_are_replaced(fleet))
+
+
+@pytest.mark.slow
+def test_leases_that_do_not_end_are_noticed(request: pytest.FixtureRequest) -> None:
+    with fleet_on("valkey", request, without="the end of leases") as fleet, noticed("somebody waits longer"):
+        killed_leaders_are_replaced(fleet, loads=1, patience=LEASE_LIFE + LOOSE)
+
+
+# Loads that take long
+
+
+def long_loads_are_waited_for(fleet: Fleet, seconds: float = 8.0) -> None:
+    """Let a load go on for much longer than a lease; look at the lease all the time."""
+    key, source = fleet.key(), fleet.source
+    readings = [member.read(key, threads=3, tasks=3) for member in fleet.crew(3)]
+    fleet.wait(key, 2)
+    least, ends = LEASE_LIFE * 1000, time.monotonic() + seconds
+    while time.monotonic() < ends:
+        least = min(least, source.lease_left(key))
+        assert len(source.begun(key)) == 1, "loaded more than once"
+        time.sleep(0.02)
+    source.open(key, 1, "loaded")
+    assert [reading.answer().got for reading in readings] == [{"loaded": 6}] * 3
+    assert len(source.begun(key)) == 1, "loaded more than once"
+    assert least > 1500
+
+
+@pytest.mark.slow
+def test_loads_longer_than_a_lease_are_waited_for(fleet: Fleet) -> None:
+    long_loads_are_waited_for(fleet)
+
+
+@pytest.mark.slow
+def test_leases_that_are_not_renewed_are_noticed(request: pytest.FixtureRequest) -> None:
+    with fleet_on("valkey", request, without="renewals") as fleet, noticed("loaded more than once"):
+        long_loads_are_waited_for(fleet)
+
+
+# Loads that hang
+
+
+def hung_loads_are_left(fleet: Fleet) -> float:
+    """Let blocking loads hang, one with readers elsewhere and one without; return by how much somebody was late."""
+    bound, source = 2.0, fleet.source  # longer than the time between two renewals
+    (here, one, two), keys = fleet.crew(3), (fleet.key(), fleet.key())
+    for key in keys:
+        here.read(key, threads=1, hard_timeout=bound)
+        fleet.leads(key, here)
+        source.open(key, 2, "loaded")
+    followers = [here.read(key, threads=2, tasks=2, hard_timeout=bound) for key in keys]
+    elsewhere = [member.read(keys[0], threads=2, tasks=2, hard_timeout=bound) for member in (one, two)]
+    answers = [reading.answer() for reading in (*elsewhere, *followers)]
+    assert [answer.got for answer in answers[:2]] == [{"loaded": 4}] * 2
+    assert all(gave_up(answer) for answer in answers[2:])
+    assert here.read(keys[1], threads=1, hard_timeout=bound).answer().got == {"loaded": 1}
+    assert source.begun(keys[0]) in ([here.pid, one.pid], [here.pid, two.pid])
+    assert source.begun(keys[1]) == [here.pid, here.pid]
+    for key in keys:
+        source.open(key, 1, "too late")
+    return max(answer.last - answer.asked for answer in answers) - (bound + min(bound, LEASE_LIFE) + LOOSE)
+
+
+def gave_up(answer: Answer) -> bool:
+    """Whether all readers were told that the load takes too long."""
+    return all(what.startswith("LoaderTimeoutError: ") for what in answer.got)
+
+
+def test_blocking_loads_that_hang_are_left_at_their_deadline(fleet: Fleet) -> None:
+    in_time(1, lambda: hung_loads_are_left(fleet))
+
+
+@pytest.mark.slow
+def test_leases_that_outlive_the_deadline_of_their_load_are_noticed(request: pytest.FixtureRequest) -> None:
+    with fleet_on("valkey", request, without="deadlines") as fleet, noticed("s late"):
+        in_time(1, lambda: hung_loads_are_left(fleet))
+
+
+# Leaders that are stopped
+
+
+def late_loads_are_refused(fleet: Fleet, hard_timeout: float) -> None:
+    """Stop a leader until its lease has ended and another process has loaded; what it brings then is not stored."""
+    key, source = fleet.key(), fleet.source
+    leader, other, third = fleet.crew(3)
+    leading = leader.read(key, threads=1, hard_timeout=hard_timeout)
+    fleet.leads(key, leader)
+    leader.stop()
     try:
-        yield found
+        eventually(lambda: source.lease_left(key) == -2, "its lease ends")
+        source.open(key, 2, "the newer value")
+        assert other.read(key, threads=1, hard_timeout=hard_timeout).answer().got == {"the newer value": 1}
     finally:
-        over.set()
-        thread.join()
+        leader.go_on()
+    source.open(key, 1, "the older value")
+    assert leading.answer().got == {"the older value": 1}, "it may have what was loaded after it asked"
+    assert b"newer" in source.stored(key), "the older value is stored"
+    for member in (leader, other, third):
+        assert member.read(key, threads=1, hard_timeout=hard_timeout).answer().got == {"the newer value": 1}
+    assert source.begun(key) == [leader.pid, other.pid]
 
 
-def in_valid_rounds(rounds: int, do: Callable[[], None]) -> None:
-    """Do it so often; of the rounds in which a bound did not hold, those are void in which the machine stood still."""
-    void = 0
-    for _ in range(rounds):
-        with stalls() as stalled:
-            try:
-                do()
-            except AssertionError:
-                if not stalled:
-                    raise
-                void += 1
-    assert void <= rounds // 3, f"{void} of {rounds} rounds are void: this machine stands still too often"
-
-
-def new_key() -> str:
-    """Return a key that nobody has used."""
-    return f"cold:{os.getpid()}-{next(_keys)}"
-
-
-def all_load_once(processes: Readers) -> None:
-    """Let 50 readers in each process ask for one cold key."""
-    key, everybody = new_key(), len(processes.all)
-    answers = [processes.read(reader, key=key, threads=20, tasks=30) for reader in processes.all]
-    eventually(lambda: processes.loads(key) > 1 or processes.waiting(key) == everybody - 1, "the others wait")
-    processes.open(key)
-    got = [answer.result(PATIENCE) for answer in answers]
-    assert [len(each["values"]) for each in got] == [50] * everybody, [each["errors"] for each in got]
-    assert processes.loads(key) == 1
-    assert {value for each in got for value in each["values"]} == {"load 1"}
-
-
-def test_many_processes_load_once(any_server: RedisServer) -> None:
-    with readers(any_server, 8) as processes:
-        for _ in range(5):
-            all_load_once(processes)
+def test_what_a_stopped_leader_loaded_is_not_stored(fleet: Fleet) -> None:
+    late_loads_are_refused(fleet, hard_timeout=2.0)
 
 
 @pytest.mark.slow
-def test_many_processes_load_once_for_long(valkey_server: RedisServer) -> None:
-    with readers(valkey_server, 8) as processes:
-        for _ in range(100):
-            all_load_once(processes)
+def test_what_a_stopped_leader_loaded_is_not_stored_after_a_lease_of_full_length(fleet: Fleet) -> None:
+    late_loads_are_refused(fleet, hard_timeout=30.0)
 
 
-def test_processes_without_leases_are_noticed(valkey_server: RedisServer) -> None:
-    with readers(valkey_server, 3, "always_lead") as processes, noticed():
-        all_load_once(processes)
-
-
-def waiters_are_woken(processes: Readers) -> None:
-    """See that who waits has the value long before the lease would have ended."""
-    key = new_key()
-    leader, waiter = processes.all[:2]
-    leading = processes.read(leader, key=key, threads=1, tasks=0)
-    eventually(lambda: processes.loads(key) == 1, "it loads")
-    waiting = processes.read(waiter, key=key, threads=2, tasks=2)
-    eventually(lambda: processes.waiting(key) == 1, "the other waits")
-    opened = processes.open(key)
-    assert leading.result(PATIENCE)["values"] == ["load 1"]
-    got = waiting.result(PATIENCE)
-    assert got["values"] == ["load 1"] * 4, got["errors"]
-    assert got["ended"] - opened < 1.0
-
-
-def test_who_waits_is_woken_by_a_message(valkey_server: RedisServer) -> None:
-    with readers(valkey_server, 2) as processes:
-        in_valid_rounds(6, lambda: waiters_are_woken(processes))
-
-
-def failures_are_told(processes: Readers) -> None:
-    """See that who waits elsewhere is told which error it was, and that the next one tries again."""
-    key = new_key()
-    leader, waiter = processes.all[:2]
-    leading = processes.read(leader, key=key, threads=1, tasks=0, fails=True)
-    eventually(lambda: processes.loads(key) == 1, "it loads")
-    waiting = processes.read(waiter, key=key, threads=1, tasks=1)
-    eventually(lambda: processes.waiting(key) == 1, "the other waits")
-    processes.open(key)
-    assert leading.result(PATIENCE)["errors"] == ["ZeroDivisionError: "]
-    errors = waiting.result(PATIENCE)["errors"]
-    assert len(errors) == 2
-    assert all("LoadFailedError" in error and "ZeroDivisionError" in error and key in error for error in errors)
-    assert waiter.read(key=key, threads=1, tasks=0)["values"] == ["load 2"]
-
-
-def test_who_waits_elsewhere_is_told_of_a_failure(valkey_server: RedisServer) -> None:
-    with readers(valkey_server, 2) as processes:
-        for _ in range(5):
-            failures_are_told(processes)
-
-
-def a_killed_leader_is_replaced(server: RedisServer) -> None:
-    """Kill the process that loads; the others wait no longer than its lease, and load once."""
-    key = new_key()
-    with readers(server, 3) as processes:
-        leader, *others = processes.all
-        processes.read(leader, key=key, threads=1, tasks=0)
-        eventually(lambda: processes.loads(key) == 1, "it loads")
-        waiting = [processes.read(reader, key=key, threads=3, tasks=3) for reader in others]
-        eventually(lambda: processes.waiting(key) == 2, "the others wait")
-        os.kill(leader.process.pid, signal.SIGKILL)
-        killed = time.monotonic()
-        processes.open(key)
-        got = [each.result(PATIENCE) for each in waiting]
-        assert [each["values"] for each in got] == [["load 2"] * 6] * 2
-        assert processes.loads(key) == 2
-        assert max(each["ended"] for each in got) - killed < LEASE_LIFE + 1.0
-
-
-def test_a_leader_that_is_killed_is_replaced_when_its_lease_ends(valkey_server: RedisServer) -> None:
-    in_valid_rounds(1, lambda: a_killed_leader_is_replaced(valkey_server))
-
-
-@pytest.mark.slow
-def test_leaders_that_are_killed_are_replaced(any_server: RedisServer) -> None:
-    in_valid_rounds(3, lambda: a_killed_leader_is_replaced(any_server))
-
-
-@pytest.mark.slow
-def test_a_load_that_takes_longer_than_a_lease_is_waited_for(valkey_server: RedisServer) -> None:
-    """Eight seconds; its lease is renewed meanwhile."""
-    key = new_key()
-    with readers(valkey_server, 3) as processes:
-        waiting = [processes.read(reader, key=key, threads=2, tasks=2) for reader in processes.all]
-        eventually(lambda: processes.waiting(key) == 2, "the others wait")
-        ends, left = time.monotonic() + 8.0, list[int]()
-        while time.monotonic() < ends:
-            left.append(int(valkey_server.command("PTTL", processes.lease(key))))
-            time.sleep(0.05)
-        processes.open(key)
-        assert [each.result(PATIENCE)["values"] for each in waiting] == [["load 1"] * 4] * 3
-        assert min(left) > 1000
-
-
-def test_what_a_stopped_leader_has_loaded_comes_too_late(valkey_server: RedisServer) -> None:
-    key = new_key()
-    with readers(valkey_server, 2) as processes:
-        leader, other = processes.all
-        leading = processes.read(leader, key=key, threads=1, tasks=0, hard_timeout=1)
-        eventually(lambda: processes.loads(key) == 1, "it loads")
-        os.kill(leader.process.pid, signal.SIGSTOP)
-        eventually(lambda: not valkey_server.command("EXISTS", processes.lease(key)), "its lease ends")
-        processes.open(key)
-        assert other.read(key=key, threads=1, tasks=0)["values"] == ["load 2"]
-        os.kill(leader.process.pid, signal.SIGCONT)
-        leading.result(PATIENCE)
-        assert other.read(key=key, threads=1, tasks=0)["values"] == ["load 2"]
-        assert valkey_server.command("GET", f"{processes.namespace}:{key}").endswith(b"load 2")
-
-
-def test_a_leader_that_hangs_is_left_at_its_deadline(valkey_server: RedisServer) -> None:
-    key = new_key()
-    with readers(valkey_server, 2) as processes, ExitStack() as stack:
-        stack.callback(processes.open, key)
-        leader, other = processes.all
-        leading = processes.read(leader, key=key, threads=1, tasks=0, hard_timeout=0.3)
-        eventually(lambda: processes.loads(key) == 1, "it hangs")
-        errors = leading.result(PATIENCE)["errors"]
-        assert "LoaderTimeoutError" in errors[0]
-        waiting = processes.read(other, key=key, threads=1, tasks=0)
-        eventually(lambda: processes.loads(key) == 2, "the next one loads")
-        processes.open(key)
-        assert waiting.result(PATIENCE)["values"] == ["load 2"]
+def test_loads_stored_without_their_lease_are_noticed(request: pytest.FixtureRequest) -> None:
+    with fleet_on("valkey", request, without="tokens") as fleet, noticed("the older value is stored"):
+        late_loads_are_refused(fleet, hard_timeout=0.5)
