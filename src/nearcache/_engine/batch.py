@@ -246,7 +246,6 @@ class Batches:
     async def _call(self, batch: Batch, share: Share, own: list[str], until: float) -> dict[str, Outcome[Any]]:
         flights, started = [share.flights[key] for key in own], time.perf_counter()
         for flight in flights:
-            self._loads.miss(flight)
             flight.begin(until, None if flight.key in share.leases else self._core.options.staleness)
         with self._core.loads.over(batch.loader, until), leading(*flights), inside(share.says):
             items = [batch.items[key] for key in own]

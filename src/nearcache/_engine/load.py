@@ -171,6 +171,7 @@ class Loads:
         if flight.fallback is None:
             return self.overdue(flight.key, plan)
         self._core.emit(Hit(entity_of(flight.key), "stale", 1))
+        flight.missed = None  # its reader has an answer
         return flight.fallback.copied()
 
     async def _depart(
@@ -253,7 +254,6 @@ class Loads:
                     return self.keep(flight, old)
                 if grant.raw is None:
                     if failed := await self._wait(flight, mail, grant):
-                        self.miss(flight)
                         return self.instead(flight, failed, old, job.plan)
                     continue
                 found = await self._reader.examine(flight.key, grant.raw, job.plan.schema, stamp)
@@ -264,7 +264,6 @@ class Loads:
             if found.reason in DO_NOT_STORE:
                 return await self.load(flight, job, None)
             seen = found.seen
-        self.miss(flight)
         return self.instead(flight, self.overdue(flight.key, job.plan), old, job.plan)
 
     async def lease(self, flight: Flight, job: Job, seen: bytes) -> Grant | None:
@@ -321,13 +320,13 @@ class Loads:
         return self.instead(flight, outcome, old, job.plan)
 
     def instead(self, flight: Flight, outcome: Outcome[Any], old: Old | None, plan: Plan) -> Outcome[Any]:
-        """Return the old value in the place of an error, if it is still good enough."""
+        """Return the old value in the place of an error, if it is still good enough; else it was a miss."""
         if old and isinstance(outcome.error, Exception) and self._good_enough(old, plan):
             return self.keep(flight, old)
+        self._miss(flight)
         return outcome
 
     async def _run(self, flight: Flight, job: Job, lease: Lease | None, old: Old | None) -> Outcome[Any]:
-        self.miss(flight)
         started, limit = time.perf_counter(), job.plan.hard_timeout
         flight.begin(time.monotonic() + limit, None if lease else self._core.options.staleness)
         says = Loading((flight,), old.outcome.copied().get() if old else MISS)
@@ -385,7 +384,7 @@ class Loads:
 
     # Outcomes
 
-    def miss(self, flight: Flight) -> None:
+    def _miss(self, flight: Flight) -> None:
         """Tell that the reader of a flight found nothing: what another process has loaded meanwhile is no miss."""
         if flight.missed:
             self._core.emit(Miss(entity_of(flight.key), flight.missed, 1))
