@@ -1,13 +1,13 @@
 """From samples to numbers: pure functions.
 
 A contender's number is its smallest block, because the noise of a machine only ever adds; of starts, which differ for
-more reasons than noise, it is the median. A ratio is that of two numbers of one run, and a target is met when three
-runs in a row meet it.
+more reasons than noise, it is the median, and of what is counted the mean. A ratio is that of two numbers of one run,
+and a target is met when three runs in a row meet it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from bench import rows
@@ -34,12 +34,14 @@ def number(row: rows.Row, result: Mapping[str, Any], measure: rows.Measure | Non
     samples: Sequence[float] = result.get(measure or row.measure, ())
     if not samples:
         return None
-    return median(samples) if row.kind == "start" else min(samples)
+    how: dict[str, Callable[[Sequence[float]], float]] = {"loads": fmean, "commands": fmean, "wait": max}
+    return how.get(measure or row.measure, median if row.kind == "start" else min)(samples)
 
 
 def ratio(row: rows.Row, run: Run, against: str, *, throughput: bool = False) -> float | None:
     """Return how many times nearcache takes what another contender takes, or has its throughput."""
-    ours, theirs = number(row, run[rows.US]), number(row, run.get(against, {}))
+    ours = number(row, run[rows.US])
+    theirs = 1.0 if against == rows.ONE else number(row, run.get(against, {}))
     if ours is None or theirs is None:
         return None
     return theirs / ours if throughput else ours / theirs

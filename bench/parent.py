@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
@@ -10,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from bench import environments, rows
+from bench import crowd, environments, rows
 from bench.contenders import start
+from bench.work import PROCESSES
 from tests.servers import RedisServer, redis_server
 from tools.source import ROOT
 
@@ -30,16 +32,18 @@ class Samples:
     wall: list[float] = field(default_factory=list[float])
     cpu: list[float] = field(default_factory=list[float])
     grown: list[float] = field(default_factory=list[float])
+    asked: list[float] = field(default_factory=list[float])
 
-    def add(self, n: int, cpu: float, wall: float, grown: float) -> None:
-        """Add a block of n calls."""
+    def add(self, n: int, cpu: float, wall: float, grown: float, asked: float = 0) -> None:
+        """Add a block of n calls, with which the server ran `asked` commands."""
+        self.asked.append(asked / n)
         self.cpu.append(cpu / n)
         self.wall.append(wall / n)
         self.grown.append(grown / n)
 
     def of(self, measure: rows.Measure) -> list[float]:
         """Return the samples of a measure."""
-        return {"wall": self.wall, "cpu": self.cpu, "bytes": self.grown}[measure]
+        return {"wall": self.wall, "cpu": self.cpu, "bytes": self.grown, "commands": self.asked}[measure]
 
 
 class Worker:
@@ -56,7 +60,7 @@ class Worker:
             command, cwd=ROOT, env=surroundings(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self._input, self._output = cast(TextIO, self._process.stdin), cast(TextIO, self._process.stdout)
-        self.hello = self._hear()
+        self.hello = self.hear()
 
     def block(self, n: int) -> tuple[float, float, float]:
         """Have n calls made; return what they took."""
@@ -67,7 +71,7 @@ class Worker:
     def goodbye(self) -> dict[str, Any]:
         """End the worker; return what it counted."""
         self._input.close()
-        said = self._hear()
+        said = self.hear()
         self._process.wait(timeout=60)
         return said
 
@@ -78,15 +82,20 @@ class Worker:
         self._input.close()
         self._output.close()
 
-    def _ask(self, n: int) -> str:
-        self._input.write(f"{n}\n")
+    def tell(self, words: str) -> None:
+        """Write a line to the worker."""
+        self._input.write(f"{words}\n")
         self._input.flush()
+
+    def _ask(self, n: int) -> str:
+        self.tell(str(n))
         line = self._output.readline()
         if not line or line.startswith("{"):
             raise BenchError(f"{self.contender.name}: {line.strip() or 'the worker ended'}")
         return line
 
-    def _hear(self) -> dict[str, Any]:
+    def hear(self) -> dict[str, Any]:
+        """Read a line of JSON from the worker."""
         line = self._output.readline()
         heard: dict[str, Any] = json.loads(line) if line else {"error": "the worker ended without a word"}
         return heard
@@ -102,6 +111,8 @@ def measure(row: rows.Row) -> dict[str, Result]:
     """Measure one row; return the result of each contender by its name."""
     if row.kind == "start":
         return measure_starts(row)
+    if row.kind == "crowd":
+        return {contender.name: measure_crowd(row, contender) for contender in row.contenders}
     if row.kind == "memory":
         # One after the other: a million values each.
         return {name: result for one in row.contenders for name, result in _together(row, (one,)).items()}
@@ -156,20 +167,22 @@ def take_turns(row: rows.Row, workers: list[Worker], server: RedisServer | None)
             worker.samples.add(row.calls, *counted_block(row, worker, server))
 
 
-def counted_block(row: rows.Row, worker: Worker, server: RedisServer | None) -> tuple[float, float, float]:
-    """Run one block, and add to the worker what the server says it was asked meanwhile."""
+def counted_block(row: rows.Row, worker: Worker, server: RedisServer | None) -> tuple[float, ...]:
+    """Run one block, and add to the worker what the server says it was asked meanwhile; that is told last."""
     if server is None:
         return worker.block(row.calls)
     before = commands(server)
     taken = worker.block(row.calls)
-    worker.commands += commands(server) - before
-    return taken
+    asked = commands(server) - before
+    worker.commands += asked
+    return *taken, asked.total()
 
 
 def commands(server: RedisServer) -> Counter[str]:
     """Return how often the server has run each command."""
     info = server.info("commandstats")
-    return Counter({name.removeprefix("cmdstat_"): int(info[name].split(",")[0].split("=")[1]) for name in info})
+    found = {name.removeprefix("cmdstat_"): int(info[name].split(",")[0].split("=")[1]) for name in info}
+    return Counter({name: number for name, number in found.items() if name != "info"})  # that is this question
 
 
 def finish(row: rows.Row, worker: Worker) -> Result:
@@ -180,8 +193,7 @@ def finish(row: rows.Row, worker: Worker) -> Result:
             raise BenchError(f"{row.name}: {problem}")
         return {"error": problem}
     result: Result = {"versions": worker.hello["versions"], "copies": worker.hello["copies"]}
-    kept: tuple[rows.Measure, ...] = ("cpu", "wall") if row.url else (row.measure,)
-    return result | {measure: worker.samples.of(measure) for measure in kept}
+    return result | {measure: worker.samples.of(measure) for measure in row.kept}
 
 
 def dishonest(row: rows.Row, worker: Worker, said: dict[str, Any]) -> str | None:
@@ -194,6 +206,30 @@ def dishonest(row: rows.Row, worker: Worker, said: dict[str, Any]) -> str | None
     if row.command and worker.commands[row.command] != worker.calls:
         return f"the server counted {worker.commands[row.command]} × {row.command} with {worker.calls} calls"
     return None
+
+
+def measure_crowd(row: rows.Row, contender: rows.Contender) -> Result:
+    """Have several processes read one key while it expires again and again, over a server of their own."""
+    with server_of(row) as server, ExitStack() as stack:
+        workers: list[Worker] = []
+        for _ in range(PROCESSES):
+            try:
+                workers.append(Worker(row, contender, url_of(row, server)))
+            except environments.UnavailableError as error:
+                return {"error": str(error)}
+            stack.callback(workers[-1].kill)
+        return {"copies": None} | workers[0].hello | gather(workers, row.rounds)
+
+
+def gather(workers: list[Worker], rounds: int) -> Result:
+    """Let the first worker check what it has, then all of them read; return what came of it."""
+    workers[0].tell("check")
+    if "error" in (checked := workers[0].hear()):
+        return checked
+    begin = time.monotonic() + crowd.HEAD_START
+    for worker in workers:
+        worker.tell(f"{begin} {crowd.end_of(begin, rounds)}")
+    return crowd.result([worker.hear() for worker in workers], begin, rounds)
 
 
 def measure_starts(row: rows.Row) -> dict[str, Result]:

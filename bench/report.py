@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import chart, results, rows, tables
+from bench import chart, crowd, results, rows, tables
 from bench.traces import page as eviction
+from bench.work import BRIEF, LOAD, PROCESSES, READERS
 from tools.source import ROOT
 
 README = Path("README.md")
@@ -21,7 +22,7 @@ BLOCK = re.compile(r"(?<=<!-- bench -->\n).*?(?=<!-- /bench -->)", re.DOTALL)
 Results = Mapping[str, Mapping[str, Any]]
 
 HOW = """\
-`make bench` measures everything here on your machine in at most 20 minutes; `make bench ROW=help` lists the groups.
+`make bench` measures everything here on your machine in at most 25 minutes; `make bench ROW=help` lists the groups.
 This page, the picture and the table in the README are generated from `bench/results/*.json`, which hold every sample.
 
 ## How it is measured
@@ -29,7 +30,8 @@ This page, the picture and the table in the README are generated from `bench/res
 - **Each contender has a process of its own**, in a virtual environment with the newest versions that go together
   (`bench/requirements/`), and is used as its documentation recommends. Blocks of calls take turns between the
   processes while the others wait, so that a slow moment of the machine meets all of them.
-- **The smallest block counts**, because noise only ever adds; of starts it is the median. Ratios are of one run; with
+- **The smallest block counts**, because noise only ever adds; of starts it is the median, and of loads and commands,
+  which are counted and not timed, the mean. Ratios are of one run; with
   several runs the middle one is shown, and the lowest and highest in brackets. A target is met when three runs in a
   row meet it.
 - **The loop is the same for all**: it calls the contender's own callable, with nothing around it. Where a peer's answer
@@ -109,6 +111,12 @@ def amounts(row: rows.Row) -> str:
         return f"Growth of the resident memory with {row.calls:,} values, for each of them, in a fresh process."
     if row.kind == "start":
         return f"{row.rounds} fresh interpreters each; the interpreter's own start is not counted."
+    if row.kind == "crowd":
+        return (
+            f"{row.rounds} expiries each of a key with a TTL of {BRIEF} s, whose load takes {LOAD * 1000:g} ms: "
+            f"{READERS} threads or tasks in each of {PROCESSES} processes read it, with pauses of "
+            f"{crowd.PAUSE * 1000:g} ms. The mean number of loads, and the longest time that any reader waited."
+        )
     return f"{row.rounds} blocks of {row.calls:,} calls each."
 
 

@@ -4,7 +4,7 @@
      "runs": [{"near-int": {"nearcache": {"versions": {…}, "copies": null, "wall": "412.5 398.1 …"}, …}, …}, …]}
 
 `traces.json` holds hit ratios instead: see `bench.traces`. Samples are nanoseconds for each call (or bytes for each
-value) with four digits, in one text, so that a block is a word and not a line.
+value, or what was counted) with four digits, in one text, so that a block is a word and not a line.
 """
 
 import json
@@ -19,7 +19,7 @@ from typing import Any
 from tools.source import ROOT
 
 FOLDER = ROOT / "bench" / "results"
-MEASURES = {"wall": 1e9, "cpu": 1e9, "bytes": 1.0}
+MEASURES = {"wall": 1e9, "cpu": 1e9, "wait": 1e9, "bytes": 1.0, "loads": 1.0, "commands": 1.0}
 """What is kept of each call, and how many of its unit are one in Python."""
 TRACES = "traces"
 """The group that counts hits instead of timing calls."""

@@ -1,67 +1,10 @@
-"""What is measured: groups, rows, contenders and targets, as data.
+"""What is measured: groups, rows, contenders and targets, as data."""
 
-A target compares nearcache with another contender of the row: what one of them takes divided by what the other takes.
-"""
-
-from dataclasses import dataclass, field
-from typing import Literal
-
+from bench.row import BEST_WITH_TTL, ONE, US, Contender, Kind, Measure, Row, Target
+from bench.rows_shared import EXPIRY, OURS, OURS_REMOTE, TAGS
 from bench.work import MANY, TASKS, THREADS
 
-Measure = Literal["wall", "cpu", "bytes"]
-Kind = Literal["calls", "awaits", "memory", "start"]
-
-US = "nearcache"
-BEST_WITH_TTL = "the best peer with a TTL"
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One contender: its name in tables, its builder in `bench.contenders`, its environment and its packages."""
-
-    name: str
-    build: str
-    environment: str
-    packages: tuple[str, ...]
-    ttl: bool = True
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Target:
-    """nearcache takes at most `limit` times what `against` takes (or has at least `limit` times its throughput)."""
-
-    against: str
-    limit: float
-    throughput: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row: `rounds` blocks of `calls` calls for each contender, in turns; `measure` is what targets compare."""
-
-    name: str
-    group: str
-    title: str
-    case: str
-    contenders: tuple[Contender, ...]
-    measure: Measure = "wall"
-    kind: Kind = "calls"
-    rounds: int = 100
-    calls: int = 5_000
-    targets: tuple[Target, ...] = ()
-    url: Literal["", "unix", "tcp"] = ""
-    uvloop: bool = False
-    command: str = ""
-    """The command that the server must have counted once for each call."""
-    main: bool = True
-    """Whether the row stands in the README."""
-    notes: tuple[str, ...] = field(default=())
-
-    def contender(self, name: str) -> Contender:
-        """Return the contender of a name."""
-        return next(contender for contender in self.contenders if contender.name == name)
-
+__all__ = ["BEST_WITH_TTL", "ONE", "US", "Contender", "Kind", "Measure", "Row", "Target"]
 
 GROUPS = {
     "near": "hits in this process, through the decorator and through `get`",
@@ -69,6 +12,8 @@ GROUPS = {
     "remote": "hits, writes and batches in a server, by one thread",
     "remote-async": "hits and batches in a server, in asyncio, with uvloop too",
     "threads": "hits in a server by 16 threads of one process",
+    "expiry": "loads when a value expires that 4 processes read",
+    "tags": "invalidation by tags, and what tags cost",
     "eviction": "reads of a full near tier, by its size",
     "memory": "the memory of a million values in this process",
     "import": "import, construct and ask once",
@@ -79,8 +24,6 @@ def _near(name: str, kind: str, *packages: str, ttl: bool = True, note: str = ""
     return Contender(name, f"near:{kind}", "near", packages, ttl, note)
 
 
-OURS = ("nearcache", "msgspec", "prometheus-client")
-OURS_REMOTE = (*OURS, "redis", "hiredis")
 NEARCACHE = Contender(US, "near:Nearcache", "nearcache", OURS)
 LRU_CACHE = _near("functools.lru_cache", "LruCache", ttl=False, note="no TTL")
 CACHEBOX = _near("cachebox", "Cachebox", "cachebox")
@@ -358,7 +301,18 @@ START = (
     ),
 )
 
-ROWS: tuple[Row, ...] = (*NEAR, *NEAR_ASYNC_ROWS, *REMOTE, *REMOTE_ASYNC, *THREADED, *EVICTION, *MEMORY, *START)
+ROWS: tuple[Row, ...] = (
+    *NEAR,
+    *NEAR_ASYNC_ROWS,
+    *REMOTE,
+    *REMOTE_ASYNC,
+    *THREADED,
+    *EXPIRY,
+    *TAGS,
+    *EVICTION,
+    *MEMORY,
+    *START,
+)
 
 
 def find(name: str) -> Row:

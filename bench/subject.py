@@ -24,6 +24,8 @@ class Subject:
     per_call: int = 1
     loads: int | None = None
     """How often the cached function may have run in the end."""
+    prepare: Callable[[], None] | None = None
+    """What has to be done before each block, and is not timed; of blocking rows only."""
 
 
 def peer(name: str) -> Any:

@@ -7,7 +7,14 @@ from typing import Any
 from bench import judge, rows
 
 COPIES = {"shared": "hands out the stored dict itself", "shallow": "copies only the outer dict", "deep": "copies"}
-MEASURED = {"wall": "time", "cpu": "client CPU", "bytes": "memory"}
+MEASURED = {
+    "wall": "time",
+    "cpu": "client CPU",
+    "bytes": "memory",
+    "loads": "loads",
+    "wait": "longest wait",
+    "commands": "commands",
+}
 
 
 def seconds(value: float) -> str:
@@ -23,9 +30,11 @@ def seconds(value: float) -> str:
 
 
 def amount(value: float | None, measure: rows.Measure) -> str:
-    """Return a duration, or bytes."""
+    """Return a duration, bytes, or what was counted."""
     if value is None:
         return "–"
+    if measure in ("loads", "commands"):
+        return _digits(value)
     return f"{value:,.0f} bytes" if measure == "bytes" else seconds(value)
 
 
@@ -78,7 +87,7 @@ def ratios(row: rows.Row, runs: Sequence[judge.Run], name: str) -> list[float]:
 
 def columns(row: rows.Row) -> list[rows.Measure]:
     """Return what is shown of a row."""
-    return ["cpu", "wall"] if row.url or row.kind == "start" else [row.measure]
+    return list(row.kept)
 
 
 def plain(row: rows.Row, runs: Sequence[judge.Run]) -> str:

@@ -3,10 +3,12 @@
 A worker process holds one contender of one row, so one count is enough.
 """
 
+import asyncio
 import functools
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 TTL = 3600
 """Seconds. Every contender that has a TTL gets this one."""
@@ -14,6 +16,13 @@ TASKS = 100
 KEYS_OF_A_TASK = 20
 THREADS = 16
 MANY = 100
+PROCESSES = 4
+READERS = 50
+"""Threads or tasks of each process that read one key while it expires."""
+BRIEF = 1
+"""Seconds: the TTL of that key."""
+LOAD = 0.05
+"""Seconds that its load takes."""
 
 Function = Callable[..., Any]
 
@@ -22,6 +31,8 @@ class Runs:
     """How often the functions of this module ran in this process."""
 
     count = 0
+    began: ClassVar[list[tuple[int, float]]] = []
+    """What the slow functions were called with, and when (monotonic, which all processes of a machine share)."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,26 @@ async def async_square(n: int) -> int:
 async def async_row(row_id: int) -> dict[str, Any]:
     """Return a dict of 5 fields, in asyncio."""
     return row(row_id)
+
+
+def slow(row_id: int) -> dict[str, Any]:
+    """Return a dict of 6 fields, one of which says when, after some time."""
+    value = _stamped(row_id)
+    time.sleep(LOAD)
+    return value
+
+
+async def async_slow(row_id: int) -> dict[str, Any]:
+    """Do the same in asyncio."""
+    value = _stamped(row_id)
+    await asyncio.sleep(LOAD)
+    return value
+
+
+def _stamped(row_id: int) -> dict[str, Any]:
+    now = time.monotonic()
+    Runs.began.append((row_id, now))
+    return flat(row_id) | {"loaded": now}
 
 
 def flat(row_id: int) -> dict[str, Any]:

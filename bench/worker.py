@@ -10,15 +10,15 @@ In asyncio the whole life is one coroutine, and the loop stands still between tw
 import asyncio
 import json
 import os
-import platform
 import sys
 import time
 from contextlib import AsyncExitStack
-from importlib import import_module
 from importlib.metadata import version
 from typing import Any, TextIO, cast
 
+from bench import crowd
 from bench.contenders import near, remote, remote_async
+from bench.found import found, versions
 from bench.rows import Contender, Row, find
 from bench.subject import Subject, peer
 from bench.work import Runs, cases
@@ -59,7 +59,12 @@ def main() -> None:
     contender = row.contender(sys.argv[2])
     url = (sys.argv[3:] or [""])[0]
     try:
-        live_in_asyncio(out, row, contender, url) if row.kind == "awaits" else live(out, row, contender, url)
+        if row.kind == "crowd":
+            crowd.live(out, row, contender, url)
+        elif row.kind == "awaits":
+            live_in_asyncio(out, row, contender, url)
+        else:
+            live(out, row, contender, url)
     except Exception as error:  # noqa: BLE001 -- whatever a peer raises, its row says so
         print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=out, flush=True)
 
@@ -85,6 +90,8 @@ def live(out: TextIO, row: Row, contender: Contender, url: str) -> None:
     session = Session(out, subject)
     session.say(versions=versions(contender), copies=copies)
     for n in map(int, sys.stdin):
+        if subject.prepare:
+            subject.prepare()
         grown, cpu, wall = resident(), time.process_time(), time.perf_counter()
         subject.loop(n)
         session.took(n, time.process_time() - cpu, time.perf_counter() - wall, resident() - grown)
@@ -136,12 +143,6 @@ async def build_async(row: Row, contender: Contender, url: str, stack: AsyncExit
     return await makers[row.case](builder, url, stack)
 
 
-def found(contender: Contender) -> tuple[str, Any]:
-    """Return the room of a contender's builder, and the builder."""
-    room, _, name = contender.build.partition(":")
-    return room, getattr(import_module(f"bench.contenders.{room}"), name)
-
-
 def check(subject: Subject, answer: Any) -> None:
     """Raise unless the answer is right, its type included."""
     if answer != subject.expected or type(answer) is not type(subject.expected):
@@ -163,11 +164,6 @@ def resident() -> int:
     """Return the bytes of memory of this process."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * PAGE
-
-
-def versions(contender: Contender) -> dict[str, str]:
-    """Return the versions of what is measured."""
-    return {"python": platform.python_version()} | {name: version(name) for name in contender.packages}
 
 
 def _loop_version(row: Row) -> dict[str, str]:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.rows import OURS, US, Contender
+from bench.row import US, Contender
+from bench.rows_shared import OURS
 
 Unit = Literal["entries", "bytes"]
 OPTIMUM = "Belady (optimum)"

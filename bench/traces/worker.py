@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.contenders import traces as contenders
+from bench.found import versions
 from bench.rows import Contender
 from bench.subject import peer
 from bench.traces import reading
 from bench.traces.catalogue import PUBLIC, find
-from bench.worker import claim_output, versions
+from bench.worker import claim_output
 
 PARTS = 20
 """How often a contender is asked what it holds, while a trace is played."""

@@ -11,8 +11,7 @@ def run(row: rows.Row, ours: float = 1e-6, theirs: float = 2e-6) -> dict:
 def result(row: rows.Row, best: float) -> dict:
     """One contender, measured three times."""
     samples = [best * 1.5, best, best * 3]
-    kept = ["cpu", "wall"] if row.url or row.kind == "start" else [row.measure]
-    return {"versions": {"python": "3.11.7"}, "copies": None} | dict.fromkeys(kept, samples)
+    return {"versions": {"python": "3.11.7"}, "copies": None} | dict.fromkeys(row.kept, samples)
 
 
 def group(name: str, runs: int = 1, **taken: float) -> dict:
