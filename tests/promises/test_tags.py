@@ -247,3 +247,21 @@ def test_an_engine_that_refuses_marks_serves_nothing_that_is_owed(valkey_url: st
         with pytest.raises(BackendError):
             cache.invalidate_tags("t")
         assert (cache.get("a:1"), cache.get("b:1")) == (None, "b")
+
+
+def test_thousands_of_tags_at_once_are_learned_once(valkey_url: str, new_cache: NewCache) -> None:
+    one = new_cache(valkey_url, near=None)
+    two = new_cache(valkey_url, namespace=one._parts.core.options.namespace)
+    two.set("a:1", 1, tags=["tag:1234"])
+    two.set("b:1", 1)
+    one.invalidate_tags(*[f"tag:{number}" for number in range(2_500)])
+    eventually(lambda: two.get("a:1") is None, "it is seen")
+    view = two._engine.backend.view
+    known = len(view.tags)
+    two._engine.backend.view.proven = 0.0
+    assert two.get("b:1") == 1
+    assert two._parts.core.near.entries == 1
+    view.proven = 0.0
+    two.exists("b:1")
+    assert two._parts.core.near.entries == 1, "what is known already empties nothing"
+    assert len(view.tags) >= known > 0

@@ -131,13 +131,15 @@ class View:
         with self._lock:
             if newest < self.last:
                 return
+            first = not self.known
             self.known_from = min([newest, *marks.values()])
             self.tags = dict(marks)
             self.purge = max(self.purge, purge)
             self.clear = max(self.clear, clear)
             self._reach(newest)
             self.proven = max(self.proven, sent)
-        self.news(marks, True)
+        if not first:
+            self.news(marks, True)
 
     def confirm(self, sent: float) -> None:
         """Note that the engine knew nothing new when it was asked at `sent`."""

@@ -116,7 +116,10 @@ class RedisMarks:
     async def mark(self, tags: Sequence[str], everything: bool) -> None:
         """Mark, and learn what is new since on the same trip."""
         members = [*([CLEAR] if everything else []), *(TAG + tag for tag in tags)]
-        await self._backend.evaluate("mark", [((self.name,), self._arguments(members))], self.name, fresh=True)
+        # No more get one stamp than are read at once, or everybody would read them again and again.
+        shares = [members[start : start + AT_ONCE // 2] for start in range(0, len(members), AT_ONCE // 2)]
+        calls = [((self.name,), self._arguments(share)) for share in shares]
+        await self._backend.evaluate("mark", calls, self.name, fresh=True)
 
     def _arguments(self, members: Sequence[str] = ()) -> tuple[str, ...]:
         return (str(self._backend.view.last), str(MOST_MARKS), _ms(MARKS_LIFE), *members)
