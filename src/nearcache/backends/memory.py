@@ -178,7 +178,8 @@ class Ledger:
     async def ask(self, tags: Sequence[str]) -> None:
         """Let the view learn when these tags were marked."""
         with self.lock:
-            self._view.answer({tag: self._marks.get(tag, 0) for tag in tags}, self._purge)
+            marks = {tag: self._marks.get(tag, 0) for tag in tags}
+            self._view.answer(marks, self._purge, self._view.known_from)
 
     def after_fork(self) -> None:
         """Make a forked child's copy its own: those who held leases stayed in the parent."""

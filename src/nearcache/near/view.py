@@ -113,7 +113,7 @@ class View:
         """
         with self._lock:
             # An answer to an older question may come later, and what it holds is known by then.
-            fresh = {tag: stamp for tag, stamp in marks.items() if stamp > self.tags.get(tag, 0)}
+            fresh = {tag: stamp for tag, stamp in marks.items() if self._is_news(tag, stamp)}
             cleared = clear > self.clear
             first = not self.known  # nothing was judged by anything older, so that there is nobody to tell
             self._remember(fresh)
@@ -129,7 +129,9 @@ class View:
         """Begin anew with the newest marks, where there were too many to take in all since the last time."""
         newest = max([clear, *marks.values()])
         with self._lock:
-            if newest < self.last:
+            if newest == self.last:  # nothing is new: very many tags were marked at once, and come every time
+                self.proven = max(self.proven, sent)
+            if newest <= self.last:
                 return
             first = not self.known
             self.known_from = min([newest, *marks.values()])
@@ -166,11 +168,21 @@ class View:
         self.last = last
         self.sure_from = NOTHING if self.owed else last
 
-    def answer(self, marks: Mapping[str, int], purge: int) -> None:
-        """Take in the answer to a question about single tags; 0 for those the engine knows nothing of."""
+    def answer(self, marks: Mapping[str, int], purge: int, known_from: int) -> None:
+        """Take in the answer to a question about single tags; 0 for those the engine knows nothing of.
+
+        `known_from` is that of the view when it asked. If marks were forgotten since, among them may be one that is
+        newer than this answer, so the tags stay unknown.
+        """
         with self._lock:
             self.purge = max(self.purge, purge)
-            self._remember({tag: stamp for tag, stamp in marks.items() if stamp >= self.tags.get(tag, 0)})
+            if known_from == self.known_from:
+                self._remember({tag: stamp for tag, stamp in marks.items() if stamp >= self.tags.get(tag, 0)})
+
+    def _is_news(self, tag: str, stamp: int) -> bool:
+        """Tell whether a mark is newer than what is known; where that was forgotten, an older one would hide it."""
+        known = self.tags.get(tag)
+        return stamp >= self.known_from if known is None else stamp > known
 
     def _remember(self, marks: Mapping[str, int]) -> None:
         if len(self.tags) + len(marks) > MOST_TAGS:

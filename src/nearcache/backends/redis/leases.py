@@ -129,11 +129,16 @@ class RedisMarks:
         return ("EVAL", script("mark").text, "1", self.name, *self._arguments())
 
     async def ask(self, tags: Sequence[str]) -> None:
-        """Let the view learn about single tags."""
-        members = [PURGE, *(TAG + tag for tag in tags)]
+        """Let the view learn about single tags.
+
+        Where everything was marked, or the record is gone, it knows nothing of tags that were marked before.
+        """
+        view = self._backend.view
+        known_from = view.known_from
+        members = [CLEAR, PURGE, *(TAG + tag for tag in tags)]
         reply = await self._backend.single(("ZMSCORE", self.name, *members))
-        purge, *scores = [_stamp(score) for score in reply]
-        self._backend.view.answer(dict(zip(tags, scores, strict=True)), purge)
+        clear, purge, *scores = [_stamp(score) for score in reply]
+        view.answer(dict(zip(tags, scores, strict=True)), max(clear or view.last, purge), known_from)
 
     def news(self) -> Command:
         """Return the command that asks for everything since the newest stamp known, and for that itself.

@@ -38,6 +38,8 @@ class _Life:
     def __init__(self) -> None:
         self.ended = threading.Event()
         self.sock: socket.socket | None = None
+        self.heard = False
+        """Whether the engine has let the present connection subscribe."""
 
     def end(self) -> None:
         self.ended.set()
@@ -72,8 +74,10 @@ class Listener:
         return self._channel if self._listening else ""
 
     def hold(self, key: str, token: str, until: float) -> None:
-        """Renew the lease of an engine key until the time `until` (monotonic) at most."""
+        """Renew the lease of an engine key until the time `until` (monotonic) at most; starts to listen."""
         self._held[token] = (key, until)
+        if self._life is None:
+            self._start()
 
     def let_go(self, token: str) -> None:
         """Renew a lease no longer."""
@@ -118,11 +122,10 @@ class Listener:
     def _run(self, life: _Life) -> None:
         pause = FIRST_PAUSE
         while not life.ended.is_set():
-            try:
+            with contextlib.suppress(CacheError, OSError, *NONSENSE):
                 self._listen(life)
-                pause = FIRST_PAUSE
-            except (CacheError, OSError, *NONSENSE):
-                pause = min(2 * pause, LONGEST_PAUSE)
+            pause = FIRST_PAUSE if life.heard else min(2 * pause, LONGEST_PAUSE)
+            life.heard = False
             if self._life is life:
                 self._listening = False
             life.ended.wait(pause)
@@ -161,6 +164,7 @@ class Listener:
             return
         kind, *rest = cast(list[bytes], list(reply))
         if kind == b"subscribe":
+            life.heard = True
             self._listening = self._life is life
             self.inbox.stir()
         elif kind == b"message":

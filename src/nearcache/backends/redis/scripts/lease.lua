@@ -15,10 +15,10 @@ local function identity(held, enveloped)
   return 'i' .. (enveloped == '1' and string.sub(held, 3, 10) or redis.sha1hex(held))
 end
 
--- Tell every process that waits for this lease what came of it.
+-- Tell every process that waits for this lease what came of it. A user who may not publish stores all the same.
 local function wake(waiters, outcome, token, value)
   for _, inbox in ipairs(redis.call('SMEMBERS', waiters)) do
-    redis.call('PUBLISH', inbox, outcome .. ' ' .. token .. ' ' .. value)
+    redis.pcall('PUBLISH', inbox, outcome .. ' ' .. token .. ' ' .. value)
   end
   redis.call('DEL', waiters)
 end
