@@ -155,7 +155,8 @@ class Cache(Face):
     def health(self) -> Health:
         """Return whether the engine answers, which loaders hang, and which settings nothing uses.
 
-        One round trip. Raises nothing: an engine that cannot be reached is a finding.
+        It is true, and its `.ok` too, if the engine answers and no loader hangs. One round trip. Raises nothing: an
+        engine that cannot be reached is a finding.
         """
         return drive(self._engine.health())
 

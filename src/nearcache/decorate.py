@@ -11,6 +11,7 @@ from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
 from nearcache._core.ttl import TTL
 from nearcache._engine.engine import Engine, gathered
+from nearcache._engine.loading import Loading, inside
 from nearcache._engine.plan import Job, Plan
 from nearcache._engine.plan import plan as resolved
 from nearcache._hits import AWAITED, SPECIALISED, Load, Memo, Seek, by_key, by_key_awaited, take_on
@@ -172,7 +173,8 @@ class CachedFunction(_Decorated[P, R]):
 
     def bypass(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function; neither read the cache nor store anything."""
-        return cast(R, self._recipe.function(*self.args, *args, **kwargs))
+        with inside(Loading()):
+            return cast(R, self._recipe.function(*self.args, *args, **kwargs))
 
     def many(self: "_Takes[A, R]", items: Iterable[A]) -> dict[A, R]:
         """Return the results for many values of the first parameter; loads only what is missing.
@@ -225,7 +227,8 @@ class AsyncCachedFunction(_Decorated[P, R]):
 
     async def bypass(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function; neither read the cache nor store anything."""
-        return cast(R, await self._recipe.function(*self.args, *args, **kwargs))
+        with inside(Loading()):
+            return cast(R, await self._recipe.function(*self.args, *args, **kwargs))
 
     async def many(self: "_Takes[A, Coroutine[Any, Any, R]]", items: Iterable[A]) -> dict[A, R]:
         """Return the results for many values of the first parameter; loads only what is missing.
@@ -260,7 +263,7 @@ def plan(engine: Engine, template: object, ttl: TTL, options: LoadOptions, ignor
     """
     if not isinstance(template, str):
         raise TypeError('the decorator needs a key template: @cache.cached("users:{user_id}")')
-    made = resolved(engine.core, ttl, **options)
+    made = resolved(engine.core, ttl, options)
     return made if made.background is not None else replace(made, background=ignore is not None and not tuple(ignore))
 
 

@@ -60,15 +60,19 @@ class ManyRecipe:
         """Return the key of each item, and the batch that brings the outcome of each key."""
         arguments = bound_arguments(self._function, self._signature, args, kwargs)
         keys: dict[Any, str] = {}
-        for item in arguments[self._each]:
+        items: Any = arguments[self._each]
+        if isinstance(items, str) or not isinstance(items, Iterable):
+            kind = type(items).__name__
+            raise TypeError(f"{self._function.__qualname__}(): {self._each} is a {kind}; it must be a list of items")
+        for item in items:
             add_key(keys, item, self._key(item, arguments), self._function)
-        items = {key: item for item, key in keys.items()}
+        by_key = {key: item for item, key in keys.items()}
 
         @functools.wraps(self._function)
         def load(wanted: list[Any]) -> Any:
             return self._load(args, kwargs, wanted)
 
-        return keys, Batch(items, load, self._plan, functools.partial(self._tagger, arguments))
+        return keys, Batch(by_key, load, self._plan, functools.partial(self._tagger, arguments))
 
     def _key(self, item: Any, arguments: Mapping[str, Any]) -> str:
         roots = [item if name == self._item else arguments[name] for name in self._template.fields]

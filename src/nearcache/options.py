@@ -149,11 +149,11 @@ def resolve(
         codec=cast(Codec, _one_of("codec", _or(codec, "msgpack"), get_args(Codec))),
         secret=_secret(_or(secret, None)),
         types=_types(_or(types, ())),
-        stale=_kept("stale", stale, codec),
-        fail_safe=_kept("fail_safe", fail_safe, codec),
+        stale=_kept("stale", stale, codec, rules),
+        fail_safe=_kept("fail_safe", fail_safe, codec, rules),
         soft_timeout=_duration("soft_timeout", soft_timeout),
         hard_timeout=parse_duration(_or(hard_timeout, 30.0), "hard_timeout"),
-        background=_background(_or(background, None)),
+        background=checked_background(_or(background, None)),
         timeout=parse_duration(_or(timeout, 1.0), "timeout"),
         pool_min=fewest,
         pool_max=most,
@@ -208,14 +208,16 @@ def _duration(option: str, value: Duration | Unset | None) -> float | None:
     return None if isinstance(value, Unset) or value is None else parse_duration(value, option)
 
 
-def _kept(option: str, value: Duration | Unset | None, codec: object) -> float | None:
+def _kept(option: str, value: Duration | Unset | None, codec: object, rules: TtlRules) -> float | None:
     seconds = _duration(option, value)
+    rules.check_kept(option, seconds or 0.0)
     if seconds is not None and codec == "json":
         raise ConfigError(f"{option} needs a header in front of every value, which codec='json' does not write")
     return seconds
 
 
-def _background(value: object) -> bool | None:
+def checked_background(value: object) -> bool | None:
+    """Return the option background, or raise `ConfigError`."""
     if value is None or isinstance(value, bool):
         return value
     raise _wrong("background", value, "True, False, or None: where a loader's parameters are all in its key")

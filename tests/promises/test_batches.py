@@ -310,3 +310,19 @@ def test_batch_functions_have_threads_of_their_own(new_cache: NewCache) -> None:
     assert at_once(lambda: teams([1])) == {1: 1}
     slow.open()
     assert values(hanging.finish()) == [{}] * 20
+
+
+def test_mistakes_in_batches_are_told(new_cache: NewCache) -> None:
+    cache = new_cache("memory://")
+
+    @cache.cached_many("users:{user_id}", each="user_ids")
+    def users(user_ids: list[Any]) -> dict[Any, int]:
+        return {str(user_id): 1 for user_id in user_ids}
+
+    with pytest.raises(BatchError) as caught:
+        users([1, 2])
+    assert "none of the items" in str(caught.value.errors[1])
+    wrong: Any
+    for wrong in ("abc", 5):
+        with pytest.raises(TypeError, match="user_ids"):
+            users(wrong)

@@ -435,7 +435,36 @@ def test_a_loader_that_runs_without_the_cache_may_say_what_it_likes(new_cache: N
     with getattr(cache, off)():
         assert user(1) == 1
     assert user.bypass(2) == 2
-    assert loading().stale is None
+    with pytest.raises(CacheError, match="no load is running"):
+        at_once(loading)
+    with pytest.raises(AttributeError):
+        loads_misspelt(cache)
+
+
+def loads_misspelt(cache: Cache) -> None:
+    """Let a loader set what there is not."""
+
+    def load() -> None:
+        loading().tll = "5s"  # type: ignore[attr-defined]  # the point
+
+    cache.get_or_load("a:1", load)
+
+
+def test_options_that_are_wrong_are_named(new_cache: NewCache, fresh_key: Key) -> None:
+    cache, anything = new_cache("memory://"), dict[str, Any]
+    for option, value, message in (
+        ("stael", "5m", "stael"),
+        ("background", "no", "background"),
+        ("fail_safe", "400d", "fail_safe"),
+        ("soft_timeout", -1, "soft_timeout"),
+    ):
+        wrong = anything({option: value})
+        with pytest.raises((TypeError, ValueError), match=message):
+            cache.cached("users:{user_id}", **wrong)
+        with pytest.raises((TypeError, ValueError), match=message):
+            cache.get_or_load(fresh_key(), lambda: 1, **wrong)
+    with pytest.raises(ValueError, match="stale"):
+        new_cache("memory://", stale="400d")
 
 
 def test_a_function_that_is_turned_off_is_not_refreshed_into_the_cache(url: str, new_cache: NewCache) -> None:

@@ -97,6 +97,11 @@ class TtlRules:
             raise ConfigError(f"{what} is {described(ttl)}; {limit}")
         return seconds
 
+    def check_kept(self, what: str, seconds: float) -> None:
+        """Raise `ConfigError` if a value would be kept longer than the longest ttl."""
+        if seconds > self.maximum:
+            raise ConfigError(f"{what} is {seconds:.12g} s; at most {self.maximum:.12g} are allowed (CACHE_TTL_MAX)")
+
     def jittered(self, ttl: TTL, draw: float) -> float:
         """Return a ttl in seconds, shortened by `draw` (0 <= draw < 1) times the jitter; never for sessions."""
         seconds = self.seconds(ttl)

@@ -255,6 +255,7 @@ class Batches:
         share.cost = seconds = time.perf_counter() - started
         error = None if outcome.error is None else type(outcome.error).__name__
         self._core.emit(Load(entity_of(own[0]), seconds, error))
+        outcome = _about(outcome, items)
         return {key: _of(outcome, batch.items[key]) for key in own}
 
     async def _store(self, batch: Batch, share: Share, outcomes: dict[str, Outcome[Any]]) -> None:
@@ -301,6 +302,14 @@ class Batches:
 
 def _nobody() -> None:
     """Stand for a waiter that has not begun to wait."""
+
+
+def _about(outcome: Outcome[Any], items: list[Any]) -> Outcome[Any]:
+    """Return an error if a batch loader answered, and not to what it was asked."""
+    values: object = None if outcome.error is not None else outcome.get()
+    if isinstance(values, dict) and values and not any(item in values for item in items):
+        return Outcome(error=TypeError("the batch loader returned a dict that has none of the items it was asked for"))
+    return outcome
 
 
 def _of(outcome: Outcome[Any], item: Any) -> Outcome[Any]:

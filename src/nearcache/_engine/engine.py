@@ -138,13 +138,13 @@ class Engine:
         require_callable(store, "store")
         tag = Tags(self.core, tags).tagger()
         self.writer.draft(self.core.check(key), value, 1.0, None)
-        return await self.write_through(key, functools.partial(store, value), value, plan(self.core, ttl), tag)
+        return await self.write_through(key, functools.partial(store, value), value, plan(self.core, ttl, {}), tag)
 
     async def get_or_load(
         self, key: str, loader: Callable[[], Any], ttl: TTL, tags: Iterable[str], options: LoadOptions
     ) -> Outcome[Any]:
         """Return the cached value, or what the loader returns; see `Loads.get_or_load`."""
-        job = Job(loader, plan(self.core, ttl, **options), Tags(self.core, tags).tagger())
+        job = Job(loader, plan(self.core, ttl, options), Tags(self.core, tags).tagger())
         return await self.loads.get_or_load(key, job)
 
     async def get_or_load_many(
@@ -153,7 +153,7 @@ class Engine:
         """Return the cached values and those that the loader returns for the missing keys; see `Batches`."""
         tagger = Tags(self.core, tags).tagger()
         names = {key: key for key in self.core.check_all(keys)}
-        batch = Batch(names, loader, plan(self.core, ttl, **options), lambda _: tagger)
+        batch = Batch(names, loader, plan(self.core, ttl, options), lambda _: tagger)
         return gathered(names, await self.batches.get_or_load(batch))
 
     def near_lookup(self, schema: Schema | None) -> Callable[[str], Any]:

@@ -13,7 +13,7 @@ from nearcache._io.port import name_of
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What a cache says of itself; `ok` if nothing is wrong.
+    """What a cache says of itself; `ok`, and true, if nothing is wrong.
 
     `engine`: whether the engine answers, with the `error` if it does not. `stuck_loaders`: how many loads of each
     loader run beyond their deadline in this process. `unused_ttl_classes`: classes of data that are set by a variable,
@@ -29,6 +29,9 @@ class Health:
     def ok(self) -> bool:
         """Whether the engine answers and no loader is stuck."""
         return self.engine and not self.stuck_loaders
+
+    def __bool__(self) -> bool:
+        return self.ok
 
 
 class Watch:
@@ -53,7 +56,7 @@ class Watch:
     def stuck(self) -> Mapping[str, int]:
         """Return how many loads of each loader are overdue."""
         now = time.monotonic()
-        return Counter(name for name, until in self._loads.copy().values() if until < now)
+        return dict(Counter(name for name, until in self._loads.copy().values() if until < now))
 
     def after_fork(self) -> None:
         """Forget the loads of the parent process."""

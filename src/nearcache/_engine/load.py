@@ -77,7 +77,12 @@ class Loads:
         if mode is Mode.NORMAL:
             return await self._share(key, job, lack)
         core.emit(Miss(entity_of(key), Absence.DISABLED.value, 1))
-        return await (self.refresh(key, job) if mode is Mode.BYPASS else self._io.user(job.loader))
+        return await (self.refresh(key, job) if mode is Mode.BYPASS else self._unheard(job))
+
+    async def _unheard(self, job: Job) -> Outcome[Any]:
+        """Load without the cache: nobody listens to what the loader says."""
+        with inside(Loading()):
+            return await self._io.user(job.loader)
 
     async def put(self, key: str, value: Any, plan: Plan, tag: Tagger) -> None:
         """Store a value as if a load with this plan had returned it."""
@@ -98,7 +103,7 @@ class Loads:
         """Load now, whatever is cached and whoever is loading, and replace it."""
         self._core.check(key)
         if self._core.mode() in (Mode.DISABLED, Mode.OFF):
-            return await self._io.user(job.loader)
+            return await self._unheard(job)
         if self._core.flights.led_here(key):
             return self.asked_itself(key)
         work = functools.partial(self._reload, job=job)

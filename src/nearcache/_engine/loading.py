@@ -18,17 +18,19 @@ class Loading:
     `stale`: the value that this load is to replace, or None.
     """
 
+    __slots__ = ("_flights", "_old", "stored", "tags", "ttl")
+
     def __init__(self, flights: Sequence[Flight] = (), old: Any = MISS) -> None:
         self.ttl: TTL | None = None
         self.tags: set[str] = set()
         self.stored: bool = True
-        self.flights: Sequence[Flight] = flights
+        self._flights: Sequence[Flight] = flights
         self._old = old
 
     @property
     def over(self) -> bool:
         """Whether the load has ended: an interrupt may have kept its caller from taking note of that."""
-        return bool(self.flights) and all(flight.outcome is not None for flight in self.flights)
+        return bool(self._flights) and all(flight.outcome is not None for flight in self._flights)
 
     @property
     def stale(self) -> Any:
@@ -65,10 +67,13 @@ def loading() -> Loading:
     1.5
     >>> cache.invalidate_tags("rates")
 
-    Where the function runs without the cache, because that is turned off or bypassed, nobody listens to what it says.
+    Where the cache is turned off or bypassed, nobody listens to what the function says. Raises `CacheError` where no
+    load runs: also in threads that have no copy of the loader's context.
     """
     load = _loading.get()
-    return Loading() if load is None or load.over else load
+    if load is None or load.over:
+        raise CacheError("loading() is for loaders: no load is running here, or not in this thread's context")
+    return load
 
 
 @contextmanager

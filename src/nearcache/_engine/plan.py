@@ -9,7 +9,7 @@ from nearcache._engine.core import Core
 from nearcache._engine.tags import no_tags
 from nearcache._engine.write import Tagger
 from nearcache.codecs.schema import Schema
-from nearcache.options import UNSET, Duration, Unset
+from nearcache.options import UNSET, Duration, LoadOptions, Unset, checked_background
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,35 +58,34 @@ class Lease:
     replaces: bool = False
 
 
-def plan(
-    core: Core,
-    ttl: TTL,
-    *,
-    none_ttl: TTL | None = None,
-    stale: Duration | Unset | None = UNSET,
-    fail_safe: Duration | Unset | None = UNSET,
-    soft_timeout: Duration | Unset | None = UNSET,
-    hard_timeout: Duration | None = None,
-    background: bool | None = None,
-) -> Plan:
+def plan(core: Core, ttl: TTL, given: LoadOptions) -> Plan:
     """Return the plan of a loader: what is not given is the cache's; `ConfigError` names an option that is wrong."""
-    options = core.options
+    known = LoadOptions.__annotations__
+    if unknown := [name for name in given if name not in known]:
+        raise TypeError(f"there is no option {unknown[0]!r}; there are: ttl, tags, {', '.join(known)}")
+    options, none_ttl, hard = core.options, given.get("none_ttl"), given.get("hard_timeout")
     core.exact(ttl)
     if none_ttl is not None:
         core.exact(none_ttl, "none_ttl")
-    for name, given in (("stale", stale), ("fail_safe", fail_safe)):
-        core.require_marks(name, given is not UNSET and given is not None)
-    soft = _or("soft_timeout", soft_timeout, options.soft_timeout)
+    soft = _or("soft_timeout", given.get("soft_timeout", UNSET), options.soft_timeout)
+    background = checked_background(given.get("background"))
     return Plan(
         ttl=ttl,
         none_ttl=none_ttl,
-        stale=_or("stale", stale, options.stale) or 0.0,
-        fail_safe=_or("fail_safe", fail_safe, options.fail_safe) or 0.0,
+        stale=_kept(core, "stale", given.get("stale", UNSET), options.stale),
+        fail_safe=_kept(core, "fail_safe", given.get("fail_safe", UNSET), options.fail_safe),
         soft_timeout=soft,
-        hard_timeout=options.hard_timeout if hard_timeout is None else parse_duration(hard_timeout, "hard_timeout"),
-        apart=soft is not None or hard_timeout is not None,
+        hard_timeout=options.hard_timeout if hard is None else parse_duration(hard, "hard_timeout"),
+        apart=soft is not None or hard is not None,
         background=options.background if background is None else background,
     )
+
+
+def _kept(core: Core, name: str, given: Duration | Unset | None, default: float | None) -> float:
+    core.require_marks(name, given is not UNSET and given is not None)
+    seconds = _or(name, given, default) or 0.0
+    core.options.ttl_rules.check_kept(name, seconds)
+    return seconds
 
 
 def _or(name: str, given: Duration | Unset | None, default: float | None) -> float | None:
