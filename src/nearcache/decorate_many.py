@@ -64,7 +64,7 @@ class ManyRecipe:
         if isinstance(items, str) or not isinstance(items, Iterable):
             kind = type(items).__name__
             raise TypeError(f"{self._function.__qualname__}(): {self._each} is a {kind}; it must be a list of items")
-        for item in items:
+        for item in items:  # pyright: ignore[reportUnknownVariableType]  # whatever they are, they have texts
             add_key(keys, item, self._key(item, arguments), self._function)
         by_key = {key: item for item, key in keys.items()}
 

@@ -1,6 +1,8 @@
 """What the tests of the guarantees share: crowds of threads and tasks, eyes on the engine, and deliberate defects."""
 
 import asyncio
+import functools
+import gc
 import os
 import random
 import signal
@@ -216,10 +218,21 @@ def interrupt() -> NoReturn:
 
 
 def interrupted(test: Callable[..., Any]) -> Callable[..., Any]:
-    """Mark a test that interrupts at any place: Python complains of what it could not begin or end because of that."""
+    """Mark a test that interrupts at any place: Python complains of what it could not begin or end because of that.
+
+    What it left behind is collected before it ends, so that the complaints come in its own time.
+    """
+
+    @functools.wraps(test)
+    def collected(*args: Any, **kwargs: Any) -> None:
+        try:
+            test(*args, **kwargs)
+        finally:
+            gc.collect()
+
     never_begun = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
     in_a_finalizer = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-    marked: Callable[..., Any] = never_begun(in_a_finalizer(test))
+    marked: Callable[..., Any] = never_begun(in_a_finalizer(collected))
     return marked
 
 

@@ -159,11 +159,12 @@ class RedisMarks:
             view.confirm(sent)
             return
         scores = _scores(reply)
+        full = len(scores) >= AT_ONCE
         if not scores:
             raise BackendUnavailableError(f"{self.name}: the engine does not keep it; is it full?")
         clear, purge = scores.pop(CLEAR, 0), scores.pop(PURGE, 0)
         marks = {name.removeprefix(TAG): stamp for name, stamp in scores.items()}
-        if len(reply) < AT_ONCE:
+        if not full:
             view.learn(sent, marks, clear, purge)
             return
         floors = await self._backend.plain(("ZMSCORE", self.name, CLEAR, PURGE))
