@@ -492,3 +492,26 @@ def test_errors_say_what_timed_out(own_server: RedisServer, new_cache: NewCache)
             cache.set("a:1", 2)
     finally:
         own_server.resume()
+
+
+def test_a_write_through_that_lost_its_lease_leaves_nothing_near(
+    valkey_url: str, new_cache: NewCache, fresh_key: Key
+) -> None:
+    """What a reader has kept near between the two writes to the source and the refused commits is old."""
+    cache, key = new_cache(valkey_url), fresh_key()
+    other = new_cache(valkey_url, namespace=cache._parts.core.options.namespace)
+    cache.set(key, "old")
+    cache._parts.core.near.changed(key)
+
+    def store(_: str) -> None:
+        other.write_through(key, "newer", lambda value: None)  # which takes the lease away, and stores
+        other.set(key, "old")  # stands for the record from before, which the loser finds and removes
+
+    def read(operation: str) -> None:
+        if operation == "commit":
+            assert cache.get(key) == "old"
+
+    with recorded(cache) as recorder:
+        recorder.before = read
+        cache.write_through(key, "new", store)
+    assert cache.get(key) is None

@@ -227,6 +227,8 @@ class Writer:
         item, stamp, asked = self.seal(draft, epoch), core.near.stamp(key), core.clock()
         if await self._commands.run("commit", self._backend.leases.commit, item, token):
             self.keep(draft, item, asked, stamp, epoch)
+        else:
+            core.changed(key)  # what was read meanwhile is older than the source
         core.flights.detach((key,))
 
     # What the other verbs build on
