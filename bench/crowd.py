@@ -1,7 +1,7 @@
 """Many readers of one key that expires again and again, in several processes: who loads, and how long readers wait.
 
 The parent starts the processes and tells all the same beginning, by the clock that the processes of a machine share.
-Each answers with when its loads began, how long its readers waited, and how old the oldest value was that one of them
+Each answers with when its loads began, how long each of its reads took, and how old the oldest value was that a reader
 got. Before that, the first one shows that values are cached and expire.
 
 Loads that begin within half a TTL of the first one belong to one expiry. The first of all, for which there was nothing
@@ -11,6 +11,7 @@ to expire, does not count.
 import asyncio
 import inspect
 import json
+import math
 import random
 import sys
 import threading
@@ -31,8 +32,11 @@ PAUSE = 0.04
 """Seconds between two reads of a reader, on average."""
 
 HEAD_START = 0.5
-SLOTS = 10
-"""Parts of a TTL by which waits are told."""
+NEAR = 0.1
+"""Seconds from an expiry within which a read begins that is said to be near it."""
+
+RARE = 0.999
+"""The share of reads that take no longer than the tail that is told."""
 
 OLDEST = 2.0 * BRIEF
 """How old a value may be that a reader gets: whoever refreshes early or serves stale values keeps them a bit longer."""
@@ -42,29 +46,24 @@ Read = Callable[[int], Any]
 
 @dataclass
 class Log:
-    """What became of the reads of one or more readers; `waits` has the longest one of each slot of time."""
+    """What became of the reads of one or more readers: when each of them began, and how long it took."""
 
-    reads: int = 0
+    reads: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
     wrong: int = 0
     oldest: float = 0.0
-    waits: dict[int, float] = field(default_factory=dict[int, float])
 
     def note(self, value: Any, started: float, begin: float) -> None:
         """Note one read."""
-        now = time.monotonic()
-        self.reads += 1
+        took = time.monotonic() - started
+        self.reads.append((round(started - begin, 6), round(took, 7)))
         self.wrong += not right(value, READ)
         self.oldest = max(self.oldest, started - value["loaded"])
-        slot = slot_of(started, begin)
-        self.waits[slot] = max(self.waits.get(slot, 0.0), now - started)
 
     def add(self, other: "Log") -> None:
         """Add another reader's reads."""
         self.reads += other.reads
         self.wrong += other.wrong
         self.oldest = max(self.oldest, other.oldest)
-        for slot, wait in other.waits.items():
-            self.waits[slot] = max(self.waits.get(slot, 0.0), wait)
 
 
 # The worker's side
@@ -181,18 +180,21 @@ def end_of(begin: float, rounds: int) -> float:
 
 
 def result(said: Sequence[Mapping[str, Any]], begin: float, rounds: int) -> dict[str, Any]:
-    """Return the loads and the longest wait of each expiry, or what was wrong."""
+    """Return what is told of each expiry and of the slowest reads, or what was wrong."""
     loads = sorted(began for one in said for began in one.get("loads", ()))
     groups = [group for group in expiries(loads)[1:] if group[0] + BRIEF / 2 <= end_of(begin, rounds)]
     if problem := unfit(said, len(groups), rounds):
         return {"error": problem}
-    waits = Log()
-    for one in said:
-        waits.add(Log(waits={int(slot): wait for slot, wait in one["waits"].items()}))
-    counted = groups[:rounds]
+    reads: list[tuple[float, float]] = [read for one in said for read in one["reads"]]
+    moments = [group[0] - begin for group in groups]
+    after = [took for began, took in reads if began > BRIEF / 2 and close(began, moments)]
+    other = [took for began, took in reads if began > BRIEF / 2 and not close(began, moments)]
     return {
-        "loads": [float(len(group)) for group in counted],
-        "wait": [longest(waits.waits, group[0], begin) for group in counted],
+        "loads": [float(len(group)) for group in groups[:rounds]],
+        "wait": [longest(reads, moment) for moment in moments[:rounds]],
+        "tail": [tail(after) / tail(other)],
+        "tail_near": [tail(after)],
+        "tail_else": [tail(other)],
     }
 
 
@@ -201,7 +203,7 @@ def unfit(said: Sequence[Mapping[str, Any]], groups: int, rounds: int) -> str | 
     if errors := [one["error"] for one in said if "error" in one]:
         return str(errors[0])
     if wrong := sum(one["wrong"] for one in said):
-        return f"{wrong} of {sum(one['reads'] for one in said)} answers were wrong"
+        return f"{wrong} of {sum(len(one['reads']) for one in said)} answers were wrong"
     if (oldest := max(one["oldest"] for one in said)) > OLDEST:
         return f"a value was {oldest:.2f} s old, with a TTL of {BRIEF} s"
     if groups < rounds:
@@ -224,12 +226,20 @@ def expiries(loads: Iterable[float]) -> list[list[float]]:
     return groups
 
 
-def longest(waits: Mapping[int, float], first: float, begin: float) -> float:
-    """Return the longest wait of the readers that came within half a TTL of the first load of an expiry."""
-    middle = slot_of(first, begin)
-    return max(waits.get(slot, 0.0) for slot in range(middle - SLOTS // 2, middle + SLOTS // 2 + 1))
+def longest(reads: Iterable[tuple[float, float]], moment: float) -> float:
+    """Return the longest of the reads that began within half a TTL of an expiry."""
+    return max((took for began, took in reads if abs(began - moment) <= BRIEF / 2), default=0.0)
 
 
-def slot_of(moment: float, begin: float) -> int:
-    """Return the slot of a moment."""
-    return int((moment - begin) * SLOTS / BRIEF)
+def close(began: float, moments: Iterable[float]) -> bool:
+    """Tell whether a read began near one of these moments."""
+    return any(abs(began - moment) <= NEAR for moment in moments)
+
+
+def tail(took: Sequence[float]) -> float:
+    """Return what all but the slowest of a thousand reads take at most.
+
+    >>> tail([1.0, 9.0] + 998 * [0.5]), tail([2.0, 1.0])
+    (1.0, 2.0)
+    """
+    return sorted(took)[math.ceil(len(took) * RARE) - 1]

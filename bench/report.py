@@ -21,6 +21,14 @@ BLOCK = re.compile(r"(?<=<!-- bench -->\n).*?(?=<!-- /bench -->)", re.DOTALL)
 
 Results = Mapping[str, Mapping[str, Any]]
 
+TOLD = {
+    "loads": "The mean number of loads, and the longest time that any reader waited.",
+    "tail": (
+        f"The slowest of a thousand reads that begin within {crowd.NEAR * 1000:g} ms of an expiry, and of the others."
+    ),
+}
+"""What is told of a crowd, by the measure of its row."""
+
 HOW = """\
 `make bench` measures everything here on your machine in at most 25 minutes; `make bench ROW=help` lists the groups.
 This page, the picture and the table in the README are generated from `bench/results/*.json`, which hold every sample.
@@ -115,7 +123,7 @@ def amounts(row: rows.Row) -> str:
         return (
             f"{row.rounds} expiries each of a key with a TTL of {BRIEF} s, whose load takes {LOAD * 1000:g} ms: "
             f"{READERS} threads or tasks in each of {PROCESSES} processes read it, with pauses of "
-            f"{crowd.PAUSE * 1000:g} ms. The mean number of loads, and the longest time that any reader waited."
+            f"{crowd.PAUSE * 1000:g} ms. {TOLD[row.measure]}"
         )
     return f"{row.rounds} blocks of {row.calls:,} calls each."
 

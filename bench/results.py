@@ -19,7 +19,8 @@ from typing import Any
 from tools.source import ROOT
 
 FOLDER = ROOT / "bench" / "results"
-MEASURES = {"wall": 1e9, "cpu": 1e9, "wait": 1e9, "bytes": 1.0, "loads": 1.0, "commands": 1.0}
+TIMES = ("wall", "cpu", "wait", "tail_near", "tail_else")
+MEASURES = dict.fromkeys(TIMES, 1e9) | dict.fromkeys(("bytes", "loads", "tail", "commands"), 1.0)
 """What is kept of each call, and how many of its unit are one in Python."""
 TRACES = "traces"
 """The group that counts hits instead of timing calls."""

@@ -6,7 +6,7 @@ A target compares nearcache with another contender of the row: what one of them 
 from dataclasses import dataclass, field
 from typing import Literal
 
-Measure = Literal["wall", "cpu", "bytes", "loads", "wait", "commands"]
+Measure = Literal["wall", "cpu", "bytes", "loads", "wait", "tail", "tail_near", "tail_else", "commands"]
 Kind = Literal["calls", "awaits", "memory", "start", "crowd"]
 
 US = "nearcache"
@@ -62,7 +62,7 @@ class Row:
     def kept(self) -> tuple[Measure, ...]:
         """What is kept and shown of each contender."""
         if self.kind == "crowd":
-            return "loads", "wait"
+            return ("loads", "wait") if self.measure == "loads" else ("tail", "tail_near", "tail_else")
         if self.measure == "commands":
             return "commands", "cpu", "wall"
         return ("cpu", "wall") if self.url or self.kind == "start" else (self.measure,)

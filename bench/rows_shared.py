@@ -61,6 +61,24 @@ EXPIRY = (
         targets=(Target(ONE, 1.0),),
         url="tcp",
     ),
+    Row(
+        "expiry-tail",
+        "expiry",
+        "p99.9 of reads near an expiry, stale values being served, against that of the other reads, TCP",
+        "expiry",
+        (
+            _ours("expiry:nearcache_stale", note="threads"),
+            _ours("expiry:nearcache_stale_async", "nearcache, asyncio", note="tasks"),
+            _cashews("cashews early", "expiry:cashews_early", note="tasks; early_ttl is the TTL"),
+            _redis("dogpile.cache redis", "expiry:dogpile", "dogpile.cache", note="threads; distributed_lock"),
+        ),
+        "tail",
+        kind="crowd",
+        rounds=10,
+        calls=1,
+        targets=(Target(ONE, 2.0),),
+        url="tcp",
+    ),
 )
 
 ONE_ENTRY = "nearcache, 1 entry"

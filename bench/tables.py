@@ -13,6 +13,9 @@ MEASURED = {
     "bytes": "memory",
     "loads": "loads",
     "wait": "longest wait",
+    "tail": "ratio",
+    "tail_near": "p99.9 near an expiry",
+    "tail_else": "p99.9 of the other reads",
     "commands": "commands",
 }
 
@@ -35,6 +38,8 @@ def amount(value: float | None, measure: rows.Measure) -> str:
         return "–"
     if measure in ("loads", "commands"):
         return _digits(value)
+    if measure == "tail":
+        return f"{_digits(value)} ×"
     return f"{value:,.0f} bytes" if measure == "bytes" else seconds(value)
 
 

@@ -28,6 +28,19 @@ async def nearcache_async(url: str) -> Read:
     return cached
 
 
+def nearcache_stale(url: str) -> Read:
+    """`@cache.cached` with stale values served while one refresh runs."""
+    cached: Read = peer("nearcache").Cache(url, namespace="bench").cached(KEY, ttl=BRIEF, stale=BRIEF)(slow)
+    return cached
+
+
+async def nearcache_stale_async(url: str) -> Read:
+    """The same for asyncio."""
+    cache = peer("nearcache").AsyncCache(url, namespace="bench")
+    cached: Read = cache.cached(KEY, ttl=BRIEF, stale=BRIEF)(async_slow)
+    return cached
+
+
 async def cashews_early(url: str) -> Read:
     """`@cache.early`: from the TTL on, one reader refreshes, and the old value stays a bit longer."""
     cached: Read = _cashews(url).early(ttl=BRIEF / EARLY, early_ttl=BRIEF, key=KEY)(async_slow)

@@ -42,6 +42,7 @@ class Parts:
             time=EngineTime(clock),
             enveloped=self.core.codec.enveloped,
             view=self.core.view,
+            coherence=self.core.coherence,
             store=self.core.records,
         )
         self._engines: dict[Flavour, Engine] = {}
@@ -54,8 +55,8 @@ class Parts:
         return self._engines[flavour]
 
     def _usual_observers(self) -> tuple[Observer, ...]:
-        core = self.core
-        return Prometheus(core.options.namespace, core.near, loads=core.loads), Logging(core.options.namespace)
+        core, namespace = self.core, self.core.options.namespace
+        return Prometheus(namespace, core.near, loads=core.loads, proofs=core.coherence), Logging(namespace)
 
 
 def _io(flavour: Flavour) -> Io:

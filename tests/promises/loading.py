@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import hiredis
 from msgspec.structs import replace
 
 from nearcache import Cache
@@ -100,10 +101,10 @@ async def fill_without_lease(leases: RedisLeases, fills: Sequence[Fill]) -> list
     return await _fill(leases, [replace(fill, seen=one) for fill, one in zip(fills, seen, strict=True)])
 
 
-def hear_no_messages(listener: Listener, life: Any, reply: Any) -> None:
-    """Hear that the subscription stands, and nothing else."""
-    if not isinstance(reply, list) or b"message" not in reply:
-        _hear(listener, life, reply)
+def hear_no_messages(listener: Listener, message: hiredis.PushNotification) -> None:
+    """Hear what is announced, and nothing else."""
+    if message[0] != b"message":
+        _hear(listener, message)
 
 
 def take_away(mechanism: str) -> None:

@@ -9,6 +9,7 @@ Fields: `entity` is the first part of a key ("" where there is none), `seconds` 
 Every listener gets the same record; none may change it. (Frozen ones would take four times as long to make.)
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
@@ -16,7 +17,9 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 Tier: TypeAlias = Literal["near", "engine", "stale", "flight"]
 """Who answered a read: the near store, the engine, a value past its soft age, or a load that another reader began."""
 
-Reason: TypeAlias = Literal["cold", "expired", "invalidated", "evicted", "undecodable", "schema", "error", "disabled"]
+Reason: TypeAlias = Literal[
+    "cold", "expired", "invalidated", "evicted", "incoherent", "undecodable", "schema", "error", "disabled"
+]
 """Why a read found nothing."""
 
 FailureKind: TypeAlias = Literal["engine", "codec", "load", "observer"]
@@ -76,6 +79,13 @@ class EngineSize:
 
 
 @dataclass(slots=True)
+class Announced:
+    """A change by this process was announced to it `seconds` after it was sent."""
+
+    seconds: float
+
+
+@dataclass(slots=True)
 class Failure:
     """Something failed; `error` names the type of the error."""
 
@@ -108,7 +118,7 @@ class EngineRefused:
 
 
 Event: TypeAlias = (
-    Hit | Miss | Command | Load | Evicted | EngineSize | Failure | EngineLost | EngineBack | EngineRefused
+    Hit | Miss | Command | Load | Evicted | EngineSize | Announced | Failure | EngineLost | EngineBack | EngineRefused
 )
 
 
@@ -182,6 +192,22 @@ class NoLoads:
         return {}
 
 
+class Proofs(Protocol):
+    """What is known of a near tier's coherence, for listeners that read how old the last proof is."""
+
+    def age(self) -> float:
+        """Return the seconds since the last proof that nothing was missed, infinity if there is none."""
+        ...
+
+
+class NoProofs:
+    """Stands for the coherence of something that nobody else changes."""
+
+    def age(self) -> float:
+        """Return that there is none."""
+        return math.inf
+
+
 class NearTier(Protocol):
     """What a near store lets listeners see. Reading it takes no lock."""
 
@@ -203,6 +229,11 @@ class NearTier(Protocol):
     @property
     def evictions(self) -> int:
         """How many live entries had to leave for room."""
+        ...
+
+    @property
+    def refused(self) -> int:
+        """How many values were not served only because nobody vouched for them."""
         ...
 
     def tallies(self) -> Mapping[str, Counted]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from weakref import WeakMethod
 
 from nearcache._core.clock import Clock
-from nearcache._core.events import Event, Evicted, Failure, Flushable, Observer, Startable
+from nearcache._core.events import Announced, Event, Evicted, Failure, Flushable, Observer, Startable
 from nearcache._core.keys import Namespace
 from nearcache._core.ttl import TTL
 from nearcache._engine.health import Watch
@@ -19,6 +19,7 @@ from nearcache._engine.modes import Blocks, Mode, Modes
 from nearcache.codecs.codec import Codec, CodecName, Encoded, Record
 from nearcache.codecs.schema import Schema
 from nearcache.errors import ConfigError, InvalidKeyError, UnsupportedError
+from nearcache.near.coherence import Coherence
 from nearcache.near.flights import Flights
 from nearcache.near.slot import NEVER, Copier
 from nearcache.near.store import Limit, Store
@@ -63,6 +64,10 @@ class Core:
         if in_memory and not near_is_store:
             self.records = Store(FAR_MEMORY, clock, source=True)
         self.flights: Flights = Flights()
+        wanted = self.keeps and not in_memory
+        self.coherence: Coherence = Coherence(self.near, self.flights, clock, options.staleness, wanted=wanted)
+        lagged = WeakMethod(self._lagged)
+        self.coherence.lagged = lambda seconds: _call(lagged, seconds)
         self.view: View = View(clock, options.staleness, fixed=in_memory or not self.codec.enveloped)
         news = WeakMethod(self.marked)
         self.view.news = lambda tags, everything: _call(news, tags, everything)
@@ -182,10 +187,10 @@ class Core:
         Others may invalidate it: its own key from then on, its tags since the marks were asked for. What took long to
         load (`cost`) is looked at again some time before it expires, so that one reader can refresh it early.
         """
-        staleness = self.options.staleness if shared else math.inf
         if cost:
             remaining -= early(cost)
-        return min(min(asked, self.view.proven) + staleness, self.clock() + remaining)
+        fresh = self.clock() + remaining
+        return self.coherence.deadline(min(asked, self.view.proven), fresh) if shared else fresh
 
     def vouched(self, asked: float, shared: bool) -> float:
         """Return until when readers may come (monotonic) whom a value is for that the engine was asked for at `asked`.
@@ -262,6 +267,9 @@ class Core:
         if not isinstance(event, Failure):
             self.emit(Failure("observer", "", type(error).__name__))
 
+    def _lagged(self, seconds: float) -> None:
+        self.emit(Announced(seconds))
+
     def count_engine_evictions(self, total: int | None) -> None:
         """Report what the engine evicted since it was last asked; a total that fell means that it started anew."""
         before, self._engine_evictions = self._engine_evictions, total
@@ -274,6 +282,7 @@ class Core:
         """
         self.flights.after_fork()
         self.view.after_fork()
+        self.coherence.after_fork()
         self.loads.after_fork()
         self.near.after_fork(suspended=not self.plain or self.mode() in (Mode.BYPASS, Mode.DISABLED))
         self.facts_due = 0.0

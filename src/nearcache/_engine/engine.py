@@ -110,11 +110,17 @@ class Engine:
         core = self.core
         used, rules = core.ttl_classes_used, core.options.ttl_rules
         unused = tuple(sorted(name for name in rules.classes if name not in used and name not in TTL_CLASSES))
+        error = await self._silence()
+        told = core.coherence.told() if core.coherence.wanted else (None, 0.0, None)
+        return Health(error is None, error, core.loads.stuck(), unused, *told)
+
+    async def _silence(self) -> str | None:
+        """Return why the engine does not answer, None if it does."""
         try:
             await self._commands.run("ping", self.backend.ping)
         except BackendError as error:
-            return Health(False, str(error), core.loads.stuck(), unused)
-        return Health(True, None, core.loads.stuck(), unused)
+            return str(error)
+        return None
 
     async def page(self, cursor: str, prefix: str) -> tuple[str, Keys]:
         """List some keys; see `Scan.page`."""

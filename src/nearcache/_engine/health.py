@@ -18,12 +18,19 @@ class Health:
     `engine`: whether the engine answers, with the `error` if it does not. `stuck_loaders`: how many loads of each
     loader run beyond their deadline in this process. `unused_ttl_classes`: classes of data that are set by a variable,
     and that no call has named yet.
+
+    `coherent`: whether every change is announced to this process, so that near values are served until they expire or
+    change; None where it keeps none that others may change. It has been so for `coherent_seconds`. If it is not, near
+    values are served for `staleness` only, and `incoherence` says why.
     """
 
     engine: bool
     error: str | None
     stuck_loaders: Mapping[str, int] = field(default_factory=dict[str, int])
     unused_ttl_classes: tuple[str, ...] = ()
+    coherent: bool | None = None
+    coherent_seconds: float = 0.0
+    incoherence: str | None = None
 
     @property
     def ok(self) -> bool:

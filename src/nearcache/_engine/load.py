@@ -34,7 +34,7 @@ from nearcache.near.inbox import Mail
 Work = Callable[[Flight], Coroutine[Any, Any, Outcome[Any]]]
 """What the leader of a flight does."""
 
-DO_NOT_STORE: Final = (Absence.SCHEMA, Absence.ERROR)
+DO_NOT_STORE: Final = (Absence.SCHEMA, Absence.ERROR, Absence.INCOHERENT)
 """A value of another release's type is left alone; an engine that just failed is not asked again by the same call."""
 
 WAIT_MARGIN: Final = 1.0

@@ -30,6 +30,7 @@ class Absence(enum.Enum):
     COLD = "cold"
     EXPIRED = "expired"
     INVALIDATED = "invalidated"
+    INCOHERENT = "incoherent"
     UNDECODABLE = "undecodable"
     SCHEMA = "schema"
     ERROR = "error"
@@ -70,6 +71,9 @@ class Old(msgspec.Struct, frozen=True):
 
 COLD: Final = Lack(Absence.COLD)
 FAILED: Final = Lack(Absence.ERROR)
+UNVOUCHED: Final = Lack(Absence.INCOHERENT)
+"""The engine failed, and nobody knows whether the value that is near is still right."""
+
 DEAD: Final = (Absence.EXPIRED, Absence.INVALIDATED)
 """Why a record counts as absent although it is in order."""
 
@@ -201,6 +205,7 @@ class Reader:
         """Read one key from the engine and keep near what is fresh."""
         core, backend = self._core, self._backend
         stamp, asked = (core.near.stamp(key), core.clock()) if core.keeps else (0, 0.0)
+        unvouched = asked >= core.near.vouched and core.near.refuse(key)
         owed = key in core.debts
         try:
             raw = await self._commands.run("get", backend.get, key)
@@ -212,7 +217,7 @@ class Reader:
                 await self._ask(found.tags)
                 found = self._judge(key, raw, life, schema, backend.time.latest())
         except BackendError:
-            return FAILED
+            return UNVOUCHED if unvouched else FAILED
         if core.keeps:
             self._keep(key, found, schema, asked, stamp)
         return found
@@ -225,6 +230,7 @@ class Reader:
         stamps = [core.near.stamp(key) for key in keys] if core.keeps else []
         owed = core.debts.keys() & keys
         asked = core.clock()
+        unvouched = [key for key in keys if core.near.refuse(key)] if asked >= core.near.vouched else []
         try:
             raws = await self._commands.run("get_many", backend.get_many, keys)
             lives = [None] * len(keys) if core.codec.enveloped else await backend.remaining(keys)
@@ -233,7 +239,7 @@ class Reader:
                 await self._ask(tags)
                 found = self._judge_all(keys, raws, lives, schema)
         except BackendError:
-            return dict.fromkeys(keys, FAILED)
+            return {key: UNVOUCHED if key in unvouched else FAILED for key in keys}
         if owed:
             found |= dict.fromkeys(owed & core.debts.keys(), FAILED)
         if core.keeps:

@@ -10,12 +10,18 @@ from nearcache._core.clock import EngineTime
 from nearcache._core.urls import LATER, scheme_of
 from nearcache.backends.base import Backend
 from nearcache.errors import ConfigError, UnsupportedError
-from nearcache.near.store import Store
+from nearcache.near.coherence import Coherence
+from nearcache.near.flights import Flights
+from nearcache.near.store import Limit, Store
 from nearcache.near.view import View
 
 T = TypeVar("T")
 Flavour = Literal["sync", "async"]
 """Whether a backend's methods block (and never suspend) or await."""
+
+
+def _nothing_near() -> Coherence:
+    return Coherence(Store(Limit(entries=0)), Flights(), time.monotonic, 1.0, wanted=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,8 @@ class BackendSpec:
     enveloped: bool = True
     view: View = field(default_factory=lambda: View(time.monotonic, 1.0, fixed=True))
     """What this process knows of the namespace's marks; shared like `time`."""
+    coherence: Coherence = field(default_factory=_nothing_near)
+    """Who is told what changes in the engine; shared like `time`."""
     store: Store | None = field(default=None, repr=False)
     """The cache's own store, where it is the engine too (memory://)."""
     common: dict[type, Any] = field(default_factory=dict[type, Any], repr=False)

@@ -71,8 +71,10 @@ class Store:
         "evictions",
         "expirations",
         "limit",
+        "refused",
         "tell",
         "until",
+        "vouched",
     )
 
     def __init__(
@@ -90,8 +92,12 @@ class Store:
         self.evictions: int = 0
         self.expirations: int = 0
         self.clock: Clock = clock
+        self.refused: int = 0
+        """Values that were not served only because nobody vouched for them."""
+        self.vouched: float = math.inf
+        """Nothing is served from this time on, for want of proof that it is still right."""
         self.until: float = math.inf
-        """Nothing is served from this time on; minus infinity while lookups are suspended."""
+        """What readers look at: `vouched`, or minus infinity while lookups are suspended."""
         self._source = source
         self._policy = policy or _default_policy(limit)
         self._lock = threading.RLock()
@@ -128,8 +134,16 @@ class Store:
 
     def slot(self, key: str) -> Slot | None:
         """Return the slot of a key whose value may be served, also while lookups are suspended."""
-        slot = self._slots.get(key)
-        return None if slot is None or self.clock() >= slot.deadline else slot
+        slot, now = self._slots.get(key), self.clock()
+        return None if slot is None or now >= slot.deadline or now >= self.vouched else slot
+
+    def refuse(self, key: str) -> bool:
+        """Tell whether there is a value that is not served only because nobody vouches for it, and count it."""
+        slot, now = self._slots.get(key), self.clock()
+        if slot is None or now >= slot.deadline or now < self.vouched:
+            return False
+        self.refused += 1
+        return True
 
     def lookup_as(self, schema: object, key: str) -> object | Missing:
         """Do as `lookup`, but MISS what was kept for another declared type."""
@@ -208,6 +222,12 @@ class Store:
         """Stop serving a value that this process changed in the engine, and refuse every fill that began before."""
         with self._lock:
             self._changed(key)
+
+    def announced(self, keys: Iterable[str]) -> None:
+        """Do as `changed` for each of these keys, which anybody may have changed."""
+        with self._lock:
+            for key in keys:
+                self._changed(key)
 
     def marked(self, tags: Iterable[str]) -> None:
         """Stop serving the values of these tags, and refuse every fill that began before.
@@ -288,6 +308,13 @@ class Store:
             self._bytes = 0
         del dropped  # finalizers of the values run here, outside the lock
 
+    def vouch(self, until: float) -> None:
+        """Serve nothing from the time `until` on, unless it is put off before; nothing is dropped."""
+        with self._lock:
+            self.vouched = until
+            if self._suspensions == 0:
+                self.until = until
+
     def suspend(self) -> None:
         """Make `lookup` miss until as many `resume` calls follow; nothing is dropped."""
         with self._lock:
@@ -299,7 +326,7 @@ class Store:
         with self._lock:
             self._suspensions = max(0, self._suspensions - 1)  # a fork may have ended it already
             if self._suspensions == 0:
-                self.until = math.inf
+                self.until = self.vouched
 
     def after_fork(self, suspended: bool = False) -> None:
         """Make the store usable in a forked child; to be called there before anything else.
@@ -307,6 +334,7 @@ class Store:
         If another thread of the parent was changing it at that moment it may be half changed, and starts empty. What
         other threads suspended is resumed, unless the forking one has `suspended` it too.
         """
+        self.vouched = math.inf
         if not suspended:
             self._suspensions, self.until = 0, math.inf
         whole = self._lock.acquire(blocking=False)

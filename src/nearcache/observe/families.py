@@ -9,6 +9,7 @@ they are also brought up to date at each call to the engine and at exit. Gauges 
 """
 
 import atexit
+import math
 import os
 import threading
 import time
@@ -46,6 +47,12 @@ class Families:
         self.size: Gauge = _gauge("cache_size_bytes", "Bytes held.", tier)
         self.limit: Gauge = _gauge("cache_limit_bytes", "Bytes that may be held.", tier)
         self.stuck: Gauge = _gauge("cache_loads_stuck", "Loads that run beyond their deadline.", ["namespace"])
+        self.refused: Counter = _counter(
+            "cache_near_refused", "Near values that were not served for want of proof.", ["namespace"]
+        )
+        self.proof: Gauge = _gauge(
+            "cache_near_proof_age_seconds", "How old the proof is that near values are right.", ["namespace"]
+        )
         self._histogram = Histogram(*LATENCY, ["namespace", "operation"], buckets=BOUNDS, registry=None)
         self._latencies: dict[tuple[str, str], Latency] = {}
         self._labels: dict[str, EntityLabels] = {}
@@ -136,23 +143,30 @@ class Families:
                 self.hits.labels(meter.namespace, labels.label(entity), tier).inc(new)
             if new := meter.new_evictions():
                 self.evictions.labels(meter.namespace, "near").inc(new)
+            if new := meter.new_refusals():
+                self.refused.labels(meter.namespace).inc(new)
 
     def _measure(self, meters: Iterable[Meter]) -> None:
         sizes, limits, stuck = Sums(dict.fromkeys(self._measured, 0)), Sums[str](), Sums[str]()
+        ages: dict[str, float] = {}
         for meter in meters:
             sizes[meter.namespace] += meter.near.size_bytes
             limits[meter.namespace] += meter.near.limit.bytes or 0
             stuck[meter.namespace] += sum(meter.loads.stuck().values())
+            if (age := meter.proofs.age()) < math.inf:
+                ages[meter.namespace] = max(age, ages.get(meter.namespace, 0.0))
         for namespace, size in sizes.items():
             self._measured.add(namespace)
             self.size.labels(namespace, "near").set(size)
             self.stuck.labels(namespace).set(stuck[namespace])
             if limits[namespace]:
                 self.limit.labels(namespace, "near").set(limits[namespace])
+        for namespace, age in ages.items():
+            self.proof.labels(namespace).set(age)
 
     def _all(self) -> "tuple[Counter | Gauge | Histogram, ...]":
-        counters = self.hits, self.misses, self.errors, self.evictions
-        return *counters, self.size, self.limit, self.stuck, self._histogram
+        counters = self.hits, self.misses, self.errors, self.evictions, self.refused
+        return *counters, self.size, self.limit, self.stuck, self.proof, self._histogram
 
 
 def families_in(registry: CollectorRegistry) -> Families:

@@ -5,13 +5,16 @@ another process, it does so at each call to the engine, after every 1,024 near h
 1,023 near hits of an entity may show only when this process calls its engine again or ends.
 
     cache_hits_total{namespace, entity, tier}          tier: near, engine, stale, flight
-    cache_misses_total{namespace, entity, reason}      cold, expired, invalidated, evicted, undecodable,
-                                                       schema, error, disabled
+    cache_misses_total{namespace, entity, reason}      cold, expired, invalidated, evicted, incoherent,
+                                                       undecodable, schema, error, disabled
     cache_errors_total{namespace, entity, reason}      engine, codec, load, observer
     cache_evictions_total{namespace, tier}             near, engine
     cache_size_bytes{namespace, tier}                  near, engine
     cache_limit_bytes{namespace, tier}                 where there is a limit in bytes
-    cache_latency_seconds{namespace, operation}        calls to the engine by operation, and operation="load"
+    cache_latency_seconds{namespace, operation}        calls to the engine by operation, and operation="load";
+                                                       "announcement": from a write to its own announcement
+    cache_near_refused_total{namespace}                near values that were not served for want of proof
+    cache_near_proof_age_seconds{namespace}            how old the proof is that near values are right
     cache_loads_stuck{namespace}                       loads that run beyond their deadline
 
 An `entity` beyond the first 100 of a namespace is "other". `tier="engine"` evictions are those this process has heard
@@ -24,6 +27,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from nearcache._core.events import (
+    Announced,
     Command,
     EngineSize,
     Event,
@@ -35,6 +39,8 @@ from nearcache._core.events import (
     Miss,
     NearTier,
     NoLoads,
+    NoProofs,
+    Proofs,
 )
 from nearcache.observe.labels import EntityLabels
 from nearcache.observe.meter import Meter
@@ -54,10 +60,15 @@ class Prometheus:
     """
 
     def __init__(
-        self, namespace: str, near: NearTier, registry: CollectorRegistry | None = None, loads: Loads | None = None
+        self,
+        namespace: str,
+        near: NearTier,
+        registry: CollectorRegistry | None = None,
+        loads: Loads | None = None,
+        proofs: Proofs | None = None,
     ) -> None:
         self._namespace = namespace
-        self._meter = Meter(namespace, near, loads or NoLoads())
+        self._meter = Meter(namespace, near, loads or NoLoads(), proofs or NoProofs())
         self._registry = registry
         self._families: Families | None = None
         self._labels = EntityLabels()
@@ -101,6 +112,8 @@ class Prometheus:
                 (self._took.get("load") or self._new_operation(families, "load"))(seconds)
                 if error is not None:
                     self._count(families.errors, "errors", entity, "load", 1)
+            case Announced(seconds):
+                (self._took.get("announcement") or self._new_operation(families, "announcement"))(seconds)
             case Failure(kind, entity):
                 self._count(families.errors, "errors", entity, kind, 1)
             case Evicted(tier, count):

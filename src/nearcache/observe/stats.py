@@ -4,11 +4,11 @@ Counting takes no lock, so that a forked child cannot inherit a held one. Under 
 lost, because no thread switch can happen between reading and writing an attribute.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nearcache._core.events import Command, Event, Evicted, Failure, Hit, Load, Miss, NearTier
+from nearcache._core.events import Announced, Command, Event, Evicted, Failure, Hit, Load, Miss, NearTier
 from nearcache.observe.labels import EntityLabels
 
 
@@ -26,12 +26,25 @@ class EntityStats:
 
 
 @dataclass(frozen=True, slots=True)
+class Lag:
+    """How many seconds it took from when this process sent a change until it heard it announced; samples of the last
+    ones.
+    """
+
+    median: float
+    p99: float
+    longest: float
+
+
+@dataclass(frozen=True, slots=True)
 class StatsView:
     """What one cache did in this process since it was made; a forked child goes on from its parent's numbers.
 
     `near_hits`, `engine_hits`, `stale_hits` and `flight_hits` add up to `hits`: they tell who answered. `errors`
     counts failed loads and records that could not be decoded as well as failures of the engine. Sizes are in bytes; a
     limit that is None does not exist. `evictions` are live entries that left the near tier for want of room.
+    `near_refused` counts values that were near, and were asked for anew because nobody could prove that they were still
+    right. `lag` is None before a change was announced.
     """
 
     hits: int
@@ -50,6 +63,8 @@ class StatsView:
     near_bytes: int
     near_limit_entries: int | None
     near_limit_bytes: int | None
+    near_refused: int = 0
+    lag: Lag | None = None
     misses_by_reason: Mapping[str, int] = field(default_factory=dict[str, int])
     by_entity: Mapping[str, EntityStats] = field(default_factory=dict[str, EntityStats])
 
@@ -57,6 +72,10 @@ class StatsView:
     def hit_ratio(self) -> float:
         """Hits divided by all reads, 0 to 1; 0 if there were none."""
         return _ratio(self.hits, self.misses)
+
+
+LAGS = 1_000
+"""Lags that are kept."""
 
 
 class _Count:
@@ -94,6 +113,7 @@ class Stats:
         self._near = near
         self._labels = EntityLabels()
         self._hits, self._misses = _Counts(), _Counts()
+        self._lags: deque[float] = deque(maxlen=LAGS)
         self._commands = self._loads = self._load_errors = self._failures = self._engine_evictions = 0
 
     def on(self, event: Event) -> None:
@@ -114,6 +134,8 @@ class Stats:
                 self._failures += 1
             case Evicted(count=count):
                 self._engine_evictions += count
+            case Announced(seconds):
+                self._lags.append(seconds)
             case _:
                 pass
 
@@ -142,9 +164,15 @@ class Stats:
             near_bytes=self._near.size_bytes,
             near_limit_entries=self._near.limit.entries,
             near_limit_bytes=self._near.limit.bytes,
+            near_refused=self._near.refused,
+            lag=_lag(sorted(self._lags.copy())),
             misses_by_reason=dict(misses),
             by_entity=_paired(near + engine + self._hits.by_entity(), self._misses.by_entity()),
         )
+
+
+def _lag(lags: Sequence[float]) -> Lag | None:
+    return Lag(lags[len(lags) // 2], lags[len(lags) * 99 // 100], lags[-1]) if lags else None
 
 
 def _sums(numbers: Iterable[tuple[str, int]]) -> Counter[str]:

@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 
 from nearcache.backends.base import Ask, Fill, Item
+from nearcache.backends.redis import RedisBackend
 from nearcache.backends.redis.connect import Route
 from nearcache.backends.redis.listener import Listener, lease_of
+from nearcache.backends.registry import BackendSpec
 from tests.integration.redis.helpers import drive, eventually, in_child, made, reap
 from tests.servers import RedisServer
 
 # The package has a function of that name.
 MODULE = importlib.import_module("nearcache.backends.redis.listener")
+LINE = importlib.import_module("nearcache.backends.redis.line")
 
 LIFE = 0.9
 """Seconds that a lease lives; it is renewed every third of them, which leaves time for a slow machine."""
@@ -33,7 +36,8 @@ def make(namespace: str) -> Iterator[Make]:
     listeners = list[Listener]()
 
     def made_(url: str, life: float = LIFE, stopped: Callable[[], None] = lambda: None) -> Listener:
-        listeners.append(Listener(Route(url), namespace, 1.0, life, stopped))
+        spec = BackendSpec(url, namespace)
+        listeners.append(Listener(Route(url), spec, lambda line, ears: RedisBackend(line, ears, spec), life, stopped))
         return listeners[-1]
 
     yield made_
@@ -153,7 +157,10 @@ def test_it_hears_again_after_the_server_was_restarted(make: Make, own_server: R
     assert len(threads()) == 1
 
 
-def test_a_server_that_says_nothing_any_more_is_left(make: Make, own_server: RedisServer):
+def test_a_server_that_says_nothing_any_more_is_left(
+    make: Make, own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(LINE, "PATIENCE", SHORT)
     listener = make(own_server.unix_url, SHORT)
     listens(listener)
     own_server.pause()
@@ -268,7 +275,7 @@ def test_who_may_not_subscribe_only_does_not_listen(make: Make, own_server: Redi
 def test_a_fill_by_a_user_who_may_not_publish_is_stored(own_server: RedisServer, mute_url: str, namespace: str):
     backend, waiting = made(mute_url, "sync", namespace), made(own_server.unix_url, "sync", namespace)
     try:
-        eventually(waiting._listener.channel, "somebody listens")
+        eventually(waiting.listener.channel, "somebody listens")
         assert drive(backend.leases.acquire([Ask("a", "one", b"", 60.0)]))[0].leads
         assert drive(waiting.leases.acquire([Ask("a", "two", b"", 60.0)]))[0].holder == "one"
         assert drive(backend.leases.fill([Fill(Item("a", b"1" * 60, 60.0), "one", b"")])) == [True]

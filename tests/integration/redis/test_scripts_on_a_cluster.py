@@ -124,7 +124,7 @@ def test_a_message_reaches_a_process_that_listens_at_another_master(nodes: Nodes
     key = next(key for key in KEYS if cluster.owner(f"{NAMESPACE}:{key}") is cluster.nodes[0])
     holder, other = nodes.of(f"{NAMESPACE}:{key}"), cluster.nodes[2]
     far = build(BackendSpec(other.unix_url, NAMESPACE, pool_min=1), "sync")
-    listener: Any = far._listener
+    listener: Any = far.listener
     eventually(listener.channel, "it listens")
     mail = far.leases.expect(key)
     drive(holder.leases.acquire([Ask(key, "mine", b"", LEASE_LIFE)]))

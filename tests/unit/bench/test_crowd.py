@@ -16,8 +16,8 @@ ROUNDS = 2
 
 def said(*loads: float, **more: Any) -> dict[str, Any]:
     """What a process says whose loads began so many seconds after the beginning."""
-    waits = {str(slot): 0.01 for slot in range(5 * crowd.SLOTS)}
-    quiet = {"reads": 9, "wrong": 0, "oldest": BRIEF, "waits": waits, "loads": [BEGIN + load for load in loads]}
+    reads = [(moment / 10, 0.01) for moment in range(50)]
+    quiet = {"reads": reads, "wrong": 0, "oldest": BRIEF, "loads": [BEGIN + load for load in loads]}
     return quiet | more
 
 
@@ -31,16 +31,23 @@ def test_loads_of_all_processes_are_counted_by_expiry_without_the_first() -> Non
 
 
 def test_the_longest_wait_belongs_to_the_expiry_around_it() -> None:
-    waits = {"10": 0.25, "21": 0.5, "40": 9.0}
-    found = crowd.result([said(0.0, 1.0, 2.0), said(waits=waits)], BEGIN, ROUNDS)
+    reads = [(1.0, 0.25), (2.1, 0.5), (4.0, 9.0)]
+    found = crowd.result([said(0.0, 1.0, 2.0), said(reads=reads)], BEGIN, ROUNDS)
     assert found["wait"] == [0.25, 0.5]
+
+
+def test_reads_near_an_expiry_are_compared_with_the_others() -> None:
+    reads = [(0.0, 9.0), (0.95, 0.3), (1.5, 0.1), (2.05, 0.6)]
+    found = crowd.result([said(0.0, 1.0, 2.0, reads=reads)], BEGIN, ROUNDS)
+    assert (found["tail_near"], found["tail_else"]) == ([0.6], [0.1]), "the first load is no expiry"
+    assert found["tail"] == [pytest.approx(6.0)]
 
 
 @pytest.mark.parametrize(
     ("second", "problem"),
     [
         ({"error": "KeyError: 7"}, "KeyError: 7"),
-        ({"wrong": 2}, "2 of 18 answers were wrong"),
+        ({"wrong": 2}, "2 of 100 answers were wrong"),
         ({"oldest": 3.0}, "a value was 3.00 s old"),
     ],
 )
@@ -111,7 +118,7 @@ def test_threads_read_until_the_end_and_tell_of_wrong_answers() -> None:
     now = time.monotonic()
     right = flat(crowd.READ) | {"loaded": now}
     log = crowd._threads(lambda _: right, now, now + 0.1)
-    assert log.reads >= READERS
+    assert len(log.reads) >= READERS
     assert log.wrong == 0
     assert crowd._threads(lambda _: right | {"id": 8}, now, now).wrong == READERS
 
@@ -131,7 +138,7 @@ async def test_tasks_read_too() -> None:
         return flat(key) | {"loaded": now}
 
     log = await crowd._tasks(read, now, now)
-    assert (log.reads >= READERS, log.wrong) == (True, 0)
+    assert (len(log.reads) >= READERS, log.wrong) == (True, 0)
 
 
 def test_counts_are_means_and_the_wait_is_the_longest() -> None:

@@ -48,6 +48,8 @@ def test_the_names_and_types_are_those_announced(listener, registry):
         ("cache_size_bytes", "gauge"),
         ("cache_limit_bytes", "gauge"),
         ("cache_loads_stuck", "gauge"),
+        ("cache_near_refused", "counter"),
+        ("cache_near_proof_age_seconds", "gauge"),
         ("cache_latency_seconds", "histogram"),
     }
 

@@ -22,8 +22,9 @@ def build(spec: BackendSpec, flavour: Flavour) -> Backend:
     settings = parse(spec.url)
     try:
         from nearcache.backends.embedded.backend import EmbeddedBackend
+        from nearcache.backends.redis import heard
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("nearcache"):
             raise
         raise ConfigError(f'embedded:// needs the package {error.name}: pip install "nearcache[embedded]"') from error
-    return EmbeddedBackend(spec, flavour, settings)
+    return heard(EmbeddedBackend(spec, flavour, settings))

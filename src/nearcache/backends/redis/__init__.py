@@ -1,22 +1,27 @@
 """Redis and Valkey: `redis://`, `rediss://` and `unix://`."""
 
+import weakref
 from collections.abc import Callable
+from typing import TypeVar
 
 from nearcache.backends.redis.aio import AwaitingLink
 from nearcache.backends.redis.backend import RedisBackend
 from nearcache.backends.redis.blocking import BlockingLink
 from nearcache.backends.redis.connect import Route
 from nearcache.backends.redis.leases import RedisLeases
+from nearcache.backends.redis.line import Line
 from nearcache.backends.redis.listener import Listener
 from nearcache.backends.redis.wire import Link
 from nearcache.backends.registry import BackendSpec, Flavour
 
-__all__ = ["RedisBackend", "build", "link", "listener"]
+__all__ = ["RedisBackend", "build", "heard", "link", "listener"]
+
+AnyBackend = TypeVar("AnyBackend", bound=RedisBackend)
 
 
 def build(spec: BackendSpec, flavour: Flavour) -> RedisBackend:
     """Build the backend for a URL, without opening anything; raises `ConfigError` for a wrong URL."""
-    return RedisBackend(link(spec, flavour, spec.url), listener(spec, spec.url), spec)
+    return heard(RedisBackend(link(spec, flavour, spec.url), listener(spec, spec.url), spec))
 
 
 def link(spec: BackendSpec, flavour: Flavour, address: str | Callable[[], str]) -> Link:
@@ -33,4 +38,15 @@ def listener(
 ) -> Listener:
     """Return what hears of other processes, the same for both flavours; `stopped` is called when it hangs up."""
     life = RedisLeases.life
-    return spec.shared(Listener, lambda: Listener(Route(address), spec.namespace, spec.timeout, life, stopped))
+    return spec.shared(Listener, lambda: Listener(Route(address), spec, _speaker(spec), life, stopped))
+
+
+def _speaker(spec: BackendSpec) -> Callable[[Line, Listener], RedisBackend]:
+    return lambda line, ears: RedisBackend(line, ears, spec)
+
+
+def heard(backend: AnyBackend) -> AnyBackend:
+    """Have the listener stop when a backend is dropped; return the backend."""
+    # not at exit: a process that ends takes its connections with it
+    weakref.finalize(backend, backend.listener.stop).atexit = False
+    return backend

@@ -2,12 +2,12 @@
 
 import math
 import re
-import weakref
 from collections.abc import Coroutine, Sequence
 from typing import Any, ClassVar, Final, NoReturn
 
 from nearcache._core.clock import EngineTime
 from nearcache.backends.base import Admin, Backend, Counters, Facts, Item, Leases, Marks, Scan
+from nearcache.backends.redis import facts
 from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.errors import code_of, refused
 from nearcache.backends.redis.leases import RedisLeases, RedisMarks
@@ -40,7 +40,7 @@ class RedisBackend(Backend):
 
     def __init__(self, link: Link, listener: Listener, spec: BackendSpec) -> None:
         self._link = link
-        self._listener = listener
+        self.listener: Listener = listener
         self._clock = spec.time.clock
         self._prefix = f"{spec.namespace}:"
         self._asking = False
@@ -50,7 +50,6 @@ class RedisBackend(Backend):
         self.leases: Leases = RedisLeases(self, listener, spec.enveloped)
         self._marks = RedisMarks(self, spec.namespace)
         self.marks: Marks = self._marks
-        weakref.finalize(self, listener.stop).atexit = False  # a process that ends takes its connections with it
         self.counters: Counters | None = _Counters(self)
         self.scan: Scan | None = _Scan(self, self._prefix)
         self.admin: Admin | None = _Admin(self)
@@ -62,7 +61,7 @@ class RedisBackend(Backend):
 
     async def close(self) -> None:
         """Give up every connection; a later call connects again."""
-        self._listener.stop()
+        self.listener.stop()
         await self._link.close()
 
     async def get(self, key: str) -> bytes | None:
@@ -96,6 +95,7 @@ class RedisBackend(Backend):
         The lease goes first: a load that stored between the two commands is overwritten by the second.
         """
         key, name = item.key, self._prefix + item.key
+        self.listener.sample(name)
         store = ("SET", name, item.raw, "PX", _ms(item.ttl))
         revoked, stored = await self.run(("DEL", lease_of(name)), store, fresh=True)
         _good(revoked, key)
@@ -128,6 +128,7 @@ class RedisBackend(Backend):
         if not keys:
             return 0
         names = list(map(self.named, keys))
+        self.listener.sample(names[0])
         first, second = await self.run(("DEL", *map(lease_of, names)), ("DEL", *names))
         _good(first, keys[0])
         return int(_good(second, keys[0]))
@@ -284,7 +285,7 @@ class _Admin:
 
     async def facts(self) -> Facts:
         """Ask for INFO; what a restricted server leaves out is None."""
-        return _facts(_info(await self._backend.single(("INFO",))))
+        return facts.facts(facts.read(await self._backend.single(("INFO",))))
 
 
 def _good(reply: Any, subject: str) -> Any:
@@ -315,25 +316,3 @@ def _literally(text: str) -> str:
 
 def _next(cursor: str) -> str:
     return "" if cursor == "0" else cursor
-
-
-def _info(raw: Any) -> dict[str, str]:
-    text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
-    lines = (line.partition(":") for line in text.splitlines() if not line.startswith("#"))
-    return {name: value for name, _, value in lines}
-
-
-def _facts(info: dict[str, str]) -> Facts:
-    persistent = info.get("aof_enabled")
-    return Facts(
-        used_bytes=_number(info.get("used_memory")),
-        limit_bytes=_number(info.get("maxmemory")) or None,
-        evictions=_number(info.get("evicted_keys")),
-        policy=info.get("maxmemory_policy"),
-        persistent=None if persistent is None else persistent == "1",
-        version=info.get("valkey_version") or info.get("redis_version"),
-    )
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdigit() else None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nearcache.backends.base import BACK_OFF, Ask, Fill, Grant, Item, identity_of
 from nearcache.backends.redis.connect import Command
-from nearcache.backends.redis.listener import Listener, lease_of, waiters_of
+from nearcache.backends.redis.listener import Listener, lease_of, marks_of, waiters_of
 from nearcache.backends.redis.lua import script
 from nearcache.codecs.envelope import FILL_ID
 from nearcache.errors import BackendUnavailableError
@@ -111,7 +111,7 @@ class RedisMarks:
 
     def __init__(self, backend: "RedisBackend", namespace: str) -> None:
         self._backend = backend
-        self.name: str = f"{{{namespace}}}~m"
+        self.name: str = marks_of(namespace)
 
     async def mark(self, tags: Sequence[str], everything: bool) -> None:
         """Mark, and learn what is new since on the same trip."""

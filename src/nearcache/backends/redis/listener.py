@@ -1,9 +1,12 @@
 """One thread and one connection per process and engine that hear what others say, and keep leases alive meanwhile.
 
-The connection subscribes to the process's inbox, where those who end a lease tell those who wait for it. It speaks
-RESP3, so that ordinary commands can be sent on it too. Both flavours share it: a wake-up reaches a thread through its
-lock and a task through its event loop. Without it everything works, only slower: who waits looks again once per lease,
-and a load that outlives its lease is not stored.
+The connection speaks RESP3, so that ordinary commands can be sent on it too, and hears two things. It subscribes to the
+process's inbox, where those who end a lease tell those who wait for it. And it has the engine announce every change of
+a key of the namespace, by whomever, so that near values can be served without asking. Every third of the staleness it
+asks for the marks of the namespace: the answer proves that whatever was announced before was heard.
+
+Both flavours share it. Without it everything works, only slower: near values are served for as long as the staleness,
+who waits looks again once per lease, and a load that outlives its lease is not stored.
 """
 
 import contextlib
@@ -11,25 +14,44 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable
-from typing import Any, Final, cast
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol, cast
 
 import hiredis
 
 from nearcache._core.fork import on_fork
+from nearcache._io.blocking import drive
 from nearcache.backends.redis.connect import Command, Route, dial
+from nearcache.backends.redis.errors import code_of, refused
+from nearcache.backends.redis.line import Line
 from nearcache.backends.redis.lua import script
-from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, pack, reader
-from nearcache.errors import BackendUnavailableError, CacheError
+from nearcache.backends.registry import BackendSpec
+from nearcache.errors import BackendError, BackendUnavailableError
+from nearcache.near.coherence import Coherence, Session
 from nearcache.near.inbox import Inbox
-
-CHUNK: Final = 65_536
-SILENCES: Final = 3
-"""Ticks without a word from the engine after which the connection counts as broken."""
 
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
 """Seconds between two tries to connect: doubled up to the longest."""
+
+BEATS: Final = 3
+"""Proofs within the staleness, and renewals within the life of a lease."""
+
+SHORTEST_BEAT: Final = 0.01
+"""Seconds between two proofs at least."""
+
+LOST: Final = 30.0
+"""Seconds after which a change that was not announced was none: its command failed."""
+
+PRIMARY: Final = b"master"
+
+
+class Speaker(Protocol):
+    """What works with an engine over a line; a backend does."""
+
+    def run(self, *commands: Command, fresh: bool = False) -> Coroutine[Any, Any, list[Any]]:
+        """Send commands, and ask for the marks of the namespace if they have to be fresh."""
+        ...
 
 
 class _Life:
@@ -49,39 +71,81 @@ class _Life:
 
 
 class Listener:
-    """The inbox of a process on one engine, and the leases it keeps alive; opens nothing before it is needed.
+    """The ears of a process on one engine, and the leases it keeps alive; opens nothing before it is needed.
 
-    `life` is how many seconds a lease lives; it is renewed every third of that. `stopped` is called when the connection
-    is given up.
+    `speaker` makes what works over a line, for this listener. `life` is how many seconds a lease lives; it is renewed
+    every third of that. `stopped` is called when the connection is given up.
     """
 
-    def __init__(self, route: Route, namespace: str, timeout: float, life: float, stopped: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        route: Route,
+        spec: BackendSpec,
+        speaker: "Callable[[Line, Listener], Speaker]",
+        life: float,
+        stopped: Callable[[], None],
+    ) -> None:
         self.inbox: Inbox = Inbox()
         self._route = route
-        self._namespace = namespace
-        self._timeout = timeout
+        self._namespace = spec.namespace
+        self._prefix = f"{spec.namespace}:".encode()
+        self._marks = marks_of(spec.namespace).encode()
+        self._timeout = spec.timeout
+        self._coherence: Coherence = spec.coherence
+        self._clock = spec.time.clock
+        self._speaker = speaker
         self._lease = life
         self._stopped = stopped
         self._life: _Life | None = None
         self._listening = False
+        self._sampling = False
+        """Whether the next change by this process is to be sampled."""
+        self._sampled: tuple[bytes, float] | None = None
+        """A change by this process that will be announced, and when it was sent."""
         self._begin()
         _listeners.add(self)
+        this = weakref.WeakMethod(self.start)  # weakly, or nobody could drop the one without the other
+        self._coherence.seek = lambda: _call(this)
 
     def channel(self) -> str:
         """Return the channel of this process, "" while nobody listens on it; starts to listen."""
-        if not self._listening and self._life is None:
-            self._start()
+        if not self._listening:
+            self.start()
         return self._channel if self._listening else ""
 
     def hold(self, key: str, token: str, until: float) -> None:
         """Renew the lease of an engine key until the time `until` (monotonic) at most; starts to listen."""
         self._held[token] = (key, until)
-        if self._life is None:
-            self._start()
+        self.start()
 
     def let_go(self, token: str) -> None:
         """Renew a lease no longer."""
         self._held.pop(token, None)
+
+    def sample(self, name: str) -> None:
+        """Measure how long it takes until a change of an engine key, which is about to be sent, is announced.
+
+        Once per proof, so that what is announced is hardly ever an earlier change of the same key.
+        """
+        if self._sampling:
+            self._sampling, self._sampled = False, (name.encode(), self._clock())
+
+    def start(self) -> None:
+        """Start to listen, in the background, unless somebody does."""
+        if self._life is None:
+            self._start()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._life is not None:
+                return
+            self._life = life = _Life()
+        thread = threading.Thread(target=self._run, args=(life,), name="nearcache-listener", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the interpreter is ending, or there are too many threads
+            self._life = None
+            self._coherence.end(None, f"no thread could be started to listen: {error}")
 
     def stop(self) -> None:
         """End the thread and its connection; the next `channel` starts anew."""
@@ -105,29 +169,25 @@ class Listener:
         self._lock = threading.RLock()
         self._channel = f"{self._namespace}~i:{self.inbox.name}"
         self._held: dict[str, tuple[str, float]] = {}
-
-    def _start(self) -> None:
-        with self._lock:
-            if self._life is not None:
-                return
-            self._life = life = _Life()
-        thread = threading.Thread(target=self._run, args=(life,), name="nearcache-listener", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # the interpreter is ending, or there are too many threads
-            self._life = None
+        self._marked = False
+        """Whether a mark was announced that nobody has asked for yet."""
+        self._sampling, self._sampled = False, None
 
     # In the thread
 
     def _run(self, life: _Life) -> None:
         pause = FIRST_PAUSE
         while not life.ended.is_set():
-            with contextlib.suppress(CacheError, OSError, *NONSENSE):
+            why = ""
+            try:
                 self._listen(life)
+            except Exception as error:  # noqa: BLE001 -- whatever it is, another connection is the way to go on
+                why = str(error) or type(error).__name__
             pause = FIRST_PAUSE if life.heard else min(2 * pause, LONGEST_PAUSE)
             life.heard = False
             if self._life is life:
                 self._listening = False
+                self._coherence.end(None, f"the connection that announces changes was lost: {why}")
             life.ended.wait(pause)
 
     def _listen(self, life: _Life) -> None:
@@ -137,39 +197,90 @@ class Listener:
             if life.ended.is_set():
                 self._stopped()  # a route may have started the engine for a listener that is not wanted any more
                 return
-            greeting = endpoint.greeting(protocol=3)
-            self._converse(life, _Line(sock), [*greeting, ("SUBSCRIBE", self._channel)])
-        finally:
-            sock.close()
-
-    def _converse(self, life: _Life, line: "_Line", greeting: list[Command]) -> None:
-        line.send(greeting)
-        tick, silences = self._lease / 3, 0
-        due = time.monotonic() + tick
-        while not life.ended.is_set():
-            replies = line.receive(due)
-            for reply in replies:
-                self._hear(life, reply)
-            silences = 0 if replies else silences
-            if time.monotonic() >= due:
-                due, silences = time.monotonic() + tick, silences + 1
-                if silences > SILENCES:
-                    return
-                line.send([*self._renewals(), ("PING",)])
-
-    def _hear(self, life: _Life, reply: Any) -> None:
-        if isinstance(reply, hiredis.ReplyError):
-            raise BackendUnavailableError(f"the engine refused to be listened to: {str(reply).partition(' ')[0]}")
-        if not isinstance(reply, hiredis.PushNotification):
-            return
-        kind, *rest = cast(list[bytes], list(reply))
-        if kind == b"subscribe":
+            line = Line(sock, self._hear)
+            endpoint.check_greeting(line.execute(*endpoint.greeting(protocol=3)))
+            if refusal := line.subscribe(self._channel):
+                raise BackendUnavailableError(f"the engine refused to be listened to: {code_of(refusal)}")
             life.heard = True
             self._listening = self._life is life
             self.inbox.stir()
+            self._converse(life, line)
+        finally:
+            sock.close()
+
+    def _converse(self, life: _Life, line: Line) -> None:
+        speaker, session, renewal = self._speaker(line, self), None, 0.0
+        try:
+            said = _greeted(line)
+            session = self._track(line, said)
+            beat = self._lease if session is None else min(self._lease, self._coherence.budget)
+            while not life.ended.is_set():
+                now = time.monotonic()
+                due, renewals = now + max(SHORTEST_BEAT, beat / BEATS), list[Command]()
+                if now >= renewal:
+                    renewal, renewals = now + self._lease / BEATS, self._renewals()
+                self._ask(speaker, session, said, renewals)
+                line.listen(due, lambda: self._marked)
+        finally:
+            if session is not None:
+                self._coherence.end(session, "the connection that announces changes was lost")
+
+    def _track(self, line: Line, said: tuple[object, ...]) -> Session | None:
+        """Have the engine announce every change of the namespace; None if it does not, or nobody keeps values near.
+
+        Subscribed as this connection is, the engine cuts it off when it does not read, instead of keeping for it
+        whatever it has to say.
+        """
+        coherence = self._coherence
+        if not coherence.wanted:
+            return None
+        if said[1] != PRIMARY:
+            coherence.end(None, "the engine is a replica, which may be behind")
+            return None
+        sent = self._clock()
+        prefixes = [word for prefix in (self._prefix, self._marks) for word in ("PREFIX", prefix)]
+        (reply,) = line.execute(("CLIENT", "TRACKING", "ON", "BCAST", *prefixes))
+        if isinstance(reply, Exception):
+            coherence.end(None, f"the engine refused to announce changes: {refused(reply, 'CLIENT TRACKING')}")
+            return None
+        return coherence.begin(sent)
+
+    def _ask(
+        self, speaker: Speaker, session: Session | None, said: tuple[object, ...], renewals: list[Command]
+    ) -> None:
+        """Renew leases, and ask for a proof that nothing was missed."""
+        self._marked, sent = False, self._clock()
+        try:
+            hello, *_ = drive(speaker.run(("HELLO",), *renewals, fresh=session is not None))
+        except BackendError as error:  # an answer, but none about the marks
+            self._coherence.why = f"the engine does not tell the marks of tags: {error}"
+            return
+        if _who(hello) != said:
+            raise BackendUnavailableError("the engine is not what it was when it agreed to announce changes")
+        if session is not None:
+            self._coherence.prove(session, sent)
+            self._sampling = self._sampled is None or sent - self._sampled[1] > LOST
+
+    def _hear(self, message: hiredis.PushNotification) -> None:
+        kind, *rest = cast(list[Any], message)
+        if kind == b"invalidate":
+            self._changed(rest[0])
         elif kind == b"message":
             outcome, token, key = rest[1].decode("utf-8", "replace").split(" ", 2)
             self.inbox.deliver(key, token, outcome)
+
+    def _changed(self, names: list[bytes] | None) -> None:
+        if names is None:
+            self._coherence.changed_all()
+            self._marked = True  # they are gone too
+            return
+        self._marked = self._marked or self._marks in names
+        if (sampled := self._sampled) is not None and sampled[0] in names:
+            self._sampled = None
+            self._coherence.lagged(self._clock() - sampled[1])
+        start, prefix = len(self._prefix), self._prefix
+        keys = [name[start:].decode("utf-8", "replace") for name in names if name.startswith(prefix)]
+        self._coherence.changed(keys)
 
     def _renewals(self) -> list[Command]:
         now, text = time.monotonic(), script("renew").text
@@ -188,31 +299,14 @@ class Listener:
         return str(max(1, int(min(self._lease, left) * 1000)))
 
 
-class _Line:
-    """A blocking connection on which replies and messages arrive in any order."""
+def _greeted(line: Line) -> tuple[object, ...]:
+    (hello,) = line.execute(("HELLO",))
+    return _who(hello)
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._reader = reader()
 
-    def send(self, commands: list[Command]) -> None:
-        self._sock.settimeout(None)
-        self._sock.sendall(pack(commands))
-
-    def receive(self, until: float) -> list[Any]:
-        """Return what arrives first, or nothing at the time `until`."""
-        self._sock.settimeout(max(0.001, until - time.monotonic()))
-        try:
-            data = self._sock.recv(CHUNK)
-        except TimeoutError:
-            return []
-        if not data:
-            raise ConnectionResetError("the engine closed the connection")
-        self._reader.feed(data)
-        replies: list[Any] = []
-        while (reply := self._reader.gets()) is not INCOMPLETE:
-            replies.append(reply)
-        return replies
+def _who(hello: Any) -> tuple[object, ...]:
+    """Return which connection of what kind of engine answers; raises if it does not say so."""
+    return hello[b"id"], hello[b"role"]
 
 
 def lease_of(key: str) -> str:
@@ -223,6 +317,16 @@ def lease_of(key: str) -> str:
 def waiters_of(key: str) -> str:
     """Return the name of the set of those who wait for an engine key's lease."""
     return f"{{{key}}}~w"
+
+
+def marks_of(namespace: str) -> str:
+    """Return the name of the record of a namespace's marks."""
+    return f"{{{namespace}}}~m"
+
+
+def _call(method: "weakref.WeakMethod[Callable[[], None]]") -> None:
+    if (target := method()) is not None:
+        target()
 
 
 _listeners: "weakref.WeakSet[Listener]" = weakref.WeakSet()

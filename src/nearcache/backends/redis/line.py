@@ -1,0 +1,90 @@
+"""A blocking connection on which messages come between the replies."""
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import hiredis
+
+from nearcache.backends.redis.connect import Command
+from nearcache.backends.redis.wire import INCOMPLETE, pack, reader
+
+CHUNK: Final = 65_536
+
+PATIENCE: Final = 5.0
+"""Seconds without a word after a question, after which the connection counts as broken."""
+
+
+class Line:
+    """One connection in RESP3, for one thread; messages are handed to `hear` in the order in which they come.
+
+    It is a `Link` too, over which a backend can work. Raises `OSError` when the connection is lost.
+    """
+
+    def __init__(self, sock: socket.socket, hear: Callable[[hiredis.PushNotification], None]) -> None:
+        self._sock = sock
+        self._hear = hear
+        self._reader = reader()
+        self._replies: list[Any] = []
+
+    async def open(self) -> None:
+        """It is open as long as it lives."""
+
+    async def close(self) -> None:
+        """Close the connection."""
+        self._sock.close()
+
+    def execute(self, *commands: Command) -> list[Any]:
+        """Send commands and return their replies; whatever was said before them has been heard by then."""
+        self._send(commands)
+        return self._take(len(commands))
+
+    def subscribe(self, channel: str) -> Exception | None:
+        """Subscribe to a channel; return the error if the engine refuses.
+
+        It answers with a message where it agrees, and with a reply where it does not.
+        """
+        self._send((("SUBSCRIBE", channel), ("PING",)))
+        (reply,) = self._take(1)
+        if not isinstance(reply, Exception):
+            return None
+        self._take(1)
+        return reply
+
+    def listen(self, until: float, enough: Callable[[], bool]) -> None:
+        """Hear what is said until the time `until` (monotonic), or until it is `enough`."""
+        while not enough() and self._receive(until):
+            pass
+
+    def _send(self, commands: tuple[Command, ...]) -> None:
+        self._sock.settimeout(PATIENCE)
+        self._sock.sendall(pack(commands))
+
+    def _take(self, number: int) -> list[Any]:
+        until = time.monotonic() + PATIENCE
+        while len(self._replies) < number:
+            if not self._receive(until):
+                raise TimeoutError("the engine says nothing any more")
+        replies, self._replies = self._replies[:number], self._replies[number:]
+        return replies
+
+    def _receive(self, until: float) -> bool:
+        """Take in what arrives next; False if nothing does before the time `until`."""
+        left = until - time.monotonic()
+        if left <= 0:
+            return False
+        self._sock.settimeout(left)
+        try:
+            data = self._sock.recv(CHUNK)
+        except TimeoutError:
+            return False
+        if not data:
+            raise ConnectionResetError("the engine closed the connection")
+        self._reader.feed(data)
+        while (reply := self._reader.gets()) is not INCOMPLETE:
+            if isinstance(reply, hiredis.PushNotification):
+                self._hear(reply)
+            else:
+                self._replies.append(reply)
+        return True
