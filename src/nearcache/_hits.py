@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from nearcache._core.missing import MISS
 from nearcache._io.blocking import drive
-from nearcache.near.slot import AFTER, MANY, Slot, Tally
+from nearcache.near.slot import MANY, Slot
 from nearcache.near.store import Store
+from nearcache.near.tally import AFTER, Tally
 
 Seek = Callable[..., Any]
 """Returns the near value of a call, found by its key, or MISS."""

@@ -205,7 +205,7 @@ def write_crosses_a_read(cache: Cache, key: str, write: Verb, read: Verb) -> Non
     holder = cache if cache._parts.core.records is not None else other
     holder.set(key, "old")
     if holder is cache:
-        cache._parts.core.near.changed(key)
+        cache._parts.core.near.changed((key,))
     with recorded(cache, cache.aio) as recorder:
         for operation in ("get", "get_many"):
             recorder.after = AtTheWorstMoment(operation, lambda: write(cache, key))

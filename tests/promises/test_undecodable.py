@@ -125,7 +125,7 @@ def reads_are_misses(cache: Cache, key: str, raw: bytes) -> None:
     assert cache.get_or_load(key, lambda: 7) == 7, "it is loaded"
     assert cache.get(key) == 7, "and replaced"
     put_raw(cache, key, raw)
-    cache._parts.core.near.changed(key)
+    cache._parts.core.near.changed((key,))
     cache.set(key, 8)
     assert cache.get(key) == 8
 

@@ -501,7 +501,7 @@ def test_a_write_through_that_lost_its_lease_leaves_nothing_near(
     cache, key = new_cache(valkey_url), fresh_key()
     other = new_cache(valkey_url, namespace=cache._parts.core.options.namespace)
     cache.set(key, "old")
-    cache._parts.core.near.changed(key)
+    cache._parts.core.near.changed((key,))
 
     def store(_: str) -> None:
         other.write_through(key, "newer", lambda value: None)  # which takes the lease away, and stores

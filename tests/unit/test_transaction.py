@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import inspect
-import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from nearcache._engine.read import Reader
 from nearcache._engine.transaction import TransactionBatches, TransactionLoads, TransactionReader, TransactionWriter
 from nearcache._engine.write import Writer
 from nearcache.errors import BackendError
+from nearcache.near.slot import NEVER
 from tests.faces import Awaited
 from tests.promises.helpers import recorded
 
@@ -423,7 +423,7 @@ async def test_near_hits_are_quick_again_afterwards(face: Awaited) -> None:
         async with face.transaction():
             pass
         assert face.cache._parts.core.near.until < 0
-    assert face.cache._parts.core.near.until == math.inf
+    assert face.cache._parts.core.near.until != NEVER
 
 
 async def test_nothing_fails_where_caching_is_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,7 +130,7 @@ class Core:
     def paid(self, debts: Iterable[tuple[str, object]]) -> None:
         """Note that these records were deleted; a debt made again meanwhile stays."""
         for key, mark in debts:
-            self.near.changed(key)
+            self.near.changed((key,))
             if self.debts.get(key) is mark:
                 del self.debts[key]
 
@@ -166,8 +166,7 @@ class Core:
     def changed(self, *keys: str) -> None:
         """Serve nothing near that was read or loaded before a change of these keys by this process."""
         self.flights.detach(keys)
-        for key in keys:
-            self.near.changed(key)
+        self.near.changed(keys)
 
     # Time to live
 

@@ -137,7 +137,7 @@ class Writer:
             kept = record.hard - record.soft
             fill_id, ages, held = record.fill_id, pack_ages(lives, lives + kept), seconds + kept
         touched = await self._commands.run("touch", self._backend.touch, key, held, fill_id, ages)
-        self._core.near.changed(key)
+        self._core.near.changed((key,))
         return touched
 
     async def incr(self, key: str, by: int, ttl: TTL) -> int:
@@ -306,7 +306,7 @@ class Writer:
         """
         core = self._core
         if not self._current(epoch, draft.tags):
-            core.near.changed(draft.key)
+            core.near.changed((draft.key,))
             return False
         if core.keeps:
             state, copier = core.form(draft.value, draft.encoded, draft.schema)

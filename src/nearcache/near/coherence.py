@@ -122,7 +122,7 @@ class Coherence:
 
     def changed(self, keys: Iterable[str]) -> None:
         """Serve nothing that was read or loaded before these keys were changed in the engine, by whomever."""
-        self._near.announced(keys)
+        self._near.changed(keys)
         self._flights.detach(keys)
 
     def changed_all(self) -> None:

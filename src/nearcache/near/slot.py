@@ -1,9 +1,10 @@
-"""What the in-process tier holds for one key, and how often an entity was read from it."""
+"""What the in-process tier holds for one key."""
 
 from collections.abc import Callable
 from typing import Any, Final
 
 from nearcache.near.queues import Queue
+from nearcache.near.tally import Tally
 
 Copier = Callable[[object], object]
 """Makes a fresh, independent and equal value from the kept state."""
@@ -15,37 +16,6 @@ NEVER: Final = float("-inf")
 MANY: Final = 255
 """Reads beyond this many, since an entry's turn to leave came last, tell the eviction policy nothing new. CPython keeps
 the ints up to here, so that counting makes no objects."""
-
-TELL_EVERY: Final = 1_024
-"""Near hits of an entity after which listeners are told."""
-
-AFTER: Final = tuple(range(1, TELL_EVERY))
-"""The number after a number of ticks; past the last one, an IndexError says that it is time to tell the listeners.
-So a hit counts and checks with one look into a tuple, which is quicker than a sum and a remainder."""
-
-
-class Tally:
-    """Counts the hits of one entity: near ones as `ticks` up to the next telling and those before, the engine's apart.
-
-    It is counted up without a lock. Under the global interpreter lock no count is lost, because no thread switch can
-    happen between reading and writing an attribute; on a free-threaded build a few may be.
-    """
-
-    __slots__ = ("_told", "engine", "ticks")
-
-    def __init__(self) -> None:
-        self.engine: int = 0
-        self.ticks: int = 0
-        self._told = 0
-
-    @property
-    def hits(self) -> int:
-        """How many near hits there were."""
-        return self._told + self.ticks
-
-    def turn(self) -> None:
-        """Count the hit that found no tick left, and begin anew."""
-        self._told, self.ticks = self._told + self.ticks + 1, 0
 
 
 class Slot:

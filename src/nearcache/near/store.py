@@ -18,9 +18,9 @@ from nearcache._core.clock import Clock
 from nearcache._core.keys import entity_of
 from nearcache._core.missing import MISS, Missing
 from nearcache.near.policy import Learning, Policy
-from nearcache.near.slot import AFTER, MANY, NEVER, Copier, Slot, Tally
-
-__all__ = ["ENTRY_OVERHEAD", "Limit", "Slot", "Store", "Tally"]
+from nearcache.near.slot import MANY, NEVER, Copier, Slot
+from nearcache.near.tagged import Tagged
+from nearcache.near.tally import AFTER, Tallies, Tally
 
 ENTRY_OVERHEAD: Final = 520
 """Bytes per entry beside its key and value (CPython 3.11, measured): objects, dictionaries, trials, remembered keys and
@@ -29,8 +29,6 @@ arguments, half of the entries being remembered by a decorated function."""
 TAG_OVERHEAD: Final = 350
 """Bytes for each tag of an entry: its text, its place in the index, and the index's own set."""
 
-MAX_ENTITIES: Final = 100
-OTHER_ENTITIES: Final = "other"
 STRIPES: Final = 1_024
 Change = Callable[[bytes | None, float], tuple[bytes, float] | None]
 """Gets a live record and the time until which it is held (None and minus infinity if there is none); returns both anew,
@@ -103,8 +101,8 @@ class Store:
         self._lock = threading.RLock()
         self._slots: dict[str, Slot] = {}
         self._stripes = [0] * STRIPES
-        self._tallies: dict[str, Tally] = {}
-        self._tagged: dict[str, set[Slot]] = {}
+        self._tallies = Tallies()
+        self._tagged = Tagged()
         self._bytes = self._suspensions = self._generation = 0
 
     def lookup(self, key: str) -> object | Missing:
@@ -140,10 +138,9 @@ class Store:
     def refuse(self, key: str) -> bool:
         """Tell whether there is a value that is not served only because nobody vouches for it, and count it."""
         slot, now = self._slots.get(key), self.clock()
-        if slot is None or now >= slot.deadline or now < self.vouched:
-            return False
-        self.refused += 1
-        return True
+        refused = slot is not None and self.vouched <= now < slot.deadline
+        self.refused += refused
+        return refused
 
     def lookup_as(self, schema: object, key: str) -> object | Missing:
         """Do as `lookup`, but MISS what was kept for another declared type."""
@@ -163,12 +160,7 @@ class Store:
 
     def tally(self, entity: str) -> Tally:
         """Return what counts the near hits of an entity; the same for all beyond the 99th."""
-        tally = self._tallies.get(entity)
-        if tally is not None:
-            return tally
-        if len(self._tallies) >= MAX_ENTITIES - 1:
-            entity = OTHER_ENTITIES
-        return self._tallies.setdefault(entity, Tally())
+        return self._tallies.of(entity)
 
     # Keeping values
 
@@ -218,13 +210,8 @@ class Store:
             self._changed(key)
             return alone and self._keep(key, value, copy, deadline, size, schema, tags)
 
-    def changed(self, key: str) -> None:
-        """Stop serving a value that this process changed in the engine, and refuse every fill that began before."""
-        with self._lock:
-            self._changed(key)
-
-    def announced(self, keys: Iterable[str]) -> None:
-        """Do as `changed` for each of these keys, which anybody may have changed."""
+    def changed(self, keys: Iterable[str]) -> None:
+        """Stop serving values that were changed in the engine, by anybody, and refuse every fill that began before."""
         with self._lock:
             for key in keys:
                 self._changed(key)
@@ -236,10 +223,7 @@ class Store:
         """
         with self._lock:
             self._generation += 1
-            for tag in tags:
-                for slot in self._tagged.get(tag, ()):
-                    slot.deadline = NEVER
-                self._tagged.pop(tag, None)  # last: an interrupt before that leaves them to be found again
+            self._tagged.lower(tags, NEVER)
 
     # The records of the in-process engine
 
@@ -341,7 +325,6 @@ class Store:
         self._lock = threading.RLock()
         if not whole:
             self.clear()
-            self._bytes = 0
 
     @property
     def size_bytes(self) -> int:
@@ -353,12 +336,9 @@ class Store:
         """Entries held, expired ones included until they leave."""
         return len(self._slots)
 
-    def __len__(self) -> int:
-        return len(self._slots)
-
     def tallies(self) -> Mapping[str, Tally]:
         """Return the near hits of each entity; from the 100th entity on they are counted as "other". Takes no lock."""
-        return dict(self._tallies)
+        return self._tallies.all()
 
     # Under the lock
 
@@ -393,8 +373,7 @@ class Store:
         self._place(slot, old)
         if tags:
             slot.tags = tags
-            for tag in tags:
-                self._tagged.setdefault(tag, set()).add(slot)
+            self._tagged.add(slot)
         return True
 
     def _beside(self, key: str, old: Slot | None, size: int) -> Slot:
@@ -458,12 +437,7 @@ class Store:
 
     def _retire(self, slot: Slot) -> None:
         slot.retire()
-        for tag in slot.tags:
-            slots = self._tagged.get(tag)
-            if slots is not None:
-                slots.discard(slot)
-                if not slots:
-                    del self._tagged[tag]
+        self._tagged.discard(slot)
 
     def _forget(self, slot: Slot) -> None:
         self._retire(slot)

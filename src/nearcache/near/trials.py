@@ -17,7 +17,8 @@ from zlib import crc32
 
 from nearcache.near.pool import Pool, Rule
 from nearcache.near.queues import Queue
-from nearcache.near.slot import Slot, Tally
+from nearcache.near.slot import Slot
+from nearcache.near.tally import Tally
 
 LARGEST: Final = 0.125
 PER_ROOT: Final = 3

@@ -7,8 +7,9 @@ import pytest
 
 from nearcache._core.missing import MISS
 from nearcache.near.policy import Learning
-from nearcache.near.slot import Slot, Tally
+from nearcache.near.slot import Slot
 from nearcache.near.store import ENTRY_OVERHEAD, Limit, Store
+from nearcache.near.tally import Tally
 from tests.unit.near import traces
 
 web12, twitter52, oltp, cloud = traces.web12, traces.twitter52, traces.oltp, traces.cloud
@@ -52,7 +53,7 @@ def check(trace: Callable[[], Iterable[str]], capacity: int, s3_fifo: float, bes
     reached = hit_percentage(store, trace())
     assert reached > s3_fifo - 0.5
     assert reached > best - SHORT_OF_THE_BEST.get(name, 0.5)
-    assert len(store) == capacity
+    assert store.entries == capacity
 
 
 @pytest.mark.parametrize(("trace", "capacity", "s3_fifo", "best"), CASES)

@@ -10,7 +10,8 @@ import pytest
 
 from nearcache.near.policy import RULES, Learning
 from nearcache.near.pool import Pool, Rule
-from nearcache.near.slot import Slot, Tally
+from nearcache.near.slot import Slot
+from nearcache.near.tally import Tally
 from nearcache.near.trials import Trials
 from tests.unit.near.helpers import FAR
 

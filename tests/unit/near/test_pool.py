@@ -3,7 +3,8 @@
 import random
 
 from nearcache.near.pool import MAX_READS, MAX_ROUNDS, Pool, Rule
-from nearcache.near.slot import Slot, Tally
+from nearcache.near.slot import Slot
+from nearcache.near.tally import Tally
 from tests.unit.near.helpers import FAR
 
 TENTH = Rule(share=0.1, reads=2, power=0.5)

@@ -6,7 +6,8 @@ import random
 import pytest
 
 from nearcache.near.queues import GENERATION, Ghosts, Queue, Ranks
-from nearcache.near.slot import Slot, Tally
+from nearcache.near.slot import Slot
+from nearcache.near.tally import Tally
 
 
 def slot(key: str) -> Slot:

@@ -76,7 +76,7 @@ def test_what_is_served_for_a_declared_type_is_copied_too(near):
 
 def test_a_fill_that_crossed_a_change_is_refused(near):
     stamp = near.stamp("users:1")
-    near.changed("users:1")
+    near.changed(("users:1",))
     assert not near.keep("users:1", "old", None, FAR, 10, stamp)
     assert near.lookup("users:1") is MISS
 
@@ -89,9 +89,9 @@ def test_a_fill_that_crossed_a_clear_is_refused(near):
 
 def test_a_change_stops_serving(near):
     keep(near, "users:1")
-    near.changed("users:1")
+    near.changed(("users:1",))
     assert near.lookup("users:1") is MISS
-    assert len(near) == 0
+    assert near.entries == 0
     assert near.size_bytes == 0
 
 
@@ -160,7 +160,7 @@ def test_an_expired_record_leaves_when_it_is_met_and_is_no_eviction(source, cloc
     source.put("users:1", b"raw", clock.now + 5)
     clock.now += 5
     source.raw("users:1")
-    assert (len(source), source.size_bytes, source.expirations, source.evictions) == (0, 0, 1, 0)
+    assert (source.entries, source.size_bytes, source.expirations, source.evictions) == (0, 0, 1, 0)
 
 
 def test_a_served_value_needs_its_record(source):
@@ -186,7 +186,7 @@ def test_every_change_of_a_record_stops_serving_and_refuses_older_fills(source, 
         "put": lambda: source.put("users:1", b"new", FAR),
         "discard": lambda: source.discard("users:1"),
         "mutate": lambda: source.mutate("users:1", lambda _raw, held: (b"new", held)),
-        "changed": lambda: source.changed("users:1"),
+        "changed": lambda: source.changed(("users:1",)),
     }[change]()
     assert source.lookup("users:1") is MISS
     assert not source.keep("users:1", "old", None, FAR, 10, stamp)
@@ -194,7 +194,7 @@ def test_every_change_of_a_record_stops_serving_and_refuses_older_fills(source, 
 
 def test_a_change_keeps_the_record_of_the_in_process_engine(source):
     source.put("users:1", b"raw", FAR)
-    source.changed("users:1")
+    source.changed(("users:1",))
     assert source.raw("users:1") == b"raw"
 
 
@@ -239,7 +239,7 @@ def test_clear_drops_everything(source):
     source.put("users:1", b"raw", FAR)
     keep(source, "users:1")
     source.clear()
-    assert (len(source), source.size_bytes, source.raw("users:1"), source.lookup("users:1")) == (0, 0, None, MISS)
+    assert (source.entries, source.size_bytes, source.raw("users:1"), source.lookup("users:1")) == (0, 0, None, MISS)
 
 
 def test_hits_are_tallied_by_entity_and_misses_are_not(near, clock):
@@ -289,7 +289,7 @@ def test_a_forked_child_starts_empty_when_the_parent_was_in_the_middle_of_a_chan
     assert inside.wait(10)
     parents_lock = source._lock
     source.after_fork()
-    assert (len(source), source.size_bytes, source.raw("users:1")) == (0, 0, None)
+    assert (source.entries, source.size_bytes, source.raw("users:1")) == (0, 0, None)
     source.put("users:1", b"new", FAR)
     assert source.raw("users:1") == b"new"
     assert source._lock is not parents_lock
@@ -300,11 +300,11 @@ def test_a_forked_child_starts_empty_when_the_parent_was_in_the_middle_of_a_chan
 def test_a_finalizer_that_runs_inside_may_use_the_store(near):
     class Meddler:
         def __del__(self) -> None:
-            near.changed("users:2")
+            near.changed(("users:2",))
 
     keep(near, "users:1", Meddler())
     keep(near, "users:2")
-    near.changed("users:1")
+    near.changed(("users:1",))
     assert near.lookup("users:2") is MISS
 
 

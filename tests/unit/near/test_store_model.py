@@ -75,7 +75,7 @@ class SourceModel(RuleBasedStateMachine):
     @rule(key=KEYS)
     def change(self, key: str) -> None:
         self.changed(key)
-        self.store.changed(key)
+        self.store.changed((key,))
 
     @rule()
     def clear(self) -> None:
@@ -99,7 +99,7 @@ class SourceModel(RuleBasedStateMachine):
 
     @invariant()
     def bounds_hold(self) -> None:
-        assert len(self.store) <= (LIMIT.entries or 0)
+        assert self.store.entries <= (LIMIT.entries or 0)
         assert 0 <= self.store.size_bytes <= (LIMIT.bytes or 0)
         assert self.store.size_bytes == sum(slot.size for slot in self.store._slots.values())
 

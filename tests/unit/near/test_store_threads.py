@@ -47,7 +47,7 @@ def together(*jobs: Callable[[], None]) -> None:
 def consistent(store: Store) -> bool:
     """Tell whether what the store says it holds is what it holds."""
     slots = store._slots.values()
-    return store.size_bytes == sum(slot.size for slot in slots) and len(store) == len(slots)
+    return store.size_bytes == sum(slot.size for slot in slots) and store.entries == len(slots)
 
 
 def test_a_value_is_never_copied_by_another_values_copier():
@@ -95,7 +95,7 @@ def test_no_reader_that_starts_after_an_acknowledged_write_gets_an_older_value()
         for number in range(1, ROUNDS):
             key = random.choice(KEYS)
             engine[key] = number
-            store.changed(key)
+            store.changed((key,))
             acknowledged[key] = number
 
     def read() -> None:
@@ -140,13 +140,13 @@ def test_bounds_hold_at_every_moment():
             key = random.choice(KEYS)
             store.keep(key, key, None, FAR, random.randrange(3 * ENTRY_OVERHEAD), store.stamp(key))
             if random.random() < 0.1:
-                store.changed(key)
+                store.changed((key,))
         done.set()
 
     def watch() -> None:
         while not done.is_set():
             assert store.size_bytes <= most
-            assert len(store) <= 25
+            assert store.entries <= 25
 
     together(write, write, watch)
     assert consistent(store)

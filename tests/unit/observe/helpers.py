@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from nearcache.near.store import Limit, Tally
+from nearcache.near.store import Limit
+from nearcache.near.tally import Tally
 
 
 @dataclass
