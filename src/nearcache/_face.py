@@ -48,6 +48,7 @@ class Face:
         soft_timeout: Duration | Unset | None = UNSET,
         hard_timeout: Duration | Unset = UNSET,
         background: bool | Unset | None = UNSET,
+        on_reset: str | Unset = UNSET,
         timeout: Duration | Unset = UNSET,
         pool_min: int | Unset = UNSET,
         pool_max: int | Unset = UNSET,
@@ -81,6 +82,9 @@ class Face:
             hard_timeout: how long anybody waits for a load. Default 30 seconds.
             background: whether a value may be refreshed after the call that noticed its age has returned. Default None:
             for decorated functions whose parameters are all in their key.
+            on_reset: what is done when the engine was restarted or replaced and may have forgotten what it had
+            acknowledged: "repeat" (default) repeats this process's invalidations of the last minute, "clear"
+            invalidates everything, which is for engines that restart from snapshots.
             timeout: the time budget of one command to the engine. Default 1 second.
             pool_min: connections opened ahead. Default 5.
             pool_max: the most connections for commands. Default 20.
@@ -111,6 +115,7 @@ class Face:
             soft_timeout=soft_timeout,
             hard_timeout=hard_timeout,
             background=background,
+            on_reset=on_reset,
             timeout=timeout,
             pool_min=pool_min,
             pool_max=pool_max,

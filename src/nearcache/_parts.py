@@ -8,6 +8,7 @@ from typing import cast
 from nearcache._core.clock import Clock, EngineTime
 from nearcache._core.events import Observer
 from nearcache._core.fork import on_fork
+from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
 from nearcache._engine.engine import Engine
 from nearcache._io.blocking import BlockingIo
@@ -32,6 +33,7 @@ class Parts:
         self.core: Core = Core(options, clock, in_memory=options.url.startswith("memory:"))
         self.stats: Stats = Stats(self.core.near)
         self.core.listen((self.stats, *(self._usual_observers() if observers is None else observers)))
+        core = self.core
         self._spec = BackendSpec(
             url=options.url,
             namespace=options.namespace,
@@ -43,6 +45,7 @@ class Parts:
             enveloped=self.core.codec.enveloped,
             view=self.core.view,
             coherence=self.core.coherence,
+            settling=lambda backend: Commands(core, backend).settle,
             store=self.core.records,
         )
         self._engines: dict[Flavour, Engine] = {}

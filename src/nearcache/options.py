@@ -18,6 +18,7 @@ __all__ = ["TTL", "UNSET", "Codec", "NearCopy", "NearLimit", "Options", "Unset",
 
 Codec = Literal["msgpack", "msgpack+zstd", "json", "pickle", "pickle+zstd"]
 NearCopy = Literal["copy", "share"]
+OnReset = Literal["repeat", "clear"]
 Duration = float | int | timedelta | str
 """Seconds, a `timedelta` or a text such as "90s"."""
 
@@ -88,6 +89,7 @@ class Options:
     soft_timeout: float | None
     hard_timeout: float
     background: bool | None
+    on_reset: OnReset
     timeout: float
     pool_min: int
     pool_max: int
@@ -128,6 +130,7 @@ def resolve(
     timeout: Duration | Unset = UNSET,
     near_copy: str | Unset = UNSET,
     background: bool | Unset | None = UNSET,
+    on_reset: str | Unset = UNSET,
 ) -> Options:
     """Return the options of a cache from its arguments and the environment; `ConfigError` names what is wrong."""
     settings = Settings(environ)
@@ -154,6 +157,7 @@ def resolve(
         soft_timeout=_duration("soft_timeout", soft_timeout),
         hard_timeout=parse_duration(_or(hard_timeout, 30.0), "hard_timeout"),
         background=checked_background(_or(background, None)),
+        on_reset=_on_reset(on_reset, codec),
         timeout=parse_duration(_or(timeout, 1.0), "timeout"),
         pool_min=fewest,
         pool_max=most,
@@ -211,9 +215,21 @@ def _duration(option: str, value: Duration | Unset | None) -> float | None:
 def _kept(option: str, value: Duration | Unset | None, codec: object, rules: TtlRules) -> float | None:
     seconds = _duration(option, value)
     rules.check_kept(option, seconds or 0.0)
-    if seconds is not None and codec == "json":
-        raise ConfigError(f"{option} needs a header in front of every value, which codec='json' does not write")
+    if seconds is not None:
+        _need_header(option, codec)
     return seconds
+
+
+def _on_reset(on_reset: object, codec: object) -> OnReset:
+    chosen = cast(OnReset, _one_of("on_reset", _or(on_reset, "repeat"), get_args(OnReset)))
+    if chosen == "clear":
+        _need_header("on_reset='clear'", codec)
+    return chosen
+
+
+def _need_header(option: str, codec: object) -> None:
+    if codec == "json":
+        raise ConfigError(f"{option} needs a header in front of every value, which codec='json' does not write")
 
 
 def checked_background(value: object) -> bool | None:

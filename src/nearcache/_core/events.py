@@ -110,6 +110,13 @@ class EngineBack:
 
 
 @dataclass(slots=True)
+class EngineReset:
+    """The engine was restarted or replaced, and may have forgotten what it acknowledged shortly before."""
+
+    engine: str
+
+
+@dataclass(slots=True)
 class EngineRefused:
     """The engine answered with an error: it is full, cannot save, or the user has no right to the command."""
 
@@ -118,7 +125,18 @@ class EngineRefused:
 
 
 Event: TypeAlias = (
-    Hit | Miss | Command | Load | Evicted | EngineSize | Announced | Failure | EngineLost | EngineBack | EngineRefused
+    Hit
+    | Miss
+    | Command
+    | Load
+    | Evicted
+    | EngineSize
+    | Announced
+    | Failure
+    | EngineLost
+    | EngineBack
+    | EngineReset
+    | EngineRefused
 )
 
 

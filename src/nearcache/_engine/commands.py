@@ -16,7 +16,7 @@ from nearcache._core.events import Command, EngineBack, EngineLost, EngineRefuse
 from nearcache._engine.core import Core
 from nearcache.backends.base import Admin, Backend
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
-from nearcache.near.view import ALL
+from nearcache.near.view import ALL, KNOWN
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -61,6 +61,11 @@ class Commands:
             await self._take_size(self._backend.admin, started)
         return reply
 
+    async def settle(self) -> None:
+        """Send what is owed, without waiting for the next command; raises if the engine is gone."""
+        if self._core.debts or self._core.view.owed:
+            await self._pay(perf_counter())
+
     async def _take_size(self, admin: Admin, now: float) -> None:
         """Ask the engine how full it is, now and then; not worth an error."""
         self._core.facts_due = now + FACTS_EVERY
@@ -75,8 +80,7 @@ class Commands:
         try:
             # In batches, so that a call costs no more while many debts wait for an engine that is gone.
             while marks := _some(core.view.owed):
-                tags = [tag for tag, _ in marks if tag != ALL]
-                await self._backend.marks.mark(tags, len(tags) < len(marks))
+                await self._mark_again({tag for tag, _ in marks})
                 core.view.paid(marks)
             while owed := _some(core.debts):
                 await self._backend.delete([key for key, _ in owed])
@@ -86,6 +90,12 @@ class Commands:
         except BackendError as error:
             self._pay_from = now + PAY_AGAIN
             core.emit(EngineRefused(self._backend.name, str(error)))
+
+    async def _mark_again(self, owed: set[str]) -> None:
+        if KNOWN in owed:
+            await self._backend.marks.restore()
+        if tags := owed - {KNOWN}:
+            await self._backend.marks.mark(list(tags - {ALL}), ALL in tags)
 
     def _failed(self, operation: str, started: float, error: BackendError) -> None:
         core = self._core

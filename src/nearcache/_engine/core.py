@@ -5,13 +5,13 @@ events.
 import math
 import os
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from weakref import WeakMethod
 
 from nearcache._core.clock import Clock
-from nearcache._core.events import Announced, Event, Evicted, Failure, Flushable, Observer, Startable
+from nearcache._core.events import Announced, EngineReset, Event, Evicted, Failure, Flushable, Observer, Startable
 from nearcache._core.keys import Namespace
 from nearcache._core.ttl import TTL
 from nearcache._engine.health import Watch
@@ -21,9 +21,10 @@ from nearcache.codecs.schema import Schema
 from nearcache.errors import ConfigError, InvalidKeyError, UnsupportedError
 from nearcache.near.coherence import Coherence
 from nearcache.near.flights import Flights
+from nearcache.near.recent import Recent
 from nearcache.near.slot import NEVER, Copier
 from nearcache.near.store import Limit, Store
-from nearcache.near.view import View
+from nearcache.near.view import KNOWN, View
 from nearcache.options import Options
 
 if TYPE_CHECKING:
@@ -64,10 +65,7 @@ class Core:
         if in_memory and not near_is_store:
             self.records = Store(FAR_MEMORY, clock, source=True)
         self.flights: Flights = Flights()
-        wanted = self.keeps and not in_memory
-        self.coherence: Coherence = Coherence(self.near, self.flights, clock, options.staleness, wanted=wanted)
-        lagged = WeakMethod(self._lagged)
-        self.coherence.lagged = lambda seconds: _call(lagged, seconds)
+        self.coherence: Coherence = self._coherent(wanted=self.keeps and not in_memory)
         self.view: View = View(clock, options.staleness, fixed=in_memory or not self.codec.enveloped)
         news = WeakMethod(self.marked)
         self.view.news = lambda tags, everything: _call(news, tags, everything)
@@ -80,9 +78,17 @@ class Core:
         self.loads: Watch = Watch()
         self.ttl_classes_used: set[str] = set()
         self.debts: dict[str, object] = {}
+        self.recent: Recent = Recent(clock)
         self.check: Callable[[object], str] = self._check_first
         """Checks a key; the first time, also whether the observers can start, before anything is read or written."""
         self.check_all: Callable[[object], list[str]] = self._check_all_first
+
+    def _coherent(self, wanted: bool) -> Coherence:
+        made = Coherence(self.near, self.flights, self.clock, self.options.staleness, wanted=wanted)
+        lagged, forgot = WeakMethod(self._lagged), WeakMethod(self._forgot)
+        made.lagged = lambda seconds: _call(lagged, seconds)
+        made.forgot = lambda engine: _call(forgot, engine)
+        return made
 
     # Keys
 
@@ -127,12 +133,31 @@ class Core:
             self.debts[key] = object()
         self.changed(*keys)
 
-    def paid(self, debts: Iterable[tuple[str, object]]) -> None:
+    def paid(self, debts: Sequence[tuple[str, object]]) -> None:
         """Note that these records were deleted; a debt made again meanwhile stays."""
         for key, mark in debts:
             self.near.changed((key,))
             if self.debts.get(key) is mark:
                 del self.debts[key]
+        self.invalidated([key for key, _ in debts])
+
+    def invalidated(self, keys: Iterable[str]) -> None:
+        """Note invalidations that the engine has acknowledged: they are repeated if it forgets them."""
+        if self.records is None:
+            self.recent.note(keys)
+            self.coherence.seek()
+
+    def _forgot(self, engine: str) -> None:
+        """Repeat what an engine may have forgotten that was restarted or replaced, before anything else is sent."""
+        self.coherence.changed_all()
+        self.emit(EngineReset(engine))
+        keys = self.recent.all()
+        if self.codec.enveloped and (keys is None or self.options.on_reset == "clear"):
+            self.view.owe((), True)
+            return
+        if self.codec.enveloped:
+            self.view.owe((KNOWN,), False)
+        self.owe(*(keys or ()))
 
     # Marks
 
@@ -282,6 +307,7 @@ class Core:
         self.flights.after_fork()
         self.view.after_fork()
         self.coherence.after_fork()
+        self.recent.after_fork()
         self.loads.after_fork()
         self.near.after_fork(suspended=not self.plain or self.mode() in (Mode.BYPASS, Mode.DISABLED))
         self.facts_due = 0.0

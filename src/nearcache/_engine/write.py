@@ -99,12 +99,14 @@ class Writer:
             return 0
         self._core.changed(*doomed)
         try:
-            return await self._commands.run("delete", self._backend.delete, doomed)
+            removed = await self._commands.run("delete", self._backend.delete, doomed)
+            self._core.invalidated(doomed)
         except BaseException:
             self._core.owe(*doomed)
             raise
         finally:
             self._core.changed(*doomed)
+        return removed
 
     async def invalidate(self, tags: Iterable[str], everything: bool) -> None:
         """Invalidate all values of these tags, or all values, that were loaded or written before."""
@@ -116,6 +118,7 @@ class Writer:
         core.marked(names, everything)
         try:
             await self._commands.run("invalidate", self._backend.marks.mark, names, everything)
+            core.invalidated(())
         except BaseException:
             core.view.owe(names, everything)
             raise
@@ -225,7 +228,9 @@ class Writer:
         core.changed(key)
         draft = self.draft(key, value, seconds, schema, tags=tag(value))
         item, stamp, asked = self.seal(draft, epoch), core.near.stamp(key), core.clock()
-        if await self._commands.run("commit", self._backend.leases.commit, item, token):
+        stored = await self._commands.run("commit", self._backend.leases.commit, item, token)
+        core.invalidated((key,))
+        if stored:
             self.keep(draft, item, asked, stamp, epoch)
         else:
             core.changed(key)  # what was read meanwhile is older than the source

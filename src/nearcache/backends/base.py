@@ -142,6 +142,10 @@ class Marks(Protocol):
         """Let the view learn when these tags were marked."""
         ...
 
+    async def restore(self) -> None:
+        """Give the engine back what the view knows and the engine may have forgotten."""
+        ...
+
 
 class Counters(Protocol):
     """Atomic counters on records whose payload is a decimal integer."""

@@ -175,6 +175,9 @@ class Ledger:
             marks = dict.fromkeys(tags, self._stamp)
             self._view.learn(0.0, marks, self._stamp if everything else 0)
 
+    async def restore(self) -> None:
+        """Nothing is forgotten as long as the process lives."""
+
     async def ask(self, tags: Sequence[str]) -> None:
         """Let the view learn when these tags were marked."""
         with self.lock:

@@ -2,7 +2,7 @@
 
 import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar, cast
 
@@ -22,6 +22,10 @@ Flavour = Literal["sync", "async"]
 
 def _nothing_near() -> Coherence:
     return Coherence(Store(Limit(entries=0)), Flights(), time.monotonic, 1.0, wanted=False)
+
+
+async def _nothing_owed() -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,8 @@ class BackendSpec:
     """What this process knows of the namespace's marks; shared like `time`."""
     coherence: Coherence = field(default_factory=_nothing_near)
     """Who is told what changes in the engine; shared like `time`."""
+    settling: Callable[[Backend], Callable[[], Coroutine[Any, Any, None]]] = lambda _: _nothing_owed
+    """Makes what repeats, over a backend, the invalidations that the engine has not acknowledged or has forgotten."""
     store: Store | None = field(default=None, repr=False)
     """The cache's own store, where it is the engine too (memory://)."""
     common: dict[type, Any] = field(default_factory=dict[type, Any], repr=False)

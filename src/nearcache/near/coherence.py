@@ -33,6 +33,10 @@ def _ignore_lag(_seconds: float) -> None:
     pass
 
 
+def _ignore_reset(_engine: str) -> None:
+    pass
+
+
 class Coherence:
     """The coherence of one near tier with an engine, for any number of threads.
 
@@ -49,6 +53,8 @@ class Coherence:
         """Called when values are kept that nobody announces the changes of: looks for a session, in the background."""
         self.lagged: Callable[[float], None] = _ignore_lag
         """Called with the seconds from a write by this process until its announcement was heard."""
+        self.forgot: Callable[[str], None] = _ignore_reset
+        """Called with the name of the engine when that was restarted or replaced."""
         self.since: float = clock()
         """When the present session began, or the last one ended."""
         self.why: str = NOT_YET

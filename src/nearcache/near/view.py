@@ -17,6 +17,9 @@ from nearcache._core.clock import Clock
 ALL: Final = ""
 """Stands for everything among the tags whose invalidation is owed."""
 
+KNOWN: Final = " "
+"""Stands, among them, for all marks that are known: the engine may have lost them."""
+
 NOTHING: Final = 1 << 64
 """More than any stamp."""
 
@@ -66,7 +69,7 @@ class View:
         self.sure_from: int = 0
         """Values of this epoch or a newer one are valid: `last`, or more than any stamp while marks are `owed`."""
         self.owed: dict[str, object] = {}
-        """Tags whose invalidation the engine has not acknowledged; ALL for that of everything."""
+        """Tags whose invalidation the engine has not acknowledged; ALL for that of everything, KNOWN for all marks."""
         self.tags: dict[str, int] = {}
         self.proven: float = float("inf") if fixed else float("-inf")
         """When the request was sent whose answer this is."""
@@ -146,6 +149,11 @@ class View:
     def confirm(self, sent: float) -> None:
         """Note that the engine knew nothing new when it was asked at `sent`."""
         self.proven = max(self.proven, sent)
+
+    def marks(self) -> list[tuple[str, int]]:
+        """Return the tags that are known to be marked, with their stamps."""
+        with self._lock:
+            return list(self.tags.items())
 
     # Marks that the engine has not acknowledged
 

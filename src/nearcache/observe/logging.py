@@ -10,7 +10,7 @@ import time
 from typing import Final
 
 from nearcache._core.clock import Clock
-from nearcache._core.events import Command, EngineBack, EngineLost, EngineRefused, Event, Hit, Load, Miss
+from nearcache._core.events import Command, EngineBack, EngineLost, EngineRefused, EngineReset, Event, Hit, Load, Miss
 from nearcache.observe.labels import EntityLabels
 
 logger: Final = logging.getLogger("nearcache")
@@ -53,6 +53,10 @@ class Logging:
                 self._engine_lost(engine, error)
             case EngineBack(engine):
                 self._engine_back(engine)
+            case EngineReset(engine):
+                logger.warning(
+                    "%s: the %s engine was reset; recent invalidations are repeated", self._namespace, engine
+                )
             case EngineRefused(engine, error):
                 self._seldom(f"the {engine} engine", "refuses", error)
             case Load(entity, _, str(error)):

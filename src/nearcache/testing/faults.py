@@ -148,6 +148,9 @@ class _FaultyMarks:
     async def ask(self, tags: Sequence[str]) -> None:
         await self._do("marks", self._inner.ask, tags)
 
+    async def restore(self) -> None:
+        await self._do("restore", self._inner.restore)
+
 
 class _FaultyCounters:
     def __init__(self, inner: Counters, faults: Faults) -> None:

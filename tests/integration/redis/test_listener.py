@@ -1,5 +1,6 @@
 """The listener of a process hears what others say and keeps leases alive, through restarts, forks and refusals."""
 
+import functools
 import importlib
 import os
 import threading
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from nearcache.backends.base import Ask, Fill, Item
-from nearcache.backends.redis import RedisBackend
+from nearcache.backends.redis import speaker
 from nearcache.backends.redis.connect import Route
 from nearcache.backends.redis.listener import Listener, lease_of
 from nearcache.backends.registry import BackendSpec
@@ -37,7 +38,7 @@ def make(namespace: str) -> Iterator[Make]:
 
     def made_(url: str, life: float = LIFE, stopped: Callable[[], None] = lambda: None) -> Listener:
         spec = BackendSpec(url, namespace)
-        listeners.append(Listener(Route(url), spec, lambda line, ears: RedisBackend(line, ears, spec), life, stopped))
+        listeners.append(Listener(Route(url), spec, functools.partial(speaker, spec, "redis"), life, stopped))
         return listeners[-1]
 
     yield made_

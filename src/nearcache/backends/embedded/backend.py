@@ -16,7 +16,7 @@ class EmbeddedBackend(RedisBackend):
     def __init__(self, spec: BackendSpec, flavour: Flavour, settings: Settings) -> None:
         self._lease = Lease(settings, spec.timeout)
         hearing = Lease(settings, spec.timeout)
-        ears = listener(spec, hearing.address, hearing.release)
+        ears = listener(spec, hearing.address, self.name, hearing.release)
         super().__init__(link(spec, flavour, self._lease.address), ears, spec)
 
     async def close(self) -> None:

@@ -1,5 +1,6 @@
 """Redis and Valkey: `redis://`, `rediss://` and `unix://`."""
 
+import functools
 import weakref
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,7 +11,7 @@ from nearcache.backends.redis.blocking import BlockingLink
 from nearcache.backends.redis.connect import Route
 from nearcache.backends.redis.leases import RedisLeases
 from nearcache.backends.redis.line import Line
-from nearcache.backends.redis.listener import Listener
+from nearcache.backends.redis.listener import Listener, Speaker
 from nearcache.backends.redis.wire import Link
 from nearcache.backends.registry import BackendSpec, Flavour
 
@@ -34,15 +35,20 @@ def link(spec: BackendSpec, flavour: Flavour, address: str | Callable[[], str]) 
 
 
 def listener(
-    spec: BackendSpec, address: str | Callable[[], str], stopped: Callable[[], None] = lambda: None
+    spec: BackendSpec,
+    address: str | Callable[[], str],
+    name: str = RedisBackend.name,
+    stopped: Callable[[], None] = lambda: None,
 ) -> Listener:
     """Return what hears of other processes, the same for both flavours; `stopped` is called when it hangs up."""
-    life = RedisLeases.life
-    return spec.shared(Listener, lambda: Listener(Route(address), spec, _speaker(spec), life, stopped))
+    speak = functools.partial(speaker, spec, name)
+    return spec.shared(Listener, lambda: Listener(Route(address), spec, speak, RedisLeases.life, stopped))
 
 
-def _speaker(spec: BackendSpec) -> Callable[[Line, Listener], RedisBackend]:
-    return lambda line, ears: RedisBackend(line, ears, spec)
+def speaker(spec: BackendSpec, name: str, line: Line, ears: Listener) -> Speaker:
+    """Return what speaks to the engine over the line of a listener."""
+    backend = RedisBackend(line, ears, spec)
+    return Speaker(name, backend.run, spec.settling(backend))
 
 
 def heard(backend: AnyBackend) -> AnyBackend:

@@ -9,7 +9,7 @@ from nearcache._core.clock import EngineTime
 from nearcache.backends.base import Admin, Backend, Counters, Facts, Item, Leases, Marks, Scan
 from nearcache.backends.redis import facts
 from nearcache.backends.redis.connect import Command
-from nearcache.backends.redis.errors import code_of, refused
+from nearcache.backends.redis.errors import code_of, good
 from nearcache.backends.redis.leases import RedisLeases, RedisMarks
 from nearcache.backends.redis.listener import Listener, lease_of
 from nearcache.backends.redis.lua import script
@@ -69,7 +69,7 @@ class RedisBackend(Backend):
         (reply,) = await self.run(("GET", self._prefix + key))
         if reply is None or type(reply) is bytes:
             return reply
-        return None if code_of(reply) == "WRONGTYPE" else _unexpected(_good(reply, key), key)
+        return None if code_of(reply) == "WRONGTYPE" else _unexpected(good(reply, key), key)
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """Ask for records with one command."""
@@ -77,7 +77,7 @@ class RedisBackend(Backend):
             return []
         prefix = self._prefix
         (reply,) = await self.run(("MGET", *[prefix + key for key in keys]))
-        records: list[bytes | None] = _good(reply, keys[0])
+        records: list[bytes | None] = good(reply, keys[0])
         if type(reply) is not list or len(records) != len(keys) or not _RECORDS.issuperset(map(type, records)):
             _unexpected(reply, keys[0])
         return records
@@ -87,7 +87,7 @@ class RedisBackend(Backend):
         if not keys:
             return []
         replies = await self.run(*(("PTTL", self.named(key)) for key in keys))
-        return [_life(_good(reply, key)) for reply, key in zip(replies, keys, strict=True)]
+        return [_life(good(reply, key)) for reply, key in zip(replies, keys, strict=True)]
 
     async def set(self, item: Item) -> None:
         """Store one record.
@@ -98,8 +98,8 @@ class RedisBackend(Backend):
         self.listener.sample(name)
         store = ("SET", name, item.raw, "PX", _ms(item.ttl))
         revoked, stored = await self.run(("DEL", lease_of(name)), store, fresh=True)
-        _good(revoked, key)
-        _good(stored, key)
+        good(revoked, key)
+        good(stored, key)
 
     async def set_many(self, items: Sequence[Item]) -> None:
         """Store records on one trip; not atomic."""
@@ -108,9 +108,9 @@ class RedisBackend(Backend):
         names = [self._prefix + item.key for item in items]
         stores = [("SET", name, item.raw, "PX", _ms(item.ttl)) for name, item in zip(names, items, strict=True)]
         first, *replies = await self.run(("DEL", *map(lease_of, names)), *stores, fresh=True)
-        _good(first, items[0].key)
+        good(first, items[0].key)
         for reply, item in zip(replies, items, strict=True):
-            _good(reply, item.key)
+            good(reply, item.key)
 
     async def add(self, item: Item, dead: bytes) -> bool:
         """Store a record where there is none, or only a dead one, in one atomic step."""
@@ -130,8 +130,8 @@ class RedisBackend(Backend):
         names = list(map(self.named, keys))
         self.listener.sample(names[0])
         first, second = await self.run(("DEL", *map(lease_of, names)), ("DEL", *names))
-        _good(first, keys[0])
-        return int(_good(second, keys[0]))
+        good(first, keys[0])
+        return int(good(second, keys[0]))
 
     async def touch(self, key: str, ttl: float, fill_id: bytes, ages: bytes) -> bool:
         """Give a record a new life, in one atomic step."""
@@ -139,7 +139,7 @@ class RedisBackend(Backend):
             (reply,) = await self.evaluate("touch", [((self.named(key),), (fill_id, _ms(ttl), ages))], key)
         else:
             (reply,) = await self.run(("PEXPIRE", self.named(key), _ms(ttl)))
-        return bool(_good(reply, key))
+        return bool(good(reply, key))
 
     async def ping(self) -> None:
         """Ask the engine whether it is there."""
@@ -163,12 +163,12 @@ class RedisBackend(Backend):
     async def single(self, command: Command, *, fresh: bool = False) -> Any:
         """Send one command and return the reply; raises if the engine refuses."""
         (reply,) = await self.run(command, fresh=fresh)
-        return _good(reply, str(command[0]))
+        return good(reply, str(command[0]))
 
     async def plain(self, command: Command) -> Any:
         """Do as `single`, but ask for nothing else on the same trip: for those who are about to learn that."""
         (reply,) = await self._execute((command,))
-        return _good(reply, str(command[0]))
+        return good(reply, str(command[0]))
 
     async def evaluate(
         self,
@@ -190,7 +190,7 @@ class RedisBackend(Backend):
             again = await self.run(*[("EVAL", code.text, *rests[at]) for at in missing], fresh=fresh)
             for at, reply in zip(missing, again, strict=True):
                 replies[at] = reply
-        return [_good(reply, subject) for reply in replies]
+        return [good(reply, subject) for reply in replies]
 
     async def _execute(self, commands: tuple[Command, ...]) -> list[Any]:
         try:
@@ -217,7 +217,7 @@ class RedisBackend(Backend):
         return replies
 
     def _learn_time(self, reply: Any, sent: float) -> None:
-        received, answer = self._clock(), _good(reply, "TIME")
+        received, answer = self._clock(), good(reply, "TIME")
         try:
             seconds, micros = answer
             self.time.observe(sent, received, int(seconds) + int(micros) / 1_000_000)
@@ -225,11 +225,10 @@ class RedisBackend(Backend):
             _unexpected(answer, "TIME")
 
     async def _learn_marks(self, reply: Any, sent: float) -> None:
-        answer = _good(reply, self._marks.name)
+        answer = good(reply, self._marks.name)
         if not answer:  # the record is absent, lost, or was put back to an earlier state
-            found, again = await self._execute((self._marks.found(), self._marks.news()))
-            _good(found, self._marks.name)
-            answer = _good(again, self._marks.name)
+            replies = await self._execute((*self._marks.restoring(), self._marks.news()))
+            *_, answer = [good(reply, self._marks.name) for reply in replies]
         try:
             await self._marks.learn(answer, sent)
         except (TypeError, ValueError, AttributeError):
@@ -286,12 +285,6 @@ class _Admin:
     async def facts(self) -> Facts:
         """Ask for INFO; what a restricted server leaves out is None."""
         return facts.facts(facts.read(await self._backend.single(("INFO",))))
-
-
-def _good(reply: Any, subject: str) -> Any:
-    if isinstance(reply, Exception):
-        raise refused(reply, subject) from reply
-    return reply
 
 
 def _unexpected(reply: Any, subject: str) -> NoReturn:

@@ -4,7 +4,7 @@ Only the first words of an engine's answer are repeated: further on it may quote
 password.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from nearcache.errors import BackendError, BackendUnavailableError
 
@@ -34,6 +34,13 @@ def refused(reply: Exception, subject: str) -> BackendError:
     kind = BackendUnavailableError if code in DOWN else BackendError
     advice = f"; {ADVICE[code]}" if code in ADVICE else ""
     return kind(f"{subject}: the engine answered {_safe(str(reply))}{advice}").undone()
+
+
+def good(reply: Any, subject: str) -> Any:
+    """Return an answer to a command about `subject`; raises if it is an error."""
+    if isinstance(reply, Exception):
+        raise refused(reply, subject) from reply
+    return reply
 
 
 def unreachable(where: str, error: OSError) -> BackendUnavailableError:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nearcache.backends.base import BACK_OFF, Ask, Fill, Grant, Item, identity_of
 from nearcache.backends.redis.connect import Command
+from nearcache.backends.redis.errors import good
 from nearcache.backends.redis.listener import Listener, lease_of, marks_of, waiters_of
 from nearcache.backends.redis.lua import script
 from nearcache.codecs.envelope import FILL_ID
@@ -35,6 +36,9 @@ AT_ONCE: Final = 1_000
 
 Call = tuple[str, tuple[str | bytes, ...]]
 """A key, and the arguments of a script about it."""
+
+NOT_MARKED: Final = 0
+"""What the script answers that did not mark, because the record has lost marks."""
 
 CLEAR: Final = "~clear"
 PURGE: Final = "~purge"
@@ -116,17 +120,34 @@ class RedisMarks:
     async def mark(self, tags: Sequence[str], everything: bool) -> None:
         """Mark, and learn what is new since on the same trip."""
         members = [*([CLEAR] if everything else []), *(TAG + tag for tag in tags)]
+        while NOT_MARKED in await self._backend.evaluate("mark", self._calls(members), self.name, fresh=True):
+            await self.restore()
+
+    def _calls(self, members: Sequence[str]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
         # No more get one stamp than are read at once, or everybody would read them again and again.
         shares = [members[start : start + AT_ONCE // 2] for start in range(0, len(members), AT_ONCE // 2)]
-        calls = [((self.name,), self._arguments(share)) for share in shares]
-        await self._backend.evaluate("mark", calls, self.name, fresh=True)
+        return [((self.name,), (*self._known(), str(MOST_MARKS), *share)) for share in shares]
 
-    def _arguments(self, members: Sequence[str] = ()) -> tuple[str, ...]:
-        return (str(self._backend.view.last), str(MOST_MARKS), _ms(MARKS_LIFE), *members)
+    def _known(self) -> tuple[str, ...]:
+        view = self._backend.view
+        return str(view.last), str(view.known_from), _ms(MARKS_LIFE)
 
-    def found(self) -> Command:
-        """Return the command that makes a record where there is none; whatever is older is invalid from then on."""
-        return ("EVAL", script("mark").text, "1", self.name, *self._arguments())
+    async def restore(self) -> None:
+        """Give the record back what it may have lost, and learn what is new on the same trip."""
+        for reply in await self._backend.run(*self.restoring(), fresh=True):
+            good(reply, self.name)
+
+    def restoring(self) -> list[Command]:
+        """Return the commands that give the record the marks back that are known here, the newest last.
+
+        Where there is no record, or it lost what nobody knows here, whatever is older is invalid from then on.
+        """
+        view = self._backend.view
+        marks = [*((TAG + tag, stamp) for tag, stamp in view.marks()), (CLEAR, view.clear), (PURGE, view.purge)]
+        known = sorted((stamp, member) for member, stamp in marks if stamp)
+        shares = [known[start : start + AT_ONCE] for start in range(0, len(known), AT_ONCE)] or [[]]
+        first = ("EVAL", script("restore").text, "1", self.name, *self._known())
+        return [(*first, *(text for stamp, member in share for text in (str(stamp), member))) for share in shares]
 
     async def ask(self, tags: Sequence[str]) -> None:
         """Let the view learn about single tags.

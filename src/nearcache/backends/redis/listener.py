@@ -15,12 +15,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
 import hiredis
 
 from nearcache._core.fork import on_fork
 from nearcache._io.blocking import drive
+from nearcache.backends.redis import facts
 from nearcache.backends.redis.connect import Command, Route, dial
 from nearcache.backends.redis.errors import code_of, refused
 from nearcache.backends.redis.line import Line
@@ -46,12 +48,24 @@ LOST: Final = 30.0
 PRIMARY: Final = b"master"
 
 
-class Speaker(Protocol):
-    """What works with an engine over a line; a backend does."""
+class Run(Protocol):
+    """Sends commands, and asks for the marks of the namespace if they have to be fresh."""
 
-    def run(self, *commands: Command, fresh: bool = False) -> Coroutine[Any, Any, list[Any]]:
-        """Send commands, and ask for the marks of the namespace if they have to be fresh."""
+    def __call__(self, *commands: Command, fresh: bool = False) -> Coroutine[Any, Any, list[Any]]:
+        """Return the replies; errors of the engine are among them."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """What speaks to the engine over the listener's line: parts of a backend of this name.
+
+    `settle` repeats the invalidations that the engine has not acknowledged, or has forgotten.
+    """
+
+    name: str
+    run: Run
+    settle: Callable[[], Coroutine[Any, Any, None]]
 
 
 class _Life:
@@ -96,6 +110,8 @@ class Listener:
         self._speaker = speaker
         self._lease = life
         self._stopped = stopped
+        self._engine: object = None
+        """Which engine it was that was connected to last, None before the first; see `_named`."""
         self._life: _Life | None = None
         self._listening = False
         self._sampling = False
@@ -211,6 +227,7 @@ class Listener:
     def _converse(self, life: _Life, line: Line) -> None:
         speaker, session, renewal = self._speaker(line, self), None, 0.0
         try:
+            self._look_who_answers(line, speaker.name)
             said = _greeted(line)
             session = self._track(line, said)
             beat = self._lease if session is None else min(self._lease, self._coherence.budget)
@@ -219,11 +236,20 @@ class Listener:
                 due, renewals = now + max(SHORTEST_BEAT, beat / BEATS), list[Command]()
                 if now >= renewal:
                     renewal, renewals = now + self._lease / BEATS, self._renewals()
+                with contextlib.suppress(BackendError):  # which the cache has told of already
+                    drive(speaker.settle())
                 self._ask(speaker, session, said, renewals)
                 line.listen(due, lambda: self._marked)
         finally:
             if session is not None:
                 self._coherence.end(session, "the connection that announces changes was lost")
+
+    def _look_who_answers(self, line: Line, name: str) -> None:
+        """Notice that the engine was restarted or replaced; one that does not say who it is may always have been."""
+        engine = _named(line)
+        if self._engine is not None and self._engine != engine:
+            self._coherence.forgot(name)
+        self._engine = engine
 
     def _track(self, line: Line, said: tuple[object, ...]) -> Session | None:
         """Have the engine announce every change of the namespace; None if it does not, or nobody keeps values near.
@@ -302,6 +328,15 @@ class Listener:
 def _greeted(line: Line) -> tuple[object, ...]:
     (hello,) = line.execute(("HELLO",))
     return _who(hello)
+
+
+def _named(line: Line) -> object:
+    """Return what names a run of an engine and the history of its data; something that equals nothing if refused."""
+    replies = line.execute(("INFO", "server"), ("INFO", "replication"))
+    if any(isinstance(reply, Exception) for reply in replies):
+        return object()
+    server, replication = map(facts.read, replies)
+    return server.get("run_id"), replication.get("master_replid")
 
 
 def _who(hello: Any) -> tuple[object, ...]:

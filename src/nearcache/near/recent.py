@@ -1,0 +1,53 @@
+"""The invalidations of the last minute: an engine that is restarted or replaced may have forgotten them."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Final
+
+from nearcache._core.clock import Clock
+
+REMEMBERED: Final = 60.0
+"""Seconds for which an invalidation is remembered: a replica that lags by more has other troubles."""
+
+MOST: Final = 10_000
+"""Keys that are remembered; with more, everything counts as invalidated."""
+
+
+class Recent:
+    """Keys that this process has invalidated, for any number of threads; O(1) for each."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._noted: OrderedDict[str, float] = OrderedDict()
+        self._full_until = float("-inf")
+        self.after_fork()
+
+    def note(self, keys: Iterable[str]) -> None:
+        """Remember keys that were just invalidated."""
+        now = self._clock()
+        with self._lock:
+            for key in keys:
+                self._noted[key] = now
+                self._noted.move_to_end(key)
+            self._forget(now)
+
+    def all(self) -> list[str] | None:
+        """Return the keys of the last minute; None if there were too many to remember."""
+        now = self._clock()
+        with self._lock:
+            self._forget(now)
+            return None if now < self._full_until else list(self._noted)
+
+    def _forget(self, now: float) -> None:
+        while self._noted:
+            oldest = next(iter(self._noted.values()))
+            if len(self._noted) > MOST:
+                self._full_until = oldest + REMEMBERED
+            elif now < oldest + REMEMBERED:
+                return
+            self._noted.popitem(last=False)
+
+    def after_fork(self) -> None:
+        """Make it usable in a forked child."""
+        self._lock = threading.RLock()
