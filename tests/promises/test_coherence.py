@@ -1,0 +1,249 @@
+"""No read that begins later than the staleness after an acknowledged write returns what was there before, whatever
+happens to connections, processes and the engine; and where nothing happens, reads are served from memory.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.promises.board import KEYS, Board
+from tests.promises.helpers import LIBRARY, PATIENCE, dice
+from tests.proxy import Proxy, proxied
+from tests.servers import CHECKOUT, Kind, RedisServer, redis_server
+
+STALENESS = 0.6
+READERS = 2
+NEAR_SHARE = 0.9
+"""Of the reads while nobody writes, so many are served from memory."""
+
+
+class Company:
+    """One process that writes and some that read through a proxy, over one engine."""
+
+    def __init__(self, server: RedisServer, proxy: Proxy, directory: Path, without: str = "") -> None:
+        self.server = server
+        self.proxy = proxy
+        self.board = Board(directory / "board")
+        self.namespace = f"c{uuid.uuid4().hex[:8]}"
+        self._path = directory / "board"
+        self.writer = self._process("write", server.url)
+        self.readers = [self._process("read", f"redis://127.0.0.1:{proxy.port}", without) for _ in range(READERS)]
+
+    def _process(self, role: str, url: str, without: str = "") -> subprocess.Popen[str]:
+        words = [sys.executable, "-m", "tests.promises.cohering", role, str(self._path), str(STALENESS), without]
+        path = f"{Path(LIBRARY).parent}{os.pathsep}{CHECKOUT}"
+        settings = {"CACHE_URL": url, "CACHE_NAMESPACE": self.namespace, "PYTHONPATH": path}
+        environment = {**os.environ, **settings}
+        return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT, env=environment)
+
+    def begin(self) -> None:
+        """Wait until every key has been written."""
+        deadline = time.monotonic() + PATIENCE
+        while not all(self.board.newer(key, 0)[0] < self.board.current(key) for key in range(len(KEYS))):
+            assert time.monotonic() < deadline, "nobody writes"
+            time.sleep(0.01)
+
+    def end(self) -> "Report":
+        """Let all processes end, and return what the readers have seen."""
+        self.board.stop()
+        said = [process.communicate(timeout=2 * PATIENCE)[0] for process in (*self.readers, self.writer)]
+        assert [process.returncode for process in (*self.readers, self.writer)] == [0] * len(said)
+        return Report([json.loads(each) for each in said[:-1]], sum(map(self.board.current, range(len(KEYS)))))
+
+    def kill(self) -> None:
+        """End what is left of them."""
+        for process in (*self.readers, self.writer):
+            process.kill()
+            process.communicate()
+
+    # What happens to them
+
+    def quiet(self) -> None:
+        """Let nobody write for a while."""
+        self.board.be_quiet(True)
+        time.sleep(1.0)
+        self.board.be_quiet(False)
+
+    def listeners_are_cut_off(self) -> None:
+        """Kill the connections that carry announcements."""
+        self.server.command("CLIENT", "KILL", "TYPE", "pubsub")
+
+    def connections_are_cut(self) -> None:
+        """Cut every connection of the readers."""
+        self.proxy.cut()
+
+    def announcements_are_late(self) -> None:
+        """Keep back for a while what the engine and the readers say."""
+        self.proxy.hold()
+        time.sleep(2.5 * STALENESS)
+        self.proxy.release()
+
+    def words_are_lost(self) -> None:
+        """Lose what the engine and the readers say for a while; then cut the connections."""
+        self.proxy.swallow()
+        time.sleep(1.5 * STALENESS)
+        self.proxy.cut()
+
+    def everything_is_flushed(self) -> None:
+        """Empty the engine."""
+        self.server.flush()
+
+    def a_stranger_deletes(self) -> None:
+        """Delete some keys as another program would."""
+        self.server.command("DEL", *(f"{self.namespace}:{key}" for key in KEYS))
+
+    def readers_stop(self, seconds: float = 2.5 * STALENESS) -> None:
+        """Freeze the readers."""
+        for process in self.readers:
+            process.send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        for process in self.readers:
+            process.send_signal(signal.SIGCONT)
+
+    def the_engine_stops(self) -> None:
+        """Freeze the engine."""
+        self.server.pause()
+        time.sleep(0.8 * STALENESS)
+        self.server.resume()
+
+    def the_engine_restarts(self) -> None:
+        """Kill the engine and start it anew, with what it has written to its disk, if anything."""
+        self.server.kill()
+        self.server.start()
+
+
+class Report:
+    """What all readers have seen."""
+
+    def __init__(self, parts: list[dict[str, Any]], writes: int) -> None:
+        self.violations: list[str] = [each for part in parts for each in part["violations"]]
+        self.reads = sum(part["reads"] for part in parts)
+        self.writes = writes
+        self.near = sum(part["near"] for part in parts) / max(1, self.reads)
+        self.quiet_reads = sum(part["quiet"]["all"] for part in parts)
+        self.quiet = sum(part["quiet"]["near"] for part in parts) / max(1, self.quiet_reads)
+        self.worst = max(part["worst"] for part in parts)
+        self.lags: list[list[float]] = [part["lag"] for part in parts]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.writes} writes, {self.reads} reads, {self.near:.1%} near ({self.quiet:.1%} while nobody wrote), "
+            f"oldest value served {1000 * self.worst:.1f} ms after the next was acknowledged, "
+            f"{len(self.violations)} violations"
+        )
+
+
+@contextmanager
+def company(kind: Kind, directory: Path, *options: str, without: str = "") -> Iterator[Company]:
+    """Start a company over an engine of its own."""
+    with redis_server(kind, *options) as server, proxied(server.port) as proxy:
+        made = Company(server, proxy, directory, without)
+        try:
+            made.begin()
+            yield made
+        finally:
+            made.kill()
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A directory for a board."""
+    with tempfile.TemporaryDirectory(prefix="nc-board-") as made:
+        yield Path(made)
+
+
+DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
+
+Fault = Callable[[Company], None]
+FAULTS: tuple[Fault, ...] = (
+    Company.listeners_are_cut_off,
+    Company.connections_are_cut,
+    Company.announcements_are_late,
+    Company.words_are_lost,
+    Company.everything_is_flushed,
+    Company.a_stranger_deletes,
+    Company.readers_stop,
+    Company.the_engine_stops,
+    Company.the_engine_restarts,
+)
+
+
+@pytest.mark.parametrize("options", [(), DURABLE], ids=["forgetful", "durable"])
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+def test_no_read_is_older_than_the_staleness(kind: Kind, options: tuple[str, ...], directory: Path) -> None:
+    with company(kind, directory, *options) as made:
+        for fault in FAULTS:
+            fault(made)
+            time.sleep(0.3)
+        made.quiet()
+        report = made.end()
+    print(report)
+    assert not report.violations, report.violations[:5]
+    assert report.reads > 1_000
+    assert report.quiet >= NEAR_SHARE, str(report)
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "faults"),
+    [
+        ("announcements", ()),
+        ("proofs", (Company.listeners_are_cut_off, Company.connections_are_cut) * 5),
+        ("deadlines", (Company.announcements_are_late,)),
+    ],
+)
+def test_without_a_mechanism_old_values_are_served(mechanism: str, faults: tuple[Fault, ...], directory: Path) -> None:
+    with company("valkey", directory, without=mechanism) as made:
+        for fault in faults:
+            fault(made)
+            time.sleep(0.2)
+        time.sleep(2 * STALENESS)
+        report = made.end()
+    assert report.violations, str(report)
+
+
+def play(kind: Kind, directory: Path, seconds: float, numbers: random.Random) -> Report:
+    """Let faults happen at random for some time."""
+    happened = 0
+    with company(kind, directory, *numbers.choice([(), DURABLE])) as made:
+        until = time.monotonic() + seconds
+        made.readers_stop(10.0)
+        while time.monotonic() < until:
+            numbers.choice((*FAULTS, Company.quiet))(made)
+            time.sleep(numbers.random())
+            happened += 1
+        made.proxy.delay = 0.005
+        time.sleep(1.0)
+        made.proxy.delay = 0.0
+        made.quiet()
+        report = made.end()
+    print(f"{kind}: {happened} faults, {report}")
+    return report
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+def test_a_minute_of_faults(kind: Kind, directory: Path) -> None:
+    report = play(kind, directory, 60.0, dice())
+    assert not report.violations, report.violations[:5]
+    assert report.quiet >= NEAR_SHARE
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+def test_five_minutes_of_faults(kind: Kind, directory: Path) -> None:
+    report = play(kind, directory, 300.0, dice())
+    assert not report.violations, report.violations[:5]
+    assert report.quiet >= NEAR_SHARE

@@ -1,0 +1,123 @@
+"""A loopback proxy between clients and a server: it delays, holds, swallows and cuts what passes, and can change its
+target.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+Target = tuple[str, int]
+
+
+class Proxy:
+    """A TCP proxy on a free port, with an event loop in a thread of its own."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.delay = 0.0
+        """Seconds that everything takes from one side to the other."""
+        self.port = 0
+        self._loop = asyncio.new_event_loop()
+        self._open: asyncio.Event
+        self._swallowing = False
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server
+        self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
+
+    # For the test, from its own thread
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._thread.start()
+        self._do(self._start)
+
+    def hold(self) -> None:
+        """Keep everything back that is said from now on, on whichever connection, until it is released."""
+        self._do(self._open.clear)
+
+    def release(self) -> None:
+        """Pass on what was kept back."""
+        self._do(self._open.set)
+
+    def swallow(self) -> None:
+        """Lose everything that is said from now on; connections stay open until they are cut."""
+        self._swallowing = True
+
+    def cut(self) -> None:
+        """End every connection, and lose nothing any more."""
+        self._do(self._cut)
+        self._swallowing = False
+
+    def stop(self) -> None:
+        """End everything."""
+        self._do(self._stop)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    def _do(self, what: Callable[[], Any]) -> None:
+        async def do() -> None:
+            result = what()
+            if asyncio.iscoroutine(result):
+                await result
+
+        asyncio.run_coroutine_threadsafe(do(), self._loop).result(10)
+
+    # In the loop
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()
+
+    async def _start(self) -> None:
+        self._open = asyncio.Event()
+        self._open.set()
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _stop(self) -> None:
+        self._server.close()
+        self._open.set()
+        self._cut()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    def _cut(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there, back = await asyncio.open_connection(*self.target)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, back}
+        await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
+        self._writers -= {writer, back}
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                if self.delay:
+                    await asyncio.sleep(self.delay)
+                await self._open.wait()
+                if not self._swallowing:
+                    writer.write(data)
+                    await writer.drain()
+        writer.transport.abort()
+
+
+@contextmanager
+def proxied(port: int) -> Iterator[Proxy]:
+    """Put a proxy before a port of 127.0.0.1 for the `with` block."""
+    proxy = Proxy(("127.0.0.1", port))
+    proxy.start()
+    try:
+        yield proxy
+    finally:
+        proxy.stop()
