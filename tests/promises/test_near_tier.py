@@ -15,9 +15,21 @@ import pytest
 from nearcache import MISS, Cache
 from nearcache._engine.core import Core
 from nearcache._engine.read import Reader
+from nearcache.near.flights import Flight
 from nearcache.testing import FakeClock
 from tests.promises.conftest import NewCache
-from tests.promises.helpers import ROUNDS, Crowd, broken, dice, eventually, noticed, noticed_within, recorded, values
+from tests.promises.helpers import (
+    ROUNDS,
+    Crowd,
+    broken,
+    dice,
+    eventually,
+    noticed,
+    noticed_within,
+    recorded,
+    values,
+    waiting,
+)
 
 Key = Callable[[], str]
 STALENESS = 0.03
@@ -124,6 +136,36 @@ def test_what_this_process_wrote_ages_from_before_it_was_sent(
     far.set(key, "new")
     clock.advance(0.1)
     assert near.get(key) == "new"
+
+
+def late_comers_do_not_get_what_is_old(new_cache: NewCache, url: str, key: str) -> None:
+    """Hold up a reader who has the engine's answer, until that is old; then let another one come."""
+    near, far = pair(new_cache, url, staleness=STALENESS)
+    far.set(key, "old")
+    late = Crowd().threads(1, lambda: near.get_or_load(key, lambda: "loaded"))
+
+    def hold_up(operation: str) -> None:
+        if operation == "get" and not late_began:
+            far.set(key, "new")
+            late_began.append(time.monotonic() + STALENESS)
+            eventually(lambda: time.monotonic() > late_began[0], "the answer is old")
+            late.start()
+            eventually(lambda: waiting(near, key) == 2 or late.done, "the other one waits")
+
+    late_began: list[float] = []
+    with recorded(near) as recorder:
+        recorder.after = hold_up
+        assert near.get_or_load(key, lambda: "loaded") == "old"
+        assert values(late.finish()) == ["new"]
+
+
+def test_late_comers_do_not_get_what_is_old(valkey_url: str, new_cache: NewCache, fresh_key: Key) -> None:
+    late_comers_do_not_get_what_is_old(new_cache, valkey_url, fresh_key())
+
+
+def test_late_comers_who_get_anything_are_noticed(valkey_url: str, new_cache: NewCache, fresh_key: Key) -> None:
+    with broken(Flight, "serves", lambda *_: True), noticed():
+        late_comers_do_not_get_what_is_old(new_cache, valkey_url, fresh_key())
 
 
 # Staleness, measured

@@ -204,10 +204,11 @@ class Loads:
     # What a leader does
 
     async def _read_or_load(self, flight: Flight, job: Job, lack: Lack | None) -> Outcome[Any]:
-        value = self._reader.near(flight.key, job.plan.schema)
-        if value is not MISS:  # an earlier flight has landed since the caller looked
-            return Outcome(value).unshared()
         asked, plan = time.monotonic(), job.plan
+        value = self._reader.near(flight.key, plan.schema)
+        if value is not MISS:  # an earlier flight has landed since the caller looked
+            flight.vouched = asked
+            return Outcome(value).unshared()
         found = lack or await self._reader.fetch(flight.key, plan.schema)
         if isinstance(found, Found):
             outcome = self._served(flight, found, job, self._core.vouched(asked, self._shared))
@@ -310,7 +311,7 @@ class Loads:
     def keep(self, flight: Flight, old: Old) -> Outcome[Any]:
         """Return an old value as the outcome of a flight."""
         self._core.emit(Hit(entity_of(flight.key), "stale", 1))
-        flight.vouched = flight.began if flight.began < math.inf else time.monotonic()
+        flight.vouched = flight.began if flight.began > -math.inf else time.monotonic()
         return old.outcome
 
     async def load(self, flight: Flight, job: Job, lease: Lease | None, old: Old | None = None) -> Outcome[Any]:

@@ -39,8 +39,8 @@ class Flight:
         """The event loop or the thread whose turn the leader needs to go on, or None."""
         self.token: str = f"{table.process}-{os.urandom(8).hex()}"
         """The name of the lease under which it loads: whose it is can be told from it."""
-        self.began: float = math.inf
-        """When its load began (monotonic); infinity as long as none has."""
+        self.began: float = -math.inf
+        """When its load began (monotonic); minus infinity as long as none has."""
         self.vouched: float = -math.inf
         """Those who asked until then (monotonic) may have the result, whenever the load began: it was stored, and no
         invalidation that ended before they asked is unknown here."""
