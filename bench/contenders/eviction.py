@@ -47,7 +47,7 @@ def full(capacity: int) -> Subject:
 
     def counters() -> Mapping[str, float]:
         """Count each read once: in a full tier, each miss lets one entry go."""
-        return {"hits and evictions": store.tally("users").hits + store.evictions}
+        return {"hits and evictions": store.hits.of("users").hits + store.evictions}
 
     loop(WARM * capacity)
     return Subject(loop, lambda: store.entries, capacity, counters)

@@ -329,7 +329,7 @@ def _specialised(recipe: Recipe, engine: Engine) -> Callable[..., Any]:
     serve = (AWAITED if awaited else SPECIALISED).get(recipe.shape) if recipe.shape else None
     if serve is None:
         return (by_key_awaited if awaited else by_key)(_seek(recipe, engine, None), _load(recipe, engine))
-    memo = Memo(near.tally(recipe.entity))
+    memo = Memo(near.hits.of(recipe.entity))
     call = serve(near, memo, _seek(recipe, engine, memo), _load(recipe, engine))
     take_on(call, recipe.function, recipe.signature)
     return call

@@ -398,7 +398,7 @@ class Loads:
 
     def _served(self, flight: Flight, found: Found, job: Job, vouched: float) -> Outcome[Any]:
         flight.vouched = vouched
-        self._core.near.tally(entity_of(flight.key)).engine += 1
+        self._core.near.hits.of(entity_of(flight.key)).engine += 1
         return Outcome(found.value).shared_as(*self._core.form(found.value, found.record, job.plan.schema))
 
     def _lifetime(self, value: Any, plan: Plan) -> float:

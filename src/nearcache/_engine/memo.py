@@ -176,7 +176,7 @@ class MemoReader(Reader):
     def _seen(self, memo: Memo, key: str, schema: Schema | None) -> Any:
         value = memo.read(key, schema)
         if value is not MISS:
-            self._core.near.tally(entity_of(key)).turn()
+            self._core.near.hits.of(entity_of(key)).turn()
         return value
 
     async def fetch(self, key: str, schema: Schema | None) -> Found | Lack:

@@ -18,6 +18,7 @@ from nearcache._engine.core import Core
 from nearcache._engine.modes import Mode
 from nearcache.backends.base import Backend
 from nearcache.codecs.codec import Record, SchemaMismatch
+from nearcache.codecs.envelope import number_of
 from nearcache.codecs.near import size_of
 from nearcache.codecs.schema import Schema
 from nearcache.errors import BackendError, CodecError
@@ -104,7 +105,7 @@ class Reader:
             return value
         found = await self.fetch(key, schema)
         if isinstance(found, Found):
-            core.near.tally(entity_of(key)).engine += 1
+            core.near.hits.of(entity_of(key)).engine += 1
             return found.value
         return self._missed(key, found.reason, default)
 
@@ -151,7 +152,7 @@ class Reader:
             elif isinstance(found, Lack):
                 absent[key] = found
         for entity, hits in Counter(map(entity_of, far.keys() - absent.keys())).items():
-            self._core.near.tally(entity).engine += hits
+            self._core.near.hits.of(entity).engine += hits
         return values, absent
 
     async def exists(self, key: str) -> bool:
@@ -287,7 +288,8 @@ class Reader:
             deadline = core.near_deadline(asked, found.ttl, self._backend.shared, record.cost)
             state, copier = core.form(found.value, record, schema)
             size = size_of(state, len(record.payload))
-            core.near.keep(key, state, copier, deadline, size, stamp, schema, record.tags)
+            number = number_of(record.fill_id or record.payload)
+            core.near.keep(key, state, copier, deadline, size, stamp, schema, record.tags, number)
 
     async def _remaining(self, key: str) -> float | Missing:
         remaining = (await self._commands.run("ttl", self._backend.remaining, [key]))[0]

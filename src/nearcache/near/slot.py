@@ -32,7 +32,7 @@ class Slot:
     """
 
     __slots__ = (
-        *("copy", "deadline", "freq", "held", "key", "raw", "schema", "size", "tags", "tally", "value"),
+        *("copy", "deadline", "freq", "held", "key", "raw", "record", "schema", "size", "tags", "tally", "value"),
         *("after", "before", "due", "home", "reads"),
         *("_argument", "_memo"),
     )
@@ -50,6 +50,7 @@ class Slot:
         self.value: object = None
         self.copy: Copier | None = None
         self.schema: object = None
+        self.record: int = 0
         self.tags: tuple[str, ...] = ()
         self.deadline: float = NEVER
         self.raw: bytes | None = None
@@ -57,9 +58,11 @@ class Slot:
         self._memo: dict[Any, Slot] | None = None
         self._argument: object = None
 
-    def serve(self, value: object, copy: Copier | None, deadline: float, schema: object) -> None:
-        """Set what readers get, and the declared type it was made for; only before the slot can be found."""
-        self.value, self.copy, self.deadline, self.schema = value, copy, deadline, schema
+    def serve(self, value: object, copy: Copier | None, deadline: float, schema: object, record: int) -> None:
+        """Set what readers get, the declared type it was made for, and the number of the record it was made of; only
+        before the slot can be found.
+        """
+        self.value, self.copy, self.deadline, self.schema, self.record = value, copy, deadline, schema, record
 
     def taken(self) -> object:
         """Count a hit, and return the value for one reader."""

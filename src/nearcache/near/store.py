@@ -55,24 +55,8 @@ class Store:
     """
 
     __slots__ = (
-        "_bytes",
-        "_generation",
-        "_lock",
-        "_policy",
-        "_slots",
-        "_source",
-        "_stripes",
-        "_suspensions",
-        "_tagged",
-        "_tallies",
-        "clock",
-        "evictions",
-        "expirations",
-        "limit",
-        "refused",
-        "tell",
-        "until",
-        "vouched",
+        *("_bytes", "_generation", "_lock", "_policy", "_slots", "_source", "_stripes", "_suspensions", "_tagged"),
+        *("clock", "evictions", "expirations", "hits", "limit", "refused", "tell", "until", "vouched"),
     )
 
     def __init__(
@@ -101,7 +85,8 @@ class Store:
         self._lock = threading.RLock()
         self._slots: dict[str, Slot] = {}
         self._stripes = [0] * STRIPES
-        self._tallies = Tallies()
+        self.hits: Tallies = Tallies()
+        """The hits of each entity."""
         self._tagged = Tagged()
         self._bytes = self._suspensions = self._generation = 0
 
@@ -158,10 +143,6 @@ class Store:
             if slot is not None and (schema is None or slot.schema is schema):
                 slot.remember(memo, argument)
 
-    def tally(self, entity: str) -> Tally:
-        """Return what counts the near hits of an entity; the same for all beyond the 99th."""
-        return self._tallies.of(entity)
-
     # Keeping values
 
     def stamp(self, key: str) -> int:
@@ -178,16 +159,20 @@ class Store:
         stamp: int,
         schema: object = None,
         tags: tuple[str, ...] = (),
+        record: int = 0,
     ) -> bool:
         """Serve a value until `deadline`, unless something changed since `stamp` was taken; tell whether it is kept.
 
-        `value` is handed out as it is, or as `copy(value)`. `size` is the bytes it takes. With `source=True` it is kept
-        only beside a live record, and not longer. What is larger than the limit is not kept.
+        `value` is handed out as it is, or as `copy(value)`. `size` is the bytes it takes. `record` tells the engine's
+        records apart, 0 if that is not known. While a value of another record is served, nobody knows which of the two
+        is the newer, and neither is served from then on. With `source=True` a value is kept only beside a live record,
+        and not longer. What is larger than the limit is not kept.
         """
         with self._lock:
-            if self.stamp(key) != stamp:
-                return False
-            return self._keep(key, value, copy, deadline, size, schema, tags)
+            slot = self._slots.get(key)
+            if record and slot is not None and slot.record != record and slot.deadline > self.clock():
+                self._changed(key)
+            return self.stamp(key) == stamp and self._keep(key, value, copy, deadline, size, schema, tags, record)
 
     def wrote(
         self,
@@ -199,6 +184,7 @@ class Store:
         stamp: int,
         schema: object = None,
         tags: tuple[str, ...] = (),
+        record: int = 0,
     ) -> bool:
         """Serve a value that this process wrote to the engine since it took `stamp`; tell whether it is kept.
 
@@ -208,7 +194,7 @@ class Store:
         with self._lock:
             alone = self.stamp(key) == stamp + self._source
             self._changed(key)
-            return alone and self._keep(key, value, copy, deadline, size, schema, tags)
+            return alone and self._keep(key, value, copy, deadline, size, schema, tags, record)
 
     def changed(self, keys: Iterable[str]) -> None:
         """Stop serving values that were changed in the engine, by anybody, and refuse every fill that began before."""
@@ -337,8 +323,8 @@ class Store:
         return len(self._slots)
 
     def tallies(self) -> Mapping[str, Tally]:
-        """Return the near hits of each entity; from the 100th entity on they are counted as "other". Takes no lock."""
-        return self._tallies.all()
+        """Return the hits of each entity; from the 100th entity on they are counted as "other". Takes no lock."""
+        return self.hits.all()
 
     # Under the lock
 
@@ -362,6 +348,7 @@ class Store:
         size: int,
         schema: object,
         tags: tuple[str, ...],
+        record: int,
     ) -> bool:
         """Serve a value; tell whether it is kept."""
         old = self._slots.get(key)
@@ -369,7 +356,7 @@ class Store:
         slot = self._beside(key, old, size)
         if self._too_large(slot) or (self._source and slot.held <= self.clock()):
             return False
-        slot.serve(value, copy, min(deadline, slot.held) if self._source else deadline, schema)
+        slot.serve(value, copy, min(deadline, slot.held) if self._source else deadline, schema, record)
         self._place(slot, old)
         if tags:
             slot.tags = tags
@@ -379,7 +366,7 @@ class Store:
     def _beside(self, key: str, old: Slot | None, size: int) -> Slot:
         """Make a slot that takes over the record of an old one."""
         raw = old.raw if old is not None else None
-        slot = Slot(key, _footprint(key, size + len(raw or b"")), self.tally(entity_of(key)))
+        slot = Slot(key, _footprint(key, size + len(raw or b"")), self.hits.of(entity_of(key)))
         if old is not None and raw is not None:
             slot.hold(raw, old.held)
         return slot
@@ -387,7 +374,7 @@ class Store:
     def _put(self, key: str, raw: bytes, held: float) -> None:
         self._bump(key)
         old = self._slots.get(key)
-        slot = Slot(key, _footprint(key, len(raw)), self.tally(entity_of(key)))
+        slot = Slot(key, _footprint(key, len(raw)), self.hits.of(entity_of(key)))
         slot.hold(raw, held)
         if not self._too_large(slot):
             self._place(slot, old)

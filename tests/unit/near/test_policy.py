@@ -18,7 +18,7 @@ from tests.unit.near.helpers import FAR
 
 def slot(key: str, size: int = 1) -> Slot:
     made = Slot(key, size, Tally())
-    made.serve(key, None, FAR, None)
+    made.serve(key, None, FAR, None, 0)
     return made
 
 

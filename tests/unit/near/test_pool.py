@@ -13,7 +13,7 @@ WORTH = Rule(share=0.0, reads=1, power=1.0)
 
 def slot(key: str, size: int = 1, deadline: float = FAR) -> Slot:
     made = Slot(key, size, Tally())
-    made.serve(key, None, deadline, None)
+    made.serve(key, None, deadline, None, 0)
     return made
 
 

@@ -87,6 +87,25 @@ def test_a_fill_that_crossed_a_clear_is_refused(near):
     assert not near.keep("users:1", "old", None, FAR, 10, stamp)
 
 
+def test_of_two_reads_that_found_different_records_neither_is_served(near):
+    one, two, three = [near.stamp("users:1") for _ in range(3)]
+    assert near.keep("users:1", "newer", None, FAR, 10, one, record=7)
+    assert near.lookup("users:1") == "newer"
+    assert not near.keep("users:1", "older", None, FAR, 10, two, record=6)
+    assert near.lookup("users:1") is MISS
+    assert not near.keep("users:1", "older", None, FAR, 10, three, record=6), "it may be older than what was served"
+    assert near.keep("users:1", "newer", None, FAR, 10, near.stamp("users:1"), record=7)
+    assert near.keep("users:1", "newer", None, FAR, 10, near.stamp("users:1"), record=7)
+    assert near.lookup("users:1") == "newer"
+
+
+def test_another_record_replaces_one_that_is_past_its_deadline(near, clock):
+    near.keep("users:1", "old", None, clock.now + 1, 10, near.stamp("users:1"), record=1)
+    clock.now += 1
+    assert near.keep("users:1", "new", None, FAR, 10, near.stamp("users:1"), record=2)
+    assert near.lookup("users:1") == "new"
+
+
 def test_a_change_stops_serving(near):
     keep(near, "users:1")
     near.changed(("users:1",))
