@@ -250,7 +250,7 @@ class NearTier(Protocol):
         ...
 
     @property
-    def refused(self) -> int:
+    def refusals(self) -> int:
         """How many values were not served only because nobody vouched for them."""
         ...
 

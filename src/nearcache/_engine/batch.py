@@ -157,7 +157,7 @@ class Batches:
                 continue
             mine = flights.new(key, now + batch.plan.hard_timeout, self._io.home())
             mine.missed = lacks[key].reason.value
-            if key in old and old[key].past <= batch.plan.stale:  # nobody waits for it but this batch
+            if key in old and old[key].stale(batch.plan.stale):  # nobody waits for it but this batch
                 if flights.renewing(mine):
                     led[key] = mine
                 else:
@@ -222,7 +222,7 @@ class Batches:
 
     async def _wait(self, batch: Batch, share: Share, lacks: Mapping[str, Lack], key: str) -> None:
         flight, lack, old = share.flights[key], lacks[key], share.old.get(key)
-        if old and old.past <= batch.plan.stale:
+        if old and old.stale(batch.plan.stale):
             self._core.flights.land(flight, self._loads.keep(flight, old))
             return
         outcome = await self._loads.load_or_wait(flight, batch.job(flight.key, self._io), lack.seen, old)
@@ -271,6 +271,8 @@ class Batches:
         filled = await self._fill(share, drafts) if share.says.stored else set[str]()
         for key, outcome in outcomes.items():
             if key in drafts:
+                if key not in share.leases:
+                    self._loads.loaded_around(share.flights[key])
                 draft = drafts[key]
                 outcome.shared_as(*self._core.form(draft.value, draft.encoded, draft.schema))
             if key not in filled:

@@ -216,14 +216,14 @@ class Loads:
                 self._renewals.renew(flight, job, Old(outcome, 0.0, asked), identity_of(found.record.fill_id))
             return outcome
         old = self._reader.revived(flight.key, found, plan.kept, plan.schema)
-        if old and old.past <= plan.stale:
+        if old and old.stale(plan.stale):
             flight.vouched = self._core.vouched(asked, self._shared)
             self._core.emit(Hit(entity_of(flight.key), "stale", 1))
             self._renewals.renew(flight, job, old, found.seen)
             return old.outcome
         flight.missed = found.reason.value
         if found.reason in DO_NOT_STORE:
-            return await self.load(flight, job, None)
+            return await self.load(flight, job, None, old)
         return await self.load_or_wait(flight, job, found.seen, old)
 
     async def _alone(self, key: str, job: Job, lack: Lack | None) -> Outcome[Any]:
@@ -344,6 +344,8 @@ class Loads:
         self._core.emit(Load(entity_of(flight.key), cost, None if error is None else type(error).__name__))
         try:
             if error is None:
+                if lease is None:
+                    self.loaded_around(flight)
                 return await self._fill(flight, outcome.get(), job, cost, lease, says)
         except BaseException as wrong:
             await self.give_up(flight.key, lease, wrong, old is not None)
@@ -377,6 +379,11 @@ class Loads:
         if lease.replaces and not stored:
             with suppress(BackendError):
                 await self._writer.delete((flight.key,))
+
+    def loaded_around(self, flight: Flight) -> None:
+        """Serve no near value any more that may be older than what was loaded because the engine failed."""
+        if flight.missed != Absence.SCHEMA.value:
+            self._core.near.changed((flight.key,))
 
     async def give_up(self, key: str, lease: Lease | None, error: BaseException | None, kept: bool = False) -> None:
         """End a lease without storing anything, and tell those who wait why; where an old value is kept, nobody tries

@@ -63,11 +63,19 @@ class Lack(msgspec.Struct, frozen=True, gc=False):
 
 
 class Old(msgspec.Struct, frozen=True):
-    """A value that is no longer fresh: it was `past` its age for so many seconds when it was `read` (monotonic)."""
+    """A value that is no longer fresh: it was `past` its age for so many seconds when it was `read` (monotonic).
+
+    If it is `unvouched`, nobody knows whether it is still right: it may be served only if the load fails.
+    """
 
     outcome: Outcome[Any]
     past: float
     read: float
+    unvouched: bool = False
+
+    def stale(self, bound: float) -> bool:
+        """Tell whether it may be served before anything is loaded, where values are for `bound` seconds."""
+        return not self.unvouched and self.past <= bound
 
 
 COLD: Final = Lack(Absence.COLD)
@@ -206,7 +214,7 @@ class Reader:
         """Read one key from the engine and keep near what is fresh."""
         core, backend = self._core, self._backend
         stamp, asked = (core.near.stamp(key), core.clock()) if core.keeps else (0, 0.0)
-        unvouched = asked >= core.near.vouched and core.near.refuse(key)
+        unvouched = asked >= core.near.vouched and core.near.refused(key)
         owed = key in core.debts
         try:
             raw = await self._commands.run("get", backend.get, key)
@@ -231,7 +239,7 @@ class Reader:
         stamps = [core.near.stamp(key) for key in keys] if core.keeps else []
         owed = core.debts.keys() & keys
         asked = core.clock()
-        unvouched = [key for key in keys if core.near.refuse(key)] if asked >= core.near.vouched else []
+        unvouched = [key for key in keys if core.near.refused(key)] if asked >= core.near.vouched else []
         try:
             raws = await self._commands.run("get_many", backend.get_many, keys)
             lives = [None] * len(keys) if core.codec.enveloped else await backend.remaining(keys)
@@ -264,7 +272,12 @@ class Reader:
         return found
 
     def revived(self, key: str, lack: Lack, kept: float, schema: Schema | None) -> "Old | None":
-        """Return the value of a record that is not fresh any more, if it is kept so long, and can be decoded."""
+        """Return the value of a record that is not fresh any more, if it is kept so long, and can be decoded.
+
+        While the engine fails, it is a near value for which nobody vouches.
+        """
+        if lack.reason is Absence.INCOHERENT and kept:
+            return self._unvouched(key, schema)
         record = lack.record
         if record is None or lack.past > kept:
             return None
@@ -277,6 +290,14 @@ class Reader:
         outcome = Outcome(value).shared_as(*self._core.form(value, record, schema))
         outcome.stale = True
         return Old(outcome, lack.past, time.monotonic())
+
+    def _unvouched(self, key: str, schema: Schema | None) -> "Old | None":
+        slot = self._core.near.unvouched(key)
+        if slot is None or (schema is not None and slot.schema is not schema):
+            return None
+        outcome = Outcome(slot.own()).shared_as(slot.value, slot.copy)
+        outcome.stale = True
+        return Old(outcome, 0.0, time.monotonic(), unvouched=True)
 
     async def _ask(self, tags: Iterable[str]) -> None:
         await self._commands.run("marks", self._backend.marks.ask, tuple(tags))

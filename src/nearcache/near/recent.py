@@ -3,6 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 from nearcache._core.clock import Clock
@@ -40,13 +41,18 @@ class Recent:
             return None if now < self._full_until else list(self._noted)
 
     def _forget(self, now: float) -> None:
-        while self._noted:
-            oldest = next(iter(self._noted.values()))
+        while (oldest := self._oldest()) is not None:
             if len(self._noted) > MOST:
                 self._full_until = oldest + REMEMBERED
             elif now < oldest + REMEMBERED:
                 return
             self._noted.popitem(last=False)
+
+    def _oldest(self) -> float | None:
+        """Return when the first of the keys was noted. A signal handler may note another one meanwhile."""
+        while True:
+            with suppress(RuntimeError):
+                return next(iter(self._noted.values()), None)
 
     def after_fork(self) -> None:
         """Make it usable in a forked child."""

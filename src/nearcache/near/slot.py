@@ -67,6 +67,10 @@ class Slot:
     def taken(self) -> object:
         """Count a hit, and return the value for one reader."""
         self.tally.turn()
+        return self.own()
+
+    def own(self) -> object:
+        """Return the value for one reader."""
         return self.value if self.copy is None else self.copy(self.value)
 
     def hold(self, raw: bytes, held: float) -> None:

@@ -56,7 +56,7 @@ class Store:
 
     __slots__ = (
         *("_bytes", "_generation", "_lock", "_policy", "_slots", "_source", "_stripes", "_suspensions", "_tagged"),
-        *("clock", "evictions", "expirations", "hits", "limit", "refused", "tell", "until", "vouched"),
+        *("clock", "evictions", "expirations", "hits", "limit", "refusals", "tell", "until", "vouched"),
     )
 
     def __init__(
@@ -74,7 +74,7 @@ class Store:
         self.evictions: int = 0
         self.expirations: int = 0
         self.clock: Clock = clock
-        self.refused: int = 0
+        self.refusals: int = 0
         """Values that were not served only because nobody vouched for them."""
         self.vouched: float = math.inf
         """Nothing is served from this time on, for want of proof that it is still right."""
@@ -120,11 +120,15 @@ class Store:
         slot, now = self._slots.get(key), self.clock()
         return None if slot is None or now >= slot.deadline or now >= self.vouched else slot
 
-    def refuse(self, key: str) -> bool:
-        """Tell whether there is a value that is not served only because nobody vouches for it, and count it."""
+    def unvouched(self, key: str) -> Slot | None:
+        """Return the slot of a key whose value is not served only because nobody vouches for it."""
         slot, now = self._slots.get(key), self.clock()
-        refused = slot is not None and self.vouched <= now < slot.deadline
-        self.refused += refused
+        return slot if slot is not None and self.vouched <= now < slot.deadline else None
+
+    def refused(self, key: str) -> bool:
+        """Tell whether there is a value that is not served only because nobody vouches for it, and count it."""
+        refused = self.unvouched(key) is not None
+        self.refusals += refused
         return refused
 
     def lookup_as(self, schema: object, key: str) -> object | Missing:

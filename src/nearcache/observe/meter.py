@@ -35,7 +35,7 @@ class Meter:
 
     def new_refusals(self) -> int:
         """Return the values refused since the last time, and note that they were told."""
-        new = self.near.refused - self._refused
+        new = self.near.refusals - self._refused
         self._refused += new
         return new
 

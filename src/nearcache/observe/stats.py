@@ -164,7 +164,7 @@ class Stats:
             near_bytes=self._near.size_bytes,
             near_limit_entries=self._near.limit.entries,
             near_limit_bytes=self._near.limit.bytes,
-            near_refused=self._near.refused,
+            near_refused=self._near.refusals,
             lag=_lag(sorted(self._lags.copy())),
             misses_by_reason=dict(misses),
             by_entity=_paired(near + engine + self._hits.by_entity(), self._misses.by_entity()),

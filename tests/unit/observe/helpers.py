@@ -14,7 +14,7 @@ class FakeNear:
     size_bytes: int = 0
     entries: int = 0
     evictions: int = 0
-    refused: int = 0
+    refusals: int = 0
     hits: dict[str, Tally] = field(default_factory=dict)
 
     def hit(self, entity: str, times: int = 1) -> None:

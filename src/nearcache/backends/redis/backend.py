@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Final, NoReturn
 
 from nearcache._core.clock import EngineTime
@@ -15,7 +16,7 @@ from nearcache.backends.redis.listener import Listener, lease_of
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.wire import Link, LostConnection, repeatable
 from nearcache.backends.registry import BackendSpec
-from nearcache.errors import BackendUnavailableError, CodecError
+from nearcache.errors import BackendError, BackendUnavailableError, CodecError
 from nearcache.near.view import View
 
 PAGE: Final = "500"
@@ -235,7 +236,8 @@ class RedisBackend(Backend):
             _unexpected(answer, self._marks.name)
         if self._clock() > self._keep_alive_at:
             self._keep_alive_at = self._clock() + KEEP_ALIVE_EVERY
-            await self.plain(self._marks.keep_alive())
+            with suppress(BackendError):  # a replica may not
+                await self.plain(self._marks.keep_alive())
 
 
 class _Counters:

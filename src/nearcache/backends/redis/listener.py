@@ -24,7 +24,7 @@ from nearcache._core.fork import on_fork
 from nearcache._io.blocking import drive
 from nearcache.backends.redis import facts
 from nearcache.backends.redis.connect import Command, Route, dial
-from nearcache.backends.redis.errors import code_of, refused
+from nearcache.backends.redis.errors import refused
 from nearcache.backends.redis.line import Line
 from nearcache.backends.redis.lua import script
 from nearcache.backends.registry import BackendSpec
@@ -203,7 +203,7 @@ class Listener:
             life.heard = False
             if self._life is life:
                 self._listening = False
-                self._coherence.end(None, f"the connection that announces changes was lost: {why}")
+                self._coherence.end(None, f"no connection announces changes: {why}")
             life.ended.wait(pause)
 
     def _listen(self, life: _Life) -> None:
@@ -216,7 +216,7 @@ class Listener:
             line = Line(sock, self._hear)
             endpoint.check_greeting(line.execute(*endpoint.greeting(protocol=3)))
             if refusal := line.subscribe(self._channel):
-                raise BackendUnavailableError(f"the engine refused to be listened to: {code_of(refusal)}")
+                raise refused(refusal, "SUBSCRIBE")
             life.heard = True
             self._listening = self._life is life
             self.inbox.stir()
@@ -267,7 +267,7 @@ class Listener:
         prefixes = [word for prefix in (self._prefix, self._marks) for word in ("PREFIX", prefix)]
         (reply,) = line.execute(("CLIENT", "TRACKING", "ON", "BCAST", *prefixes))
         if isinstance(reply, Exception):
-            coherence.end(None, f"the engine refused to announce changes: {refused(reply, 'CLIENT TRACKING')}")
+            coherence.end(None, str(refused(reply, "CLIENT TRACKING")))
             return None
         return coherence.begin(sent)
 
