@@ -1,0 +1,260 @@
+"""An engine that is restarted or replaced may have forgotten what it acknowledged: processes that know it tell it again."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from nearcache import Cache
+from nearcache._engine.core import Core
+from nearcache.backends.redis.leases import RedisMarks
+from nearcache.near import recent
+from tests.promises.conftest import NewCache
+from tests.promises.helpers import broken, eventually, impatient, noticed
+from tests.proxy import Proxy, proxied
+from tests.servers import KINDS, Kind, RedisServer, redis_server
+
+NAMESPACE = "reset"
+
+
+class Pair:
+    """A primary, a replica that lags as the test wants, and a proxy to the one that serves."""
+
+    def __init__(self, primary: RedisServer, replica: RedisServer, proxy: Proxy) -> None:
+        self.primary = primary
+        self.replica = replica
+        self.proxy = proxy
+        self.url = f"redis://127.0.0.1:{proxy.port}"
+        self.follow()
+
+    def follow(self) -> None:
+        """Let the replica have everything that the primary has."""
+        self.replica.command("REPLICAOF", "127.0.0.1", self.primary.port)
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Wait until the replica has what was written."""
+        self.primary.command("SET", "~here", "now")
+        self.primary.command("SET", "~here", offset := self.primary.info("replication")["master_repl_offset"])
+        eventually(lambda: self.replica.command("GET", "~here") == offset.encode(), "the replica has everything")
+
+    def lag(self) -> None:
+        """Let the replica have nothing from now on."""
+        self.replica.command("REPLICAOF", "127.0.0.1", "1")
+
+    def fail_over(self) -> None:
+        """Let the replica take the place of the primary, which is gone."""
+        self.primary.kill()
+        self.replica.command("REPLICAOF", "NO", "ONE")
+        self.proxy.target = ("127.0.0.1", self.replica.port)
+        self.proxy.cut()
+
+
+@contextmanager
+def pair(kind: Kind) -> Iterator[Pair]:
+    """Start two servers and a proxy."""
+    with redis_server(kind) as primary, redis_server(kind) as replica, proxied(primary.port) as proxy:
+        yield Pair(primary, replica, proxy)
+
+
+def hears(cache: Cache) -> None:
+    """Wait until a cache is told of every change."""
+    cache.set("warm:up", 1)
+    eventually(lambda: cache.health().coherent, "changes are announced")
+
+
+Invalidate = Callable[[Cache], Any]
+INVALIDATIONS: dict[str, Invalidate] = {
+    "delete": lambda cache: cache.delete("users:1"),
+    "delete by a task": lambda cache: asyncio.run(_adelete(cache)),
+    "write_through": lambda cache: cache.write_through("users:1", "new", lambda value: value),
+    "invalidate_tags": lambda cache: cache.invalidate_tags("team"),
+    "clear": lambda cache: cache.clear(),
+}
+
+
+async def _adelete(cache: Cache) -> None:
+    await cache.aio.delete("users:1")
+    await cache.aio.aclose()
+
+
+def nothing_is_forgotten(new_cache: NewCache, kind: Kind, invalidate: Invalidate, **options: Any) -> None:
+    """Lose an invalidation in a fail-over, and read in another process, which does not know of it."""
+    with pair(kind) as engines:
+        author, other = [new_cache(engines.url, namespace=NAMESPACE, **options) for _ in range(2)]
+        for cache in (author, other):
+            hears(cache)
+        author.set("users:1", "old", tags=["team"])
+        author.set("users:2", "kept")
+        assert other.get("users:1") == "old"
+        author.invalidate_tags("unrelated")  # so that what follows is no first mark
+        assert other.get("users:2") == "kept"
+        engines.catch_up()
+        engines.lag()
+        invalidate(author)
+        engines.fail_over()
+        eventually(lambda: author.health().engine and author.health().coherent, "it is connected to the replica")
+        eventually(lambda: other.health().coherent, "the other one is, too")
+        eventually(lambda: other.get("users:1") != "old", "the invalidation is repeated")
+        assert other.get_or_load("users:1", lambda: "new") == "new"
+        assert author.get("users:1") == "new"
+        for cache in (author, other):
+            cache.close()
+
+
+@pytest.mark.parametrize("invalidate", INVALIDATIONS.values(), ids=INVALIDATIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_invalidation_that_a_fail_over_lost_is_repeated(
+    new_cache: NewCache, kind: Kind, invalidate: Invalidate
+) -> None:
+    nothing_is_forgotten(new_cache, kind, invalidate)
+
+
+def test_without_a_memory_for_invalidations_they_are_lost(new_cache: NewCache) -> None:
+    with broken(Core, "invalidated", lambda *_: None), impatient(), noticed("the invalidation is repeated"):
+        nothing_is_forgotten(new_cache, "valkey", INVALIDATIONS["delete"])
+
+
+def test_without_a_look_at_who_answers_they_are_lost(new_cache: NewCache) -> None:
+    with broken(Core, "_forgot", lambda *_: None), impatient(), noticed("the invalidation is repeated"):
+        nothing_is_forgotten(new_cache, "valkey", INVALIDATIONS["delete"])
+
+
+def test_what_was_not_invalidated_survives(new_cache: NewCache) -> None:
+    """Also values of tags that were marked before, and of those whose marks are restored."""
+    with pair("valkey") as engines:
+        cache, other = [new_cache(engines.url, namespace=NAMESPACE) for _ in range(2)]
+        for each in (cache, other):
+            hears(each)
+        cache.invalidate_tags("one", "two")
+        cache.set_many({"users:1": 1, "users:2": 2}, tags=["one"])
+        cache.set("users:3", 3, tags=["three"])
+        engines.catch_up()
+        engines.lag()
+        cache.invalidate_tags("three")
+        engines.fail_over()
+        eventually(lambda: other.get("users:3") is None, "the mark is restored")
+        assert other.get_many(["users:1", "users:2"]) == {"users:1": 1, "users:2": 2}
+        cache.invalidate_tags("one")
+        eventually(lambda: other.get("users:1") is None, "it is invalid")
+        for each in (cache, other):
+            each.close()
+
+
+def test_a_mark_is_made_after_those_that_were_lost_are_restored(new_cache: NewCache, own_server: RedisServer) -> None:
+    """The next invalidation may come before anybody has noticed anything."""
+    cache = new_cache(own_server.url, namespace=NAMESPACE)
+    cache.set_many({"users:1": 1, "users:2": 2}, tags=["one"])
+    cache.set("users:3", 3, tags=["three"])
+    cache.invalidate_tags("three")
+    own_server.command("ZREM", f"{{{NAMESPACE}}}~m", "t:three")
+    cache.invalidate_tags("two")
+    marks = own_server.command("ZRANGE", f"{{{NAMESPACE}}}~m", 0, -1)
+    assert marks == [b"~clear", b"t:three", b"t:two"]
+    stranger = new_cache(own_server.url, namespace=NAMESPACE)
+    assert stranger.get_many(["users:1", "users:2", "users:3"]) == {"users:1": 1, "users:2": 2}
+
+
+def test_marks_that_nobody_knows_completely_count_as_a_clear(new_cache: NewCache, own_server: RedisServer) -> None:
+    cache = new_cache(own_server.url, namespace=NAMESPACE)
+    cache.set("users:1", 1, tags=["one"])
+    cache.invalidate_tags("two")
+    cache._parts.core.view.known_from = cache._parts.core.view.last
+    own_server.command("ZREM", f"{{{NAMESPACE}}}~m", "t:two")
+    cache._parts.core.view.proven = 0.0
+    assert cache.get("users:1") is None
+
+
+@pytest.mark.parametrize("number", [1, 999, 2_500])
+def test_however_many_marks_are_known_they_are_restored(
+    new_cache: NewCache, own_server: RedisServer, number: int
+) -> None:
+    cache = new_cache(own_server.url, namespace=NAMESPACE)
+    hears(cache)
+    cache.set("users:1", 1)
+    record, before = f"{{{NAMESPACE}}}~m", own_server.command("DUMP", f"{{{NAMESPACE}}}~m")
+    cache.invalidate_tags(*(f"tag:{n}" for n in range(number)))
+    everything = own_server.command("ZRANGE", record, 0, -1, "WITHSCORES")
+    own_server.command("RESTORE", record, 0, before, "REPLACE")
+    cache._parts.core.view.owe((" ",), False)
+    assert cache.get_many(["users:1"]) == {"users:1": 1}
+    assert own_server.command("ZRANGE", record, 0, -1, "WITHSCORES") == everything
+
+
+def restarted(server: RedisServer) -> None:
+    """Restart from the snapshot that was saved last."""
+    server.kill()
+    server.start()
+
+
+@pytest.mark.parametrize("on_reset", ["repeat", "clear"])
+def test_after_a_restart_from_a_snapshot_everything_can_be_cleared(
+    new_cache: NewCache, own_server: RedisServer, on_reset: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = new_cache(own_server.url, namespace=NAMESPACE, on_reset=on_reset, observers=None)
+    hears(cache)
+    cache.set("users:1", "kept")
+    own_server.command("SAVE")
+    with caplog.at_level(logging.WARNING, "nearcache"):
+        restarted(own_server)
+        eventually(lambda: "was reset" in caplog.text, "it is told")
+        eventually(lambda: cache.health().coherent, "it is connected")
+    assert cache.get("users:1") == ("kept" if on_reset == "repeat" else None)
+
+
+def test_what_is_too_much_to_remember_becomes_a_clear(
+    new_cache: NewCache, own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent, "MOST", 10)
+    cache = new_cache(own_server.url, namespace=NAMESPACE)
+    hears(cache)
+    cache.set("users:1", "kept")
+    own_server.command("SAVE")
+    cache.delete_many(f"others:{number}" for number in range(11))
+    restarted(own_server)
+    eventually(lambda: cache.get("users:1") is None, "everything is invalid")
+
+
+def test_a_connection_that_is_lost_is_no_reset(new_cache: NewCache, own_server: RedisServer) -> None:
+    cache = new_cache(own_server.url, namespace=NAMESPACE)
+    hears(cache)
+    cache.delete("users:1")
+    cache.set("users:1", "new")
+    session = cache._parts.core.coherence._session
+    own_server.command("CLIENT", "KILL", "TYPE", "pubsub")
+    eventually(lambda: cache._parts.core.coherence._session not in (None, session), "it is connected again")
+    assert cache.get("users:1") == "new"
+
+
+def test_an_engine_that_does_not_say_who_it_is_may_have_been_reset(
+    new_cache: NewCache, own_server: RedisServer
+) -> None:
+    own_server.command("ACL", "SETUSER", "blind", "on", ">secret", "~*", "&*", "+@all", "-info")
+    cache = new_cache(own_server.url.replace("//", "//blind:secret@"), namespace=NAMESPACE)
+    hears(cache)
+    cache.set("users:1", "old")
+    cache.delete("users:1")
+    own_server.command("SET", f"{NAMESPACE}:users:1", "what a replica had")
+    own_server.command("CLIENT", "KILL", "TYPE", "pubsub")
+    eventually(lambda: not own_server.command("EXISTS", f"{NAMESPACE}:users:1"), "the deletion is repeated")
+
+
+def test_marks_that_the_engine_refuses_to_restore_are_owed(new_cache: NewCache, own_server: RedisServer) -> None:
+    cache = new_cache(own_server.url, namespace=NAMESPACE)
+    hears(cache)
+    cache.invalidate_tags("team")
+
+    async def refuse(_: RedisMarks) -> None:
+        raise ConnectionError
+
+    view = cache._parts.core.view
+    with broken(RedisMarks, "restore", refuse):
+        cache._parts.core._forgot("valkey")
+        with pytest.raises(ConnectionError):
+            cache.get("users:1")
+        assert view.owed
+    cache.get("users:1")
+    assert not view.owed
