@@ -17,7 +17,7 @@ from nearcache._engine.load import Loads
 from nearcache._engine.plan import Lease
 from nearcache._engine.read import COLD, Lack, Reader
 from nearcache.backends.base import Ask
-from nearcache.codecs.envelope import SIZE, fill_id_of
+from nearcache.codecs.envelope import AGES, SIZE, fill_id_of, pack_ages
 from nearcache.codecs.ids import PICKLE
 from nearcache.errors import CodecError
 from nearcache.testing import FakeClock
@@ -100,6 +100,8 @@ def hostile(cache: Cache, trace: Path) -> list[bytes]:
         b"\xc2" + good[1:],  # a layout of a later release
         good[:1] + b"\xff" + good[2:],  # flags of a later release
         good[:36] + b"\xfe" + good[37:],  # a codec of a later release
+        good[: AGES.start] + pack_ages(2.0, 1.0) + good[AGES.stop :],  # kept for less than it is fresh
+        good[: AGES.start] + pack_ages(1.0, 1e30) + good[AGES.stop :],  # kept for longer than the world will stand
         good[:45] + b"\xff\xff" + good[47:],  # tags longer than the record
         good[:SIZE] + b"\xdd\xff\xff\xff\xff",  # an array of four thousand million
         good[:SIZE] + b"\x91" * 5000,  # nested too deep

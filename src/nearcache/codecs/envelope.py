@@ -39,6 +39,8 @@ AGES: Final = slice(24, 32)
 NO_SCHEMA: Final = bytes(8)
 SIZE: Final = 47
 """Bytes of a header without tags."""
+TOO_LONG: Final = 1e12
+"""Seconds that no engine keeps anything."""
 
 _LAYOUT: Final = struct.Struct(">BB8sQHIfffB8sH")
 _AGES: Final = struct.Struct(">ff")
@@ -99,7 +101,7 @@ def unpack(raw: bytes) -> Record:
     except struct.error:
         raise CodecError(f"{len(raw)} bytes are too short for a header") from None
     # False for nan too. Nearly every record passes here, so that what is wrong with it is found out elsewhere.
-    sound = version == VERSION and 0 <= soft < math.inf and 0 <= hard < math.inf and 0 <= cost < math.inf
+    sound = version == VERSION and 0 <= soft <= hard < TOO_LONG and 0 <= cost < math.inf
     if not sound or flags & ~KNOWN_FLAGS or codec not in IN_ENVELOPES:
         _refuse(version, flags, codec)
     born = (high << 32 | low) / 1000
@@ -116,7 +118,7 @@ def _refuse(version: int, flags: int, codec: int) -> NoReturn:
         raise CodecError(f"flags {flags:#04x} are unknown to this release")
     if codec not in IN_ENVELOPES:
         raise CodecError(f"codec {codec} is unknown to this release")
-    raise CodecError("the ages in the header are not finite")
+    raise CodecError("the ages in the header are impossible")
 
 
 def _tags(raw: bytes, size: int) -> tuple[str, ...]:
