@@ -15,6 +15,9 @@ from nearcache.backends.redis import speaker
 from nearcache.backends.redis.connect import Route
 from nearcache.backends.redis.listener import Listener, lease_of
 from nearcache.backends.registry import BackendSpec
+from nearcache.near.coherence import Coherence
+from nearcache.near.flights import Flights
+from nearcache.near.store import Limit, Store
 from tests.integration.redis.helpers import drive, eventually, in_child, made, reap
 from tests.servers import RedisServer
 
@@ -36,8 +39,9 @@ def make(namespace: str) -> Iterator[Make]:
     """Makes listeners that are stopped afterwards; none of their threads stays."""
     listeners = list[Listener]()
 
-    def made_(url: str, life: float = LIFE, stopped: Callable[[], None] = lambda: None) -> Listener:
-        spec = BackendSpec(url, namespace)
+    def made_(url: str, life: float = LIFE, stopped: Callable[[], None] = lambda: None, near: bool = False) -> Listener:
+        coherence = Coherence(Store(Limit()), Flights(), time.monotonic, 1.0, wanted=near)
+        spec = BackendSpec(url, namespace, coherence=coherence)
         listeners.append(Listener(Route(url), spec, functools.partial(speaker, spec, "redis"), life, stopped))
         return listeners[-1]
 
@@ -92,6 +96,14 @@ def test_those_who_waited_before_it_listened_look_again(make: Make, any_server: 
     listener = make(any_server.unix_url)
     mail = listener.inbox.expect(KEY)
     listener.channel()
+    eventually(lambda: mail.heard == ("", ""), "who waits looks again")
+
+
+def test_those_who_wait_look_again_when_the_engine_was_emptied(make: Make, own_server: RedisServer):
+    listener = make(own_server.unix_url, near=True)
+    assert hears(listener, own_server)
+    mail = listener.inbox.expect(KEY)
+    own_server.flush()  # the list of those who wait is gone, too
     eventually(lambda: mail.heard == ("", ""), "who waits looks again")
 
 

@@ -299,6 +299,7 @@ class Listener:
         if names is None:
             self._coherence.changed_all()
             self._marked = True  # they are gone too
+            self.inbox.stir()  # and so is the list of those who wait
             return
         self._marked = self._marked or self._marks in names
         if (sampled := self._sampled) is not None and sampled[0] in names:
