@@ -15,6 +15,7 @@ import pytest
 from nearcache import MISS, Cache
 from nearcache._engine.core import Core
 from nearcache._engine.read import Reader
+from nearcache.backends.redis.listener import Listener
 from nearcache.near.flights import Flight
 from nearcache.testing import FakeClock
 from tests.promises.conftest import NewCache
@@ -286,6 +287,46 @@ def test_a_slow_answer_is_judged_by_its_age_on_arrival(valkey_url: str, new_cach
         recorder.after = lambda operation: clock.advance(11)
         assert near.get(key, MISS) is MISS
     assert near.get(key, MISS) is MISS
+
+
+def test_a_reader_that_is_stopped_before_it_keeps_a_value_prolongs_nothing(
+    url: str, new_cache: NewCache, fresh_key: Key
+) -> None:
+    clock, key, real = FakeClock(), fresh_key(), Core.near_deadline
+    cache = new_cache(url, clock=clock, jitter=0, staleness="1d")
+    cache.set(key, "x", ttl=10)
+    cache._parts.core.near.changed(key)
+
+    def near_deadline(core: Core, asked: float, remaining: float, shared: bool, cost: float) -> float:
+        clock.advance(9)
+        return real(core, asked, remaining, shared, cost)
+
+    with broken(Core, "near_deadline", near_deadline):
+        assert cache.get(key) == "x"
+    clock.advance(1.1)
+    assert cache.get(key, MISS) is MISS
+
+
+def test_a_value_that_came_instead_of_a_lease_ages_from_the_question(
+    valkey_url: str, new_cache: NewCache, fresh_key: Key
+) -> None:
+    clock, key = FakeClock(), fresh_key()
+
+    def meanwhile(operation: str) -> None:
+        if operation == "get":
+            far.set(key, "old")
+        elif operation == "acquire":  # the answer travels for long, and another thread asks for the marks meanwhile
+            clock.advance(0.9)
+            near._parts.core.view.confirm(clock())
+
+    with broken(Listener, "_track", lambda *_: None):  # nobody announces what changes
+        near, far = pair(new_cache, valkey_url, clock=clock, timeout="1h")
+        with recorded(near) as recorder:
+            recorder.after = meanwhile
+            assert near.get_or_load(key, lambda: "loaded") == "old"
+        far.set(key, "new")
+        clock.advance(0.2)
+        assert near.get(key) == "new"
 
 
 def test_jitter_only_shortens(any_url: str, new_cache: NewCache, fresh_key: Key) -> None:

@@ -213,7 +213,7 @@ class Core:
         """
         if cost:
             remaining -= early(cost)
-        fresh = self.clock() + remaining
+        fresh = asked + remaining  # not from now on: a thread may have been stopped since it judged the value
         return self.coherence.deadline(min(asked, self.view.proven), fresh) if shared else fresh
 
     def vouched(self, asked: float, shared: bool) -> float:

@@ -251,7 +251,7 @@ class Loads:
         while flight.until > time.monotonic():
             mail = self._leases.expect(flight.key)
             try:
-                asked, stamp = time.monotonic(), self._core.near.stamp(flight.key)
+                asked, sent, stamp = time.monotonic(), self._core.clock(), self._core.near.stamp(flight.key)
                 grant = await self.lease(flight, job, seen)
                 if grant is None or grant.leads:
                     lease = Lease(flight.token, seen, self._core.view.last) if grant else None
@@ -262,7 +262,7 @@ class Loads:
                     if failed := await self._wait(flight, mail, grant):
                         return self.instead(flight, failed, old, job.plan)
                     continue
-                found = await self._reader.examine(flight.key, grant.raw, job.plan.schema, stamp)
+                found = await self._reader.examine(flight.key, grant.raw, job.plan.schema, sent, stamp)
             finally:
                 mail.close()
             if isinstance(found, Found):

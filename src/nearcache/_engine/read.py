@@ -256,9 +256,9 @@ class Reader:
                 self._keep(key, found[key], schema, asked, stamp)
         return found
 
-    async def examine(self, key: str, raw: bytes, schema: Schema | None, stamp: int) -> Found | Lack:
+    async def examine(self, key: str, raw: bytes, schema: Schema | None, asked: float, stamp: int) -> Found | Lack:
         """Judge a record that the engine gave instead of a lease, and keep it near if it is fresh."""
-        core, backend, asked = self._core, self._backend, self._core.clock()
+        core, backend = self._core, self._backend
         try:
             life = None if core.codec.enveloped else (await backend.remaining((key,)))[0]
             found = self._judge(key, raw, life, schema, backend.time.latest())
