@@ -523,6 +523,39 @@ def test_who_waits_for_a_load_elsewhere_that_fails_has_the_old_value(
     assert slow.loads == 1
 
 
+def no_old_value_after_a_delete_elsewhere(new_cache: NewCache, url: str, key: str, soft: float | None) -> None:
+    """Let others wait with an old value for a load, here or elsewhere, while a third process deletes that value."""
+    options: dict[str, Any] = {"fail_safe": "1h", "near": None, "staleness": 0.05, "hard_timeout": 20}
+    here = new_cache(url, **options)
+    elsewhere, third = [new_cache(url, namespace=here._parts.core.options.namespace, **options) for _ in range(2)]
+    slow = SlowSource(lambda: 1 / 0)
+    here.set(key, "old", ttl="10ms")
+    eventually(lambda: here.get(key) is None, "it is no longer fresh")
+    eventually(here._engine.backend.listener.channel, "it is told of loads elsewhere")  # type: ignore[attr-defined]
+    loads = Crowd().threads(1, lambda: (here if soft else elsewhere).get_or_load(key, slow.load, soft_timeout=soft))
+    loads.start()
+    eventually(lambda: slow.loads, "somebody loads")
+    waits = Crowd().threads(1, lambda: here.get_or_load(key, slow.load, soft_timeout=soft)).start()
+    flights = here._parts.core.flights._by_key
+    eventually(lambda: key in flights and flights[key].fallback, "there is an old value to fall back to")
+    third.delete(key)
+    time.sleep(0.06)  # others need not know before
+    late = Crowd().threads(1, lambda: here.get_or_load(key, lambda: "new", soft_timeout=soft)).start()
+    if soft is None:
+        eventually(lambda: late.done or waiting(here, key) > 1, "the late one is under way")
+        slow.open()
+    assert values(late.finish()) == ["new"]
+    slow.open()
+    assert values(loads.finish() + waits.finish())[0] == "old"
+
+
+@pytest.mark.parametrize("soft", [0.01, None], ids=["a load takes long", "a load elsewhere fails"])
+def test_what_another_process_deleted_is_no_old_value_for_who_comes_later(
+    valkey_url: str, new_cache: NewCache, fresh_key: Key, soft: float | None
+) -> None:
+    no_old_value_after_a_delete_elsewhere(new_cache, valkey_url, fresh_key(), soft)
+
+
 def test_a_refresh_that_fails_is_no_concern_of_who_noticed_the_age(
     url: str, new_cache: NewCache, fresh_key: Key
 ) -> None:

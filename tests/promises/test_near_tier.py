@@ -329,6 +329,31 @@ def test_a_value_that_came_instead_of_a_lease_ages_from_the_question(
         assert near.get(key) == "new"
 
 
+def test_without_a_near_tier_nobody_gets_what_was_asked_for_before_the_call(
+    valkey_url: str, new_cache: NewCache, fresh_key: Key
+) -> None:
+    key, asked, told = fresh_key(), threading.Event(), threading.Event()
+    here = new_cache(valkey_url, near=None)
+    far = new_cache(valkey_url, near=None, namespace=here._parts.core.options.namespace)
+    far.set(key, "old")
+
+    def hold_up(operation: str) -> None:
+        if operation == "get" and not asked.is_set():
+            asked.set()
+            told.wait()
+
+    with recorded(here) as recorder:
+        recorder.after = hold_up
+        early = Crowd().threads(1, lambda: here.get_or_load(key, lambda: "loaded")).start()
+        asked.wait()
+        far.set(key, "new")
+        late = Crowd().threads(1, lambda: here.get_or_load(key, lambda: "loaded")).start()
+        eventually(lambda: late.done or waiting(here, key) == 2, "it waits for the other one")
+        told.set()
+        assert values(early.finish()) == ["old"]
+        assert values(late.finish()) == ["new"]
+
+
 def test_jitter_only_shortens(any_url: str, new_cache: NewCache, fresh_key: Key) -> None:
     cache = new_cache(any_url, jitter=0.5)
     for _ in range(50):

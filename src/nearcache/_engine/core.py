@@ -219,10 +219,12 @@ class Core:
     def vouched(self, asked: float, shared: bool) -> float:
         """Return until when readers may come (monotonic) whom a value is for that the engine was asked for at `asked`.
 
-        It is as old as the marks by which it was judged.
+        It is as old as the marks by which it was judged. Where nothing is kept near everybody asks for themselves.
         """
         if not shared:
             return math.inf
+        if not self.keeps:
+            return asked
         age = max(0.0, self.clock() - self.view.proven)
         return asked + max(0.0, self.options.staleness - age)
 

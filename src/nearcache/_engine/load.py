@@ -300,6 +300,8 @@ class Loads:
         """Let those who wait for a flight have the old value after the soft timeout."""
         if old and self._good_enough(old, plan):
             flight.fallback = old.outcome
+            if self._shared:  # somebody else may have invalidated it since: who comes later looks for themselves
+                flight.closes = flight.made + self._core.options.staleness
             if plan.soft_timeout is not None:
                 flight.soft = min(flight.soft, time.monotonic() + plan.soft_timeout)
 
@@ -311,7 +313,9 @@ class Loads:
     def keep(self, flight: Flight, old: Old) -> Outcome[Any]:
         """Return an old value as the outcome of a flight."""
         self._core.emit(Hit(entity_of(flight.key), "stale", 1))
-        flight.vouched = flight.began if flight.began > -math.inf else time.monotonic()
+        known = math.inf if self._core.engine_lost else self._core.vouched(old.read, self._shared)
+        flight.vouched = min(flight.began if flight.began > -math.inf else time.monotonic(), known)
+        flight.began = flight.vouched  # the load that began later has brought nothing
         return old.outcome
 
     async def load(self, flight: Flight, job: Job, lease: Lease | None, old: Old | None = None) -> Outcome[Any]:

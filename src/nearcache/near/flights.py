@@ -26,7 +26,8 @@ class Flight:
     """One load in progress: who waits for it, and how it ended."""
 
     __slots__ = (
-        *("_lock", "_wakers", "began", "cancel", "fallback", "home", "key", "missed", "outcome", "renew", "soft"),
+        *("_lock", "_wakers", "began", "cancel", "closes", "fallback", "home", "key", "made", "missed", "outcome"),
+        *("renew", "soft"),
         "table",
         *("token", "until", "vouched"),
     )
@@ -44,6 +45,9 @@ class Flight:
         self.vouched: float = -math.inf
         """Those who asked until then (monotonic) may have the result, whenever the load began: it was stored, and no
         invalidation that ended before they asked is unknown here."""
+        self.made: float = time.monotonic()
+        self.closes: float = math.inf
+        """Until when others may join (monotonic), `until` apart."""
         self.fallback: Outcome[Any] | None = None
         """What readers get who have waited until `soft` (monotonic), or for whom the flight is overdue."""
         self.soft: float = math.inf
@@ -134,7 +138,7 @@ class Flights:
         """
         with self._lock:
             flight = self._by_key.get(mine.key)
-            if flight is not None and now < flight.until:
+            if flight is not None and now < flight.until and now < flight.closes:
                 return flight
             self._by_key[mine.key] = mine
             return mine
