@@ -1,9 +1,9 @@
-"""An engine that is restarted or replaced may have forgotten what it acknowledged: processes that know it tell it again."""
+"""An engine that is restarted or replaced may have forgotten what it acknowledged: those who know tell it again."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from tests.proxy import Proxy, proxied
 from tests.servers import KINDS, Kind, RedisServer, redis_server
 
 NAMESPACE = "reset"
+HASTY = ("--repl-diskless-sync-delay", "0")
 
 
 class Pair:
@@ -56,7 +57,7 @@ class Pair:
 @contextmanager
 def pair(kind: Kind) -> Iterator[Pair]:
     """Start two servers and a proxy."""
-    with redis_server(kind) as primary, redis_server(kind) as replica, proxied(primary.port) as proxy:
+    with redis_server(kind, *HASTY) as primary, redis_server(kind) as replica, proxied(primary.port) as proxy:
         yield Pair(primary, replica, proxy)
 
 
@@ -69,22 +70,19 @@ def hears(cache: Cache) -> None:
 Invalidate = Callable[[Cache], Any]
 INVALIDATIONS: dict[str, Invalidate] = {
     "delete": lambda cache: cache.delete("users:1"),
-    "delete by a task": lambda cache: asyncio.run(_adelete(cache)),
+    "delete by a task": lambda cache: asyncio.run(cache.aio.delete("users:1")),
     "write_through": lambda cache: cache.write_through("users:1", "new", lambda value: value),
     "invalidate_tags": lambda cache: cache.invalidate_tags("team"),
     "clear": lambda cache: cache.clear(),
 }
 
 
-async def _adelete(cache: Cache) -> None:
-    await cache.aio.delete("users:1")
-    await cache.aio.aclose()
-
-
-def nothing_is_forgotten(new_cache: NewCache, kind: Kind, invalidate: Invalidate, **options: Any) -> None:
+def nothing_is_forgotten(
+    new_cache: NewCache, kind: Kind, invalidate: Invalidate, patience: AbstractContextManager[None] | None = None
+) -> None:
     """Lose an invalidation in a fail-over, and read in another process, which does not know of it."""
     with pair(kind) as engines:
-        author, other = [new_cache(engines.url, namespace=NAMESPACE, **options) for _ in range(2)]
+        author, other = [new_cache(engines.url, namespace=NAMESPACE) for _ in range(2)]
         for cache in (author, other):
             hears(cache)
         author.set("users:1", "old", tags=["team"])
@@ -98,7 +96,8 @@ def nothing_is_forgotten(new_cache: NewCache, kind: Kind, invalidate: Invalidate
         engines.fail_over()
         eventually(lambda: author.health().engine and author.health().coherent, "it is connected to the replica")
         eventually(lambda: other.health().coherent, "the other one is, too")
-        eventually(lambda: other.get("users:1") != "old", "the invalidation is repeated")
+        with patience or nullcontext():
+            eventually(lambda: other.get("users:1") != "old", "the invalidation is repeated")
         assert other.get_or_load("users:1", lambda: "new") == "new"
         assert author.get("users:1") == "new"
         for cache in (author, other):
@@ -114,13 +113,13 @@ def test_an_invalidation_that_a_fail_over_lost_is_repeated(
 
 
 def test_without_a_memory_for_invalidations_they_are_lost(new_cache: NewCache) -> None:
-    with broken(Core, "invalidated", lambda *_: None), impatient(), noticed("the invalidation is repeated"):
-        nothing_is_forgotten(new_cache, "valkey", INVALIDATIONS["delete"])
+    with broken(Core, "invalidated", lambda *_: None), noticed("the invalidation is repeated"):
+        nothing_is_forgotten(new_cache, "valkey", INVALIDATIONS["delete"], impatient())
 
 
 def test_without_a_look_at_who_answers_they_are_lost(new_cache: NewCache) -> None:
-    with broken(Core, "_forgot", lambda *_: None), impatient(), noticed("the invalidation is repeated"):
-        nothing_is_forgotten(new_cache, "valkey", INVALIDATIONS["delete"])
+    with broken(Core, "_forgot", lambda *_: None), noticed("the invalidation is repeated"):
+        nothing_is_forgotten(new_cache, "valkey", INVALIDATIONS["delete"], impatient())
 
 
 def test_what_was_not_invalidated_survives(new_cache: NewCache) -> None:
@@ -159,7 +158,7 @@ def test_a_mark_is_made_after_those_that_were_lost_are_restored(new_cache: NewCa
 
 
 def test_marks_that_nobody_knows_completely_count_as_a_clear(new_cache: NewCache, own_server: RedisServer) -> None:
-    cache = new_cache(own_server.url, namespace=NAMESPACE)
+    cache = new_cache(own_server.url, namespace=NAMESPACE, near=None)
     cache.set("users:1", 1, tags=["one"])
     cache.invalidate_tags("two")
     cache._parts.core.view.known_from = cache._parts.core.view.last
@@ -168,7 +167,7 @@ def test_marks_that_nobody_knows_completely_count_as_a_clear(new_cache: NewCache
     assert cache.get("users:1") is None
 
 
-@pytest.mark.parametrize("number", [1, 999, 2_500])
+@pytest.mark.parametrize("number", [1, 400, 2_800])
 def test_however_many_marks_are_known_they_are_restored(
     new_cache: NewCache, own_server: RedisServer, number: int
 ) -> None:
@@ -176,7 +175,8 @@ def test_however_many_marks_are_known_they_are_restored(
     hears(cache)
     cache.set("users:1", 1)
     record, before = f"{{{NAMESPACE}}}~m", own_server.command("DUMP", f"{{{NAMESPACE}}}~m")
-    cache.invalidate_tags(*(f"tag:{n}" for n in range(number)))
+    for start in range(0, number, 400):
+        cache.invalidate_tags(*(f"tag:{n}" for n in range(start, min(start + 400, number))))
     everything = own_server.command("ZRANGE", record, 0, -1, "WITHSCORES")
     own_server.command("RESTORE", record, 0, before, "REPLACE")
     cache._parts.core.view.owe((" ",), False)
@@ -229,9 +229,7 @@ def test_a_connection_that_is_lost_is_no_reset(new_cache: NewCache, own_server: 
     assert cache.get("users:1") == "new"
 
 
-def test_an_engine_that_does_not_say_who_it_is_may_have_been_reset(
-    new_cache: NewCache, own_server: RedisServer
-) -> None:
+def test_an_engine_that_does_not_say_who_it_is_may_be_another(new_cache: NewCache, own_server: RedisServer) -> None:
     own_server.command("ACL", "SETUSER", "blind", "on", ">secret", "~*", "&*", "+@all", "-info")
     cache = new_cache(own_server.url.replace("//", "//blind:secret@"), namespace=NAMESPACE)
     hears(cache)
