@@ -295,7 +295,7 @@ def test_a_reader_that_is_stopped_before_it_keeps_a_value_prolongs_nothing(
     clock, key, real = FakeClock(), fresh_key(), Core.near_deadline
     cache = new_cache(url, clock=clock, jitter=0, staleness="1d")
     cache.set(key, "x", ttl=10)
-    cache._parts.core.near.changed(key)
+    cache._parts.core.near.changed((key,))
 
     def near_deadline(core: Core, asked: float, remaining: float, shared: bool, cost: float) -> float:
         clock.advance(9)

@@ -1,6 +1,7 @@
 """The listener of a process hears what others say and keeps leases alive, through restarts, forks and refusals."""
 
 import functools
+import gc
 import importlib
 import os
 import threading
@@ -38,6 +39,8 @@ Make = Callable[..., Listener]
 def make(namespace: str) -> Iterator[Make]:
     """Makes listeners that are stopped afterwards; none of their threads stays."""
     listeners = list[Listener]()
+    gc.collect()  # caches of other tests
+    eventually(lambda: not threads(), "all threads of other tests have ended")
 
     def made_(url: str, life: float = LIFE, stopped: Callable[[], None] = lambda: None, near: bool = False) -> Listener:
         coherence = Coherence(Store(Limit()), Flights(), time.monotonic, 1.0, wanted=near)
