@@ -242,4 +242,13 @@ def tail(took: Sequence[float]) -> float:
     >>> tail([1.0, 9.0] + 998 * [0.5]), tail([2.0, 1.0])
     (1.0, 2.0)
     """
-    return sorted(took)[math.ceil(len(took) * RARE) - 1]
+    return slowest(took, RARE)
+
+
+def slowest(took: Sequence[float], share: float) -> float:
+    """Return what this share of them takes at most.
+
+    >>> slowest([4.0, 1.0, 3.0, 2.0], 0.5)
+    2.0
+    """
+    return sorted(took)[math.ceil(len(took) * share) - 1]

@@ -5,20 +5,34 @@ import os
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, TextIO, TypeVar, cast
 
-from bench import crowd, environments, rows
+from bench import coherence, crowd, environments, rows
+from bench.coherence import WorkerError
 from bench.contenders import start
+from bench.team import Team
 from bench.work import PROCESSES
-from tests.servers import RedisServer, redis_server
+from tests.servers import RedisServer, packaged_program, redis_server
 from tools.source import ROOT
+
+T = TypeVar("T")
 
 Result = dict[str, Any]
 """What is kept of one contender in one row: see `bench.results`."""
+
+
+OURS = "nearcache"
+"""The environment of all contenders for which nearcache's own promises hold."""
+
+STALENESS = 1.0
+"""Seconds: nearcache's default, after which no read gets an older value."""
+
+TRACKING = (7, 4)
+"""The first version of Redis on which redis-py caches."""
 
 
 class BenchError(Exception):
@@ -113,6 +127,10 @@ def measure(row: rows.Row) -> dict[str, Result]:
         return measure_starts(row)
     if row.kind == "crowd":
         return {contender.name: measure_crowd(row, contender) for contender in row.contenders}
+    if row.kind == "visible":
+        return {contender.name: measure_visible(row, contender) for contender in row.contenders}
+    if row.kind == "hits":
+        return measure_hits(row)
     if row.kind == "memory":
         # One after the other: a million values each.
         return {name: result for one in row.contenders for name, result in _together(row, (one,)).items()}
@@ -145,7 +163,14 @@ def server_of(row: rows.Row) -> Generator[RedisServer | None]:
     if not row.url:
         yield None
         return
-    with redis_server("valkey") as server:
+    if not row.server:
+        with redis_server("valkey") as server:
+            yield server
+        return
+    program = packaged_program(row.server)
+    if program.version < TRACKING:
+        raise BenchError(f"{program.path} has version {program.version}; redis-py caches from {TRACKING} on")
+    with redis_server("redis", program=program) as server:
         yield server
 
 
@@ -162,9 +187,18 @@ def take_turns(row: rows.Row, workers: list[Worker], server: RedisServer | None)
         for worker in workers:
             counted_block(row, worker, server)
     for turn in range(row.rounds):
-        first = turn % max(1, len(workers))
-        for worker in workers[first:] + workers[:first]:
+        for worker in rotated(workers, turn):
             worker.samples.add(row.calls, *counted_block(row, worker, server))
+
+
+def rotated(items: Sequence[T], turn: int) -> list[T]:
+    """Return these items in order, beginning with another one each turn.
+
+    >>> rotated(["a", "b", "c"], 4)
+    ['b', 'c', 'a']
+    """
+    first = turn % max(1, len(items))
+    return [*items[first:], *items[:first]]
 
 
 def counted_block(row: rows.Row, worker: Worker, server: RedisServer | None) -> tuple[float, ...]:
@@ -211,14 +245,22 @@ def dishonest(row: rows.Row, worker: Worker, said: dict[str, Any]) -> str | None
 def measure_crowd(row: rows.Row, contender: rows.Contender) -> Result:
     """Have several processes read one key while it expires again and again, over a server of their own."""
     with server_of(row) as server, ExitStack() as stack:
-        workers: list[Worker] = []
-        for _ in range(PROCESSES):
-            try:
-                workers.append(Worker(row, contender, url_of(row, server)))
-            except environments.UnavailableError as error:
-                return {"error": str(error)}
-            stack.callback(workers[-1].kill)
+        try:
+            workers = hired(row, contender, url_of(row, server), stack, PROCESSES)
+        except (environments.UnavailableError, WorkerError) as error:
+            return {"error": str(error)}
         return {"copies": None} | workers[0].hello | gather(workers, row.rounds)
+
+
+def hired(row: rows.Row, contender: rows.Contender, url: str, stack: ExitStack, number: int) -> list[Worker]:
+    """Start so many workers of a contender, which end with the stack."""
+    workers: list[Worker] = []
+    for _ in range(number):
+        workers.append(Worker(row, contender, url))
+        stack.callback(workers[-1].kill)
+    if errors := [one.hello["error"] for one in workers if "error" in one.hello]:
+        raise WorkerError(errors[0])
+    return workers
 
 
 def gather(workers: list[Worker], rounds: int) -> Result:
@@ -230,6 +272,62 @@ def gather(workers: list[Worker], rounds: int) -> Result:
     for worker in workers:
         worker.tell(f"{begin} {crowd.end_of(begin, rounds)}")
     return crowd.result([worker.hear() for worker in workers], begin, rounds)
+
+
+def version_of(server: RedisServer) -> dict[str, str]:
+    """Return the version of a server, as those of packages are told."""
+    return {server.program.path.name: ".".join(map(str, server.program.version))}
+
+
+def team_of(
+    row: rows.Row, contender: rows.Contender, server: RedisServer, stack: ExitStack
+) -> tuple[Team, dict[str, str]]:
+    """Start the processes of a contender that share values, and check them; return the versions of what they use."""
+    writer, *readers = hired(row, contender, url_of(row, server), stack, 1 + row.processes)
+    team = Team(writer, readers, lambda: commands(server)["get"])
+    team.check()
+    return team, writer.hello["versions"] | version_of(server)
+
+
+@contextmanager
+def noted(results: dict[str, Result], contender: rows.Contender) -> Generator[None]:
+    """Make what goes wrong with a contender its result."""
+    try:
+        yield
+    except (environments.UnavailableError, WorkerError) as error:
+        results[contender.name] = {"error": str(error)}
+
+
+def measure_visible(row: rows.Row, contender: rows.Contender) -> Result:
+    """Have one process write and another read, over a server of their own."""
+    results: dict[str, Result] = {}
+    with noted(results, contender), server_of(row) as server, ExitStack() as stack:
+        team, versions = team_of(row, contender, cast(RedisServer, server), stack)
+        told = team.versions(coherence.FIRST, row.rounds, row.busy)
+        if contender.environment == OURS and (stale := told["stale"][0]) > STALENESS:
+            raise BenchError(f"{row.name}: a read that began {stale:.2f} s after a write got an older value")
+        results[contender.name] = {"versions": versions, "copies": None} | told
+    return results[contender.name]
+
+
+def measure_hits(row: rows.Row) -> dict[str, Result]:
+    """Have the processes of each contender read near values in turns; another contender begins each round."""
+    results: dict[str, Result] = {}
+    teams: dict[str, tuple[Team, dict[str, str]]] = {}
+    told: dict[str, list[float | None]] = {one.name: [] for one in row.contenders}
+    with server_of(row) as server, ExitStack() as stack:
+        for one in row.contenders:
+            with noted(results, one):
+                teams[one.name] = team_of(row, one, cast(RedisServer, server), stack)
+        for turn in range(row.rounds):
+            for one in rotated([one for one in row.contenders if one.name not in results], turn):
+                with noted(results, one):
+                    told[one.name].append(teams[one.name][0].block(one.writes))
+    for one in [one for one in row.contenders if one.name not in results]:
+        with noted(results, one):
+            wall = coherence.blocks(told[one.name])
+            results[one.name] = {"versions": teams[one.name][1], "copies": None, "wall": wall}
+    return {one.name: results[one.name] for one in row.contenders}
 
 
 def measure_starts(row: rows.Row) -> dict[str, Result]:

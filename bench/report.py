@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import chart, crowd, results, rows, tables
+from bench import chart, coherence, crowd, results, rows, tables
 from bench.traces import page as eviction
 from bench.work import BRIEF, LOAD, PROCESSES, READERS
 from tools.source import ROOT
@@ -124,6 +124,18 @@ def amounts(row: rows.Row) -> str:
             f"{row.rounds} expiries each of a key with a TTL of {BRIEF} s, whose load takes {LOAD * 1000:g} ms: "
             f"{READERS} threads or tasks in each of {PROCESSES} processes read it, with pauses of "
             f"{crowd.PAUSE * 1000:g} ms. {TOLD[row.measure]}"
+        )
+    if row.kind == "visible":
+        return (
+            f"{row.rounds} versions of one value, stored with pauses of {coherence.PAUSE * 1000:g} ms; another process "
+            f"reads it, with pauses of {coherence.LOOK * 1e6:g} µs. The time is that from when a write was "
+            "acknowledged until its version, or a newer one, was read first. The last old read is the latest moment "
+            "after an acknowledgement at which a read began that got an older version."
+        )
+    if row.kind == "hits":
+        return (
+            f"{row.rounds} blocks of {coherence.BLOCK:g} s each. Where others write, another process stores "
+            f"{coherence.OTHERS:,} other values again and again. The time is shared out to the hits of all processes."
         )
     return f"{row.rounds} blocks of {row.calls:,} calls each."
 

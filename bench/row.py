@@ -6,8 +6,22 @@ A target compares nearcache with another contender of the row: what one of them 
 from dataclasses import dataclass, field
 from typing import Literal
 
-Measure = Literal["wall", "cpu", "bytes", "loads", "wait", "tail", "tail_near", "tail_else", "commands"]
-Kind = Literal["calls", "awaits", "memory", "start", "crowd"]
+Measure = Literal[
+    "wall",
+    "cpu",
+    "bytes",
+    "loads",
+    "wait",
+    "tail",
+    "tail_near",
+    "tail_else",
+    "commands",
+    "p50",
+    "p99",
+    "longest",
+    "stale",
+]
+Kind = Literal["calls", "awaits", "memory", "start", "crowd", "hits", "visible"]
 
 US = "nearcache"
 BEST_WITH_TTL = "the best peer with a TTL"
@@ -25,6 +39,8 @@ class Contender:
     packages: tuple[str, ...]
     ttl: bool = True
     note: str = ""
+    writes: int = 0
+    """How many writes of other values another process makes in each second of a row of kind "hits"."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +73,22 @@ class Row:
     main: bool = True
     """Whether the row stands in the README."""
     notes: tuple[str, ...] = field(default=())
+    server: str = ""
+    """The package whose redis-server it takes; without it, it is Valkey."""
+    processes: int = 1
+    """How many processes read at once in a row of kind "hits"."""
+    busy: int = 0
+    """How many threads of the reader compute meanwhile in a row of kind "visible"."""
 
     @property
     def kept(self) -> tuple[Measure, ...]:
         """What is kept and shown of each contender."""
         if self.kind == "crowd":
             return ("loads", "wait") if self.measure == "loads" else ("tail", "tail_near", "tail_else")
+        if self.kind == "visible":
+            return "p50", "p99", "longest", "stale"
+        if self.kind == "hits":
+            return (self.measure,)
         if self.measure == "commands":
             return "commands", "cpu", "wall"
         return ("cpu", "wall") if self.url or self.kind == "start" else (self.measure,)

@@ -1,6 +1,7 @@
 """What is measured: groups, rows, contenders and targets, as data."""
 
 from bench.row import BEST_WITH_TTL, ONE, US, Contender, Kind, Measure, Row, Target
+from bench.rows_coherence import COHERENCE
 from bench.rows_shared import EXPIRY, OURS, OURS_REMOTE, TAGS
 from bench.work import MANY, TASKS, THREADS
 
@@ -14,6 +15,7 @@ GROUPS = {
     "threads": "hits in a server by 16 threads of one process",
     "expiry": "loads when a value expires that 4 processes read",
     "tags": "invalidation by tags, and what tags cost",
+    "coherence": "near values that other processes change",
     "eviction": "reads of a full near tier, by its size",
     "memory": "the memory of a million values in this process",
     "import": "import, construct and ask once",
@@ -309,6 +311,7 @@ ROWS: tuple[Row, ...] = (
     *THREADED,
     *EXPIRY,
     *TAGS,
+    *COHERENCE,
     *EVICTION,
     *MEMORY,
     *START,

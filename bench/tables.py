@@ -17,6 +17,10 @@ MEASURED = {
     "tail_near": "p99.9 near an expiry",
     "tail_else": "p99.9 of the other reads",
     "commands": "commands",
+    "p50": "median",
+    "p99": "p99",
+    "longest": "longest",
+    "stale": "last old read",
 }
 
 

