@@ -1,4 +1,4 @@
-"""What is generated from `bench/results`: the README's table, docs/benchmarks.md and docs/benchmarks.svg.
+"""What is generated from `bench/results`: the README's table, docs/benchmarks.md, its picture and docs/staleness.svg.
 
 And from the hit ratios of traces docs/eviction.md, with a picture for each trace. `python -m bench.report` writes all
 of them anew; `make lint` fails when they differ. Without results there is no table and no page.
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import chart, coherence, crowd, results, rows, tables
+from bench import chart, coherence, crowd, results, rows, staleness, tables
 from bench.traces import page as eviction
 from bench.work import BRIEF, LOAD, PROCESSES, READERS
 from tools.source import ROOT
@@ -17,6 +17,7 @@ from tools.source import ROOT
 README = Path("README.md")
 PAGE = Path("docs/benchmarks.md")
 PICTURE = Path("docs/benchmarks.svg")
+STALENESS = Path("docs/staleness.svg")
 BLOCK = re.compile(r"(?<=<!-- bench -->\n).*?(?=<!-- /bench -->)", re.DOTALL)
 
 Results = Mapping[str, Mapping[str, Any]]
@@ -59,8 +60,10 @@ def outputs(found: Results, traces: Mapping[str, Any] | None = None) -> dict[Pat
     drawn = eviction.outputs(traces)
     readme = block(found, traces) if found or traces else ""
     if not found:
-        return {README: readme, PAGE: None, PICTURE: None} | drawn
-    return {README: readme, PAGE: page(found), PICTURE: chart.svg(chart.bars(found))} | drawn
+        return {README: readme, PAGE: None, PICTURE: None, STALENESS: None} | drawn
+    times = staleness.samples(found)
+    pictures = {PICTURE: chart.svg(chart.bars(found)), STALENESS: staleness.svg(times) if times else None}
+    return {README: readme, PAGE: page(found)} | pictures | drawn
 
 
 def block(found: Results, traces: Mapping[str, Any] | None = None) -> str:
@@ -110,6 +113,8 @@ def section(group: str, found: Results) -> list[str]:
         runs = tables.runs_of(found, row)
         if runs:
             parts += [f"### {row.title}", amounts(row), tables.row_table(row, runs)]
+        if runs and row.name == staleness.ROW and staleness.samples(found):
+            parts.append(f"![{staleness.TITLE}]({STALENESS.name})")
     return parts
 
 

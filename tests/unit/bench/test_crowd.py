@@ -9,6 +9,7 @@ import pytest
 
 from bench import crowd, judge, parent, rows
 from bench.work import BRIEF, READERS, flat
+from tests.unit.bench.made import Time
 
 BEGIN = 100.0
 ROUNDS = 2
@@ -58,19 +59,6 @@ def test_what_is_wrong_in_one_process_is_the_result(second, problem) -> None:
 
 def test_a_value_that_hardly_ever_expires_is_found() -> None:
     assert "1 times, not 2" in crowd.result([said(0.0, 1.0)], BEGIN, ROUNDS)["error"]
-
-
-class Time:
-    """Time that passes when somebody pauses."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 def caching(clock: Time, ttl: float) -> Callable[[int], Any]:
