@@ -60,8 +60,6 @@ FIRST = 3
 ASKED = 0.01
 """The share of near hits for which the server may be asked, at most."""
 
-FAR = "the server was asked for what should be near"
-
 DISTURBED = 0.5
 """The share of the writes that have to be made at least, where others write meanwhile."""
 
@@ -338,11 +336,9 @@ def per_hit(said: Sequence[Mapping[str, Any]]) -> float:
     return 1 / sum(rates)
 
 
-def undisturbed(writes: int, rate: int, seconds: float = BLOCK) -> str | None:
-    """Say that others wrote less than they were to, if they did."""
-    if writes >= DISTURBED * rate * seconds:
-        return None
-    return f"others made {writes} writes in {seconds:g} s, not {rate * seconds:g}"
+def disturbed(writes: int, rate: int) -> bool:
+    """Tell whether others wrote as much during a block as they were to."""
+    return writes >= DISTURBED * rate * BLOCK
 
 
 def near(asked: int, hits: int) -> bool:
@@ -350,9 +346,11 @@ def near(asked: int, hits: int) -> bool:
     return asked <= ASKED * hits
 
 
-def blocks(told: Sequence[float | None]) -> list[float]:
-    """Return the times of the blocks that were near hits; raise unless most were."""
+def counting(told: Sequence[float | None]) -> list[float]:
+    """Return the times of the blocks that count; raise unless most do."""
     found = [one for one in told if one is not None]
     if 2 * len(found) < len(told):
-        raise WorkerError(FAR)
+        raise WorkerError(
+            f"in {len(told) - len(found)} of {len(told)} blocks the server was asked, or others wrote less"
+        )
     return found

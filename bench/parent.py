@@ -325,8 +325,8 @@ def measure_hits(row: rows.Row) -> dict[str, Result]:
                     told[one.name].append(teams[one.name][0].block(one.writes))
     for one in [one for one in row.contenders if one.name not in results]:
         with noted(results, one):
-            wall = coherence.blocks(told[one.name])
-            results[one.name] = {"versions": teams[one.name][1], "copies": None, "wall": wall}
+            times = coherence.counting(told[one.name])
+            results[one.name] = {"versions": teams[one.name][1], "copies": None, row.measure: times}
     return {one.name: results[one.name] for one in row.contenders}
 
 

@@ -23,12 +23,14 @@ BLOCK = re.compile(r"(?<=<!-- bench -->\n).*?(?=<!-- /bench -->)", re.DOTALL)
 Results = Mapping[str, Mapping[str, Any]]
 
 TOLD = {
+    "wall": f"Where others write, another process stores {coherence.OTHERS:,} other values again and again.",
+    "rate": "The hits of all processes are counted together; what nearcache takes is the time for each.",
     "loads": "The mean number of loads, and the longest time that any reader waited.",
     "tail": (
         f"The slowest of a thousand reads that begin within {crowd.NEAR * 1000:g} ms of an expiry, and of the others."
     ),
 }
-"""What is told of a crowd, by the measure of its row."""
+"""What is told of several processes, by the measure of their row."""
 
 HOW = """\
 `make bench` measures everything here on your machine in at most 25 minutes; `make bench ROW=help` lists the groups.
@@ -138,10 +140,7 @@ def amounts(row: rows.Row) -> str:
             "after an acknowledgement at which a read began that got an older version."
         )
     if row.kind == "hits":
-        return (
-            f"{row.rounds} blocks of {coherence.BLOCK:g} s each. Where others write, another process stores "
-            f"{coherence.OTHERS:,} other values again and again. The time is shared out to the hits of all processes."
-        )
+        return f"{row.rounds} blocks of {coherence.BLOCK:g} s each. {TOLD[row.measure]}"
     return f"{row.rounds} blocks of {row.calls:,} calls each."
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from tools.source import ROOT
 
 FOLDER = ROOT / "bench" / "results"
-TIMES = ("wall", "cpu", "wait", "tail_near", "tail_else", "p50", "p99", "longest", "stale", "visible")
+TIMES = ("wall", "cpu", "wait", "tail_near", "tail_else", "p50", "p99", "longest", "stale", "visible", "rate")
 MEASURES = dict.fromkeys(TIMES, 1e9) | dict.fromkeys(("bytes", "loads", "tail", "commands"), 1.0)
 """What is kept of each call, and how many of its unit are one in Python."""
 TRACES = "traces"

@@ -20,6 +20,7 @@ Measure = Literal[
     "p99",
     "longest",
     "stale",
+    "rate",
 ]
 Kind = Literal["calls", "awaits", "memory", "start", "crowd", "hits", "visible"]
 

@@ -66,7 +66,7 @@ COHERENCE = (
         Row(
             f"coherence-busy-{threads}",
             "coherence",
-            f"the same with {threads} computing thread{'s' if threads > 1 else ''} in the reading process",
+            f"the same with {threads} computing thread{'s' if threads > 1 else ''} in the process that reads",
             "coherence",
             (_ours("nearcache"), *_peers()[:2]),
             "p50",
@@ -83,9 +83,10 @@ COHERENCE = (
         Row(
             f"coherence-processes-{processes}",
             "coherence",
-            f"near hits of {processes} process{'es' if processes > 1 else ''} at once, TCP",
+            f"near hits of {processes} processes at once, TCP" if processes > 1 else "near hits of 1 process, TCP",
             "coherence",
             (_ours("nearcache"), _peers()[1]),
+            "rate",
             kind="hits",
             rounds=5,
             calls=1,

@@ -21,6 +21,7 @@ MEASURED = {
     "p99": "p99",
     "longest": "longest",
     "stale": "last old read",
+    "rate": "hits",
 }
 
 
@@ -37,11 +38,13 @@ def seconds(value: float) -> str:
 
 
 def amount(value: float | None, measure: rows.Measure) -> str:
-    """Return a duration, bytes, or what was counted."""
+    """Return a duration, bytes, what was counted, or how often something was done in a second."""
     if value is None:
         return "–"
     if measure in ("loads", "commands"):
         return _digits(value)
+    if measure == "rate":
+        return rate(value)
     if measure == "tail":
         return f"{_digits(value)} ×"
     return f"{value:,.0f} bytes" if measure == "bytes" else seconds(value)
