@@ -1,5 +1,7 @@
 """Rows about near values that other processes change: how fast they are read, and how soon a change is seen."""
 
+from functools import partial
+
 from bench.row import US, Contender, Row, Target
 from bench.rows_shared import OURS, OURS_REMOTE, THOUSAND
 
@@ -28,16 +30,15 @@ def _peers(writes: int = 0) -> tuple[Contender, ...]:
     )
 
 
+_row = partial(Row, group="coherence", case="coherence", calls=1, url="tcp", server=SERVER)
+
 ASYNC = "nearcache, asyncio"
-PAIR = (_ours("nearcache"), _ours("nearcache_async", ASYNC))
 
 COHERENCE = (
-    Row(
-        "coherence-hits",
-        "coherence",
-        f"near hit of `cache.get` while others make {WRITES:,} writes a second, TCP",
-        "coherence",
-        (
+    _row(
+        name="coherence-hits",
+        title=f"near hit of `cache.get` while others make {WRITES:,} writes a second, TCP",
+        contenders=(
             _ours("nearcache", note=TOLD_ALL, writes=WRITES),
             _ours("nearcache_alone", ALONE),
             _ours("nearcache_async", ASYNC, TOLD_ALL, WRITES),
@@ -45,53 +46,37 @@ COHERENCE = (
         ),
         kind="hits",
         rounds=10,
-        calls=1,
-        url="tcp",
-        server=SERVER,
     ),
-    Row(
-        "coherence-visible",
-        "coherence",
-        "from a write to its being seen in another process, TCP",
-        "coherence",
-        (*PAIR, *_peers()),
-        "p50",
+    _row(
+        name="coherence-visible",
+        title="from a write to its being seen in another process, TCP",
+        contenders=(_ours("nearcache"), _ours("nearcache_async", ASYNC), *_peers()),
+        measure="p50",
         kind="visible",
         rounds=500,
-        calls=1,
-        url="tcp",
-        server=SERVER,
     ),
     *(
-        Row(
-            f"coherence-busy-{threads}",
-            "coherence",
-            f"the same with {threads} computing thread{'s' if threads > 1 else ''} in the process that reads",
-            "coherence",
-            (_ours("nearcache"), *_peers()[:2]),
-            "p50",
+        _row(
+            name=f"coherence-busy-{threads}",
+            title=f"the same with {threads} computing thread{'s' if threads > 1 else ''} in the process that reads",
+            contenders=(_ours("nearcache"), *_peers()[:2]),
+            measure="p50",
             kind="visible",
             rounds=200,
-            calls=1,
-            url="tcp",
-            server=SERVER,
             busy=threads,
         )
         for threads in (1, 4, 16)
     ),
     *(
-        Row(
-            f"coherence-processes-{processes}",
-            "coherence",
-            f"near hits of {processes} processes at once, TCP" if processes > 1 else "near hits of 1 process, TCP",
-            "coherence",
-            (_ours("nearcache"), _peers()[1]),
-            "rate",
+        _row(
+            name=f"coherence-processes-{processes}",
+            title=f"near hits of {processes} processes at once, TCP"
+            if processes > 1
+            else "near hits of 1 process, TCP",
+            contenders=(_ours("nearcache"), _peers()[1]),
+            measure="rate",
             kind="hits",
             rounds=5,
-            calls=1,
-            url="tcp",
-            server=SERVER,
             processes=processes,
         )
         for processes in (1, 2, 4, 8)
