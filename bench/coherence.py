@@ -248,10 +248,12 @@ async def disturb(side: Side, begin: float, end: float, rate: float) -> dict[str
 
 
 async def hit(side: Side, begin: float, end: float) -> dict[str, Any]:
-    """Read the value as often as possible; tell how often, and in how many seconds."""
+    """Read the value as often as possible; tell how often, and in how many seconds.
+
+    Those before it was let begin count too, where there are more processes than processors.
+    """
     before, hits = _counted(side.client), 0
     await side.pause(begin - time.monotonic())
-    started = time.monotonic()
     while (now := time.monotonic()) < end:
         await side.hits(BATCH)
         await side.turn()
@@ -259,7 +261,7 @@ async def hit(side: Side, begin: float, end: float) -> dict[str, Any]:
     for name, number in _counted(side.client).items():
         if number - before[name] != hits:
             raise ValueError(f"{name} grew by {number - before[name]:g} with {hits} hits")
-    return {"hits": hits, "took": now - started}
+    return {"hits": hits, "took": now - begin}
 
 
 VERBS: Mapping[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
