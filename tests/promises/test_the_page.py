@@ -26,4 +26,12 @@ def test_every_section_says_where_it_ends_and_what_tests_it() -> None:
 def test_the_page_links_to_what_exists() -> None:
     page = CHECKOUT / "docs" / "guarantees.md"
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
-        assert (page.parent / target).exists(), target
+        path, _, heading = target.partition("#")
+        text = (page.parent / path).read_text() if path else page.read_text()
+        slugs = {slug(title) for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+        assert not heading or heading in slugs, target
+
+
+def slug(title: str) -> str:
+    """Return what a heading is linked by."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
