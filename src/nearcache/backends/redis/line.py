@@ -1,6 +1,9 @@
 """A blocking connection on which messages come between the replies."""
 
+import os
 import socket
+import ssl
+import struct
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -24,6 +27,12 @@ class Line:
 
     def __init__(self, sock: socket.socket, hear: Callable[[hiredis.PushNotification], None]) -> None:
         self._sock = sock
+        self._waits_itself = os.name == "posix" and not isinstance(sock, ssl.SSLSocket)
+        """Whether the system may wait for data, instead of Python: that gives the lock of the interpreter up once for
+        what arrives, and not three times, which counts where other threads compute."""
+        sock.settimeout(None if self._waits_itself else PATIENCE)
+        if self._waits_itself:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(PATIENCE))
         self._hear = hear
         self._reader = reader()
         self._replies: list[Any] = []
@@ -58,7 +67,8 @@ class Line:
             pass
 
     def _send(self, commands: tuple[Command, ...]) -> None:
-        self._sock.settimeout(PATIENCE)
+        if not self._waits_itself:
+            self._sock.settimeout(PATIENCE)
         self._sock.sendall(pack(commands))
 
     def _take(self, number: int) -> list[Any]:
@@ -74,10 +84,13 @@ class Line:
         left = until - time.monotonic()
         if left <= 0:
             return False
-        self._sock.settimeout(left)
+        if self._waits_itself:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(left))
+        else:
+            self._sock.settimeout(left)
         try:
             data = self._sock.recv(CHUNK)
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             return False
         if not data:
             raise ConnectionResetError("the engine closed the connection")
@@ -88,3 +101,9 @@ class Line:
             else:
                 self._replies.append(reply)
         return True
+
+
+def _timeval(seconds: float) -> bytes:
+    """Return a time as the system takes it; at least a microsecond, for none at all means for ever."""
+    micros = max(1, round(seconds * 1_000_000))
+    return struct.pack("@ll", *divmod(micros, 1_000_000))
