@@ -14,7 +14,8 @@ import pytest
 from nearcache.backends.base import Ask, Fill, Item
 from nearcache.backends.redis import speaker
 from nearcache.backends.redis.connect import Route
-from nearcache.backends.redis.listener import Listener, lease_of
+from nearcache.backends.redis.listener import Listener
+from nearcache.backends.redis.names import lease_of
 from nearcache.backends.registry import BackendSpec
 from nearcache.near.coherence import Coherence
 from nearcache.near.flights import Flights

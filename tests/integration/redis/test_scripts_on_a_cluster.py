@@ -11,8 +11,8 @@ from nearcache._io.blocking import drive
 from nearcache.backends.base import Ask, Fill, Item
 from nearcache.backends.redis import RedisBackend, build
 from nearcache.backends.redis.leases import LEASE_LIFE
-from nearcache.backends.redis.listener import lease_of, waiters_of
 from nearcache.backends.redis.lua import script
+from nearcache.backends.redis.names import lease_of, waiters_of
 from nearcache.backends.registry import BackendSpec
 from nearcache.codecs.codec import COUNTER
 from nearcache.codecs.envelope import NO_SCHEMA, Record, pack, pack_ages

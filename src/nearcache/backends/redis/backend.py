@@ -12,8 +12,9 @@ from nearcache.backends.redis import facts
 from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.errors import code_of, good
 from nearcache.backends.redis.leases import RedisLeases, RedisMarks
-from nearcache.backends.redis.listener import Listener, lease_of
+from nearcache.backends.redis.listener import Listener
 from nearcache.backends.redis.lua import script
+from nearcache.backends.redis.names import lease_of
 from nearcache.backends.redis.wire import Link, LostConnection, repeatable
 from nearcache.backends.registry import BackendSpec
 from nearcache.errors import BackendError, BackendUnavailableError, CodecError
@@ -96,7 +97,7 @@ class RedisBackend(Backend):
         The lease goes first: a load that stored between the two commands is overwritten by the second.
         """
         key, name = item.key, self._prefix + item.key
-        self.listener.sample(name)
+        self.listener.announced.sample(key)
         store = ("SET", name, item.raw, "PX", _ms(item.ttl))
         revoked, stored = await self.run(("DEL", lease_of(name)), store, fresh=True)
         good(revoked, key)
@@ -129,7 +130,7 @@ class RedisBackend(Backend):
         if not keys:
             return 0
         names = list(map(self.named, keys))
-        self.listener.sample(names[0])
+        self.listener.announced.sample(keys[0])
         first, second = await self.run(("DEL", *map(lease_of, names)), ("DEL", *names))
         good(first, keys[0])
         return int(good(second, keys[0]))

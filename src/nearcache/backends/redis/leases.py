@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from nearcache.backends.base import BACK_OFF, Ask, Fill, Grant, Item, identity_of
 from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.errors import good
-from nearcache.backends.redis.listener import Listener, lease_of, marks_of, waiters_of
+from nearcache.backends.redis.listener import Listener
 from nearcache.backends.redis.lua import script
+from nearcache.backends.redis.names import lease_of, marks_of, waiters_of
 from nearcache.codecs.envelope import FILL_ID
 from nearcache.errors import BackendUnavailableError
 from nearcache.near.inbox import Mail

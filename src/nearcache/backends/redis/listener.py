@@ -23,10 +23,13 @@ import hiredis
 from nearcache._core.fork import on_fork
 from nearcache._io.blocking import drive
 from nearcache.backends.redis import facts
+from nearcache.backends.redis.carrier import Announced, Carrier
 from nearcache.backends.redis.connect import Command, Route, dial
 from nearcache.backends.redis.errors import refused
 from nearcache.backends.redis.line import Line
 from nearcache.backends.redis.lua import script
+from nearcache.backends.redis.names import lease_of
+from nearcache.backends.redis.tracking import Tracking
 from nearcache.backends.registry import BackendSpec
 from nearcache.errors import BackendError, BackendUnavailableError
 from nearcache.near.coherence import Coherence, Session
@@ -41,9 +44,6 @@ BEATS: Final = 3
 
 SHORTEST_BEAT: Final = 0.01
 """Seconds between two proofs at least."""
-
-LOST: Final = 30.0
-"""Seconds after which a change that was not announced was none: its command failed."""
 
 PRIMARY: Final = b"master"
 
@@ -102,11 +102,11 @@ class Listener:
         self.inbox: Inbox = Inbox()
         self._route = route
         self._namespace = spec.namespace
-        self._prefix = f"{spec.namespace}:".encode()
-        self._marks = marks_of(spec.namespace).encode()
         self._timeout = spec.timeout
         self._coherence: Coherence = spec.coherence
         self._clock = spec.time.clock
+        self.announced: Announced = Announced(spec.coherence, spec.time.clock, self.inbox.stir)
+        self._carrier: Carrier = Tracking(spec.namespace, self.announced)
         self._speaker = speaker
         self._lease = life
         self._stopped = stopped
@@ -114,10 +114,6 @@ class Listener:
         """Which engine it was that was connected to last, None before the first; see `_named`."""
         self._life: _Life | None = None
         self._listening = False
-        self._sampling = False
-        """Whether the next change by this process is to be sampled."""
-        self._sampled: tuple[bytes, float] | None = None
-        """A change by this process that will be announced, and when it was sent."""
         self._begin()
         _listeners.add(self)
         this = weakref.WeakMethod(self.start)  # weakly, or nobody could drop the one without the other
@@ -137,14 +133,6 @@ class Listener:
     def let_go(self, token: str) -> None:
         """Renew a lease no longer."""
         self._held.pop(token, None)
-
-    def sample(self, name: str) -> None:
-        """Measure how long it takes until a change of an engine key, which is about to be sent, is announced.
-
-        Once per proof, so that what is announced is hardly ever an earlier change of the same key.
-        """
-        if self._sampling:
-            self._sampling, self._sampled = False, (name.encode(), self._clock())
 
     def start(self) -> None:
         """Start to listen, in the background, unless somebody does."""
@@ -185,9 +173,7 @@ class Listener:
         self._lock = threading.RLock()
         self._channel = f"{self._namespace}~i:{self.inbox.name}"
         self._held: dict[str, tuple[str, float]] = {}
-        self._marked = False
-        """Whether a mark was announced that nobody has asked for yet."""
-        self._sampling, self._sampled = False, None
+        self.announced.reset()
 
     # In the thread
 
@@ -239,7 +225,7 @@ class Listener:
                 with contextlib.suppress(BackendError):  # which the cache has told of already
                     drive(speaker.settle())
                 self._ask(speaker, session, said, renewals)
-                line.listen(due, lambda: self._marked)
+                line.listen(due, lambda: self.announced.marked)
         finally:
             if session is not None:
                 self._coherence.end(session, "the connection that announces changes was lost")
@@ -252,11 +238,7 @@ class Listener:
         self._engine = engine
 
     def _track(self, line: Line, said: tuple[object, ...]) -> Session | None:
-        """Have the engine announce every change of the namespace; None if it does not, or nobody keeps values near.
-
-        Subscribed as this connection is, the engine cuts it off when it does not read, instead of keeping for it
-        whatever it has to say.
-        """
+        """Have every change of the namespace announced; None if that cannot be, or nobody keeps values near."""
         coherence = self._coherence
         if not coherence.wanted:
             return None
@@ -264,10 +246,10 @@ class Listener:
             coherence.end(None, "the engine is a replica, which may be behind")
             return None
         sent = self._clock()
-        prefixes = [word for prefix in (self._prefix, self._marks) for word in ("PREFIX", prefix)]
-        (reply,) = line.execute(("CLIENT", "TRACKING", "ON", "BCAST", *prefixes))
-        if isinstance(reply, Exception):
-            coherence.end(None, str(refused(reply, "CLIENT TRACKING")))
+        try:
+            self._carrier.begin(line)
+        except BackendError as error:
+            coherence.end(None, str(error))
             return None
         return coherence.begin(sent)
 
@@ -275,7 +257,7 @@ class Listener:
         self, speaker: Speaker, session: Session | None, said: tuple[object, ...], renewals: list[Command]
     ) -> None:
         """Renew leases, and ask for a proof that nothing was missed."""
-        self._marked, sent = False, self._clock()
+        self.announced.marked, sent = False, self._clock()
         try:
             hello, *_ = drive(speaker.run(("HELLO",), *renewals, fresh=session is not None))
         except BackendError as error:  # an answer, but none about the marks
@@ -285,29 +267,15 @@ class Listener:
             raise BackendUnavailableError("the engine is not what it was when it agreed to announce changes")
         if session is not None:
             self._coherence.prove(session, sent)
-            self._sampling = self._sampled is None or sent - self._sampled[1] > LOST
+            self.announced.proven(sent)
 
     def _hear(self, message: hiredis.PushNotification) -> None:
         kind, *rest = cast(list[Any], message)
         if kind == b"invalidate":
-            self._changed(rest[0])
+            self._carrier.hear(rest[0])
         elif kind == b"message":
             outcome, token, key = rest[1].decode("utf-8", "replace").split(" ", 2)
             self.inbox.deliver(key, token, outcome)
-
-    def _changed(self, names: list[bytes] | None) -> None:
-        if names is None:
-            self._coherence.changed_all()
-            self._marked = True  # they are gone too
-            self.inbox.stir()  # and so is the list of those who wait
-            return
-        self._marked = self._marked or self._marks in names
-        if (sampled := self._sampled) is not None and sampled[0] in names:
-            self._sampled = None
-            self._coherence.lagged(self._clock() - sampled[1])
-        start, prefix = len(self._prefix), self._prefix
-        keys = [name[start:].decode("utf-8", "replace") for name in names if name.startswith(prefix)]
-        self._coherence.changed(keys)
 
     def _renewals(self) -> list[Command]:
         now, text = time.monotonic(), script("renew").text
@@ -343,21 +311,6 @@ def _named(line: Line) -> object:
 def _who(hello: Any) -> tuple[object, ...]:
     """Return which connection of what kind of engine answers; raises if it does not say so."""
     return hello[b"id"], hello[b"role"]
-
-
-def lease_of(key: str) -> str:
-    """Return the name of the lease of an engine key: in the key's own slot of a cluster."""
-    return f"{{{key}}}~l"
-
-
-def waiters_of(key: str) -> str:
-    """Return the name of the set of those who wait for an engine key's lease."""
-    return f"{{{key}}}~w"
-
-
-def marks_of(namespace: str) -> str:
-    """Return the name of the record of a namespace's marks."""
-    return f"{{{namespace}}}~m"
 
 
 def _call(method: "weakref.WeakMethod[Callable[[], None]]") -> None:

@@ -1,0 +1,16 @@
+"""How internal records are named in the engine; no key of a cache can take such a name."""
+
+
+def lease_of(key: str) -> str:
+    """Return the name of the lease of an engine key: in the key's own slot of a cluster."""
+    return f"{{{key}}}~l"
+
+
+def waiters_of(key: str) -> str:
+    """Return the name of the set of those who wait for an engine key's lease."""
+    return f"{{{key}}}~w"
+
+
+def marks_of(namespace: str) -> str:
+    """Return the name of the record of a namespace's marks."""
+    return f"{{{namespace}}}~m"
