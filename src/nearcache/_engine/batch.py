@@ -288,7 +288,8 @@ class Batches:
             return set()
         items = [writer.seal(drafts[key], leases[key].epoch) for key in kept]
         stamps, asked, sent = [core.near.stamp(key) for key in kept], core.clock(), time.monotonic()
-        fills = [Fill(item, leases[item.key].token, leases[item.key].seen) for item in items]
+        held = [(item, leases[item.key]) for item in items]
+        fills = [Fill(item, lease.token, lease.seen, lease.replaces) for item, lease in held]
         replaced = {key for key in kept if leases[key].replaces}
         with suppress(BackendError):
             stored = await self._commands.run("fill", self._leases.fill, fills)

@@ -376,7 +376,7 @@ class Loads:
         asked, sent = self._core.clock(), time.monotonic()
         stored = False
         with suppress(BackendError):
-            fills = [Fill(item, lease.token, lease.seen)]
+            fills = [Fill(item, lease.token, lease.seen, lease.replaces)]
             (stored,) = await self._commands.run("fill", self._leases.fill, fills)
             if stored and self._writer.keep(draft, item, asked, stamp, lease.epoch):
                 flight.vouched = sent

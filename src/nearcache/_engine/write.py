@@ -139,9 +139,10 @@ class Writer:
             lives = max(0.0, self._backend.time.earliest() - record.born) + seconds
             kept = record.hard - record.soft
             fill_id, ages, held = record.fill_id, pack_ages(lives, lives + kept), seconds + kept
-        touched = await self._commands.run("touch", self._backend.touch, key, held, fill_id, ages)
-        self._core.near.changed((key,))
-        return touched
+        try:
+            return await self._commands.run("touch", self._backend.touch, key, held, fill_id, ages)
+        finally:
+            self._core.near.changed((key,))
 
     async def incr(self, key: str, by: int, ttl: TTL) -> int:
         """Add to an integer and return the sum; an absent one counts as 0 and gets the TTL, without jitter."""

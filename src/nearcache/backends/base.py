@@ -74,11 +74,15 @@ class Grant(msgspec.Struct, frozen=True, gc=False):
 
 
 class Fill(msgspec.Struct, frozen=True, gc=False):
-    """A record to store if the lease `token` still stands and nobody else has replaced the record that was `seen`."""
+    """A record to store if the lease `token` still stands and nobody else has replaced the record that was `seen`.
+
+    `replaces` is whether that record may still be fresh, so that others must know that it was replaced.
+    """
 
     item: Item
     token: str
     seen: bytes
+    replaces: bool = False
 
 
 class Leases(Protocol):
