@@ -43,6 +43,7 @@ class Face:
         jitter: float | Unset = UNSET,
         none_ttl: TTL | Unset = UNSET,
         staleness: Duration | Unset = UNSET,
+        bus: str | Unset = UNSET,
         stale: Duration | Unset | None = UNSET,
         fail_safe: Duration | Unset | None = UNSET,
         soft_timeout: Duration | Unset | None = UNSET,
@@ -74,6 +75,8 @@ class Face:
             jitter: the share by which a TTL may be shortened at random, from 0 to less than 1. Default 0.1.
             none_ttl: how long None results of loaders are kept. Default "1m", and never longer than other results.
             staleness: how old a near value over a shared engine may become, in seconds. Default 1.
+            bus: what announces changes to the near tiers over a shared engine: "tracking" (default), the engine itself,
+            or "stream", whoever makes them. All caches of a namespace must have the same.
             stale: how long a value is served after it is no longer fresh, while one reader refreshes it. Default None:
             not at all.
             fail_safe: how long a value is kept after it is no longer fresh, to be served when loads fail. Default None.
@@ -110,6 +113,7 @@ class Face:
             jitter=jitter,
             none_ttl=none_ttl,
             staleness=staleness,
+            bus=bus,
             stale=stale,
             fail_safe=fail_safe,
             soft_timeout=soft_timeout,

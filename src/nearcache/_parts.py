@@ -46,6 +46,7 @@ class Parts:
             view=self.core.view,
             coherence=self.core.coherence,
             settling=lambda backend: Commands(core, backend).settle,
+            bus=options.bus,
             store=self.core.records,
         )
         self._engines: dict[Flavour, Engine] = {}

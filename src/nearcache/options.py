@@ -14,11 +14,24 @@ from nearcache._core.ttl import TTL, TtlRules, described, parse_duration
 from nearcache._core.urls import DEFAULT_URLS, KINDS, LATER, redacted, scheme_of
 from nearcache.errors import ConfigError
 
-__all__ = ["TTL", "UNSET", "Codec", "NearCopy", "NearLimit", "Options", "Unset", "parse_near", "redacted", "resolve"]
+__all__ = [
+    "TTL",
+    "UNSET",
+    "Bus",
+    "Codec",
+    "NearCopy",
+    "NearLimit",
+    "Options",
+    "Unset",
+    "parse_near",
+    "redacted",
+    "resolve",
+]
 
 Codec = Literal["msgpack", "msgpack+zstd", "json", "pickle", "pickle+zstd"]
 NearCopy = Literal["copy", "share"]
 OnReset = Literal["repeat", "clear"]
+Bus = Literal["tracking", "stream"]
 Duration = float | int | timedelta | str
 """Seconds, a `timedelta` or a text such as "90s"."""
 
@@ -81,6 +94,7 @@ class Options:
     near: NearLimit | None
     near_copy: NearCopy
     staleness: float
+    bus: Bus
     codec: Codec
     secret: str | bytes | None
     types: tuple[type, ...]
@@ -120,6 +134,7 @@ def resolve(
     jitter: float | Unset = UNSET,
     none_ttl: TTL | Unset = UNSET,
     staleness: Duration | Unset = UNSET,
+    bus: str | Unset = UNSET,
     hard_timeout: Duration | Unset = UNSET,
     soft_timeout: Duration | Unset | None = UNSET,
     stale: Duration | Unset | None = UNSET,
@@ -149,6 +164,7 @@ def resolve(
         near=parse_near(_or(near, "64MB")),
         near_copy=cast(NearCopy, _one_of("near_copy", _or(near_copy, "copy"), get_args(NearCopy))),
         staleness=parse_duration(_or(staleness, 1.0), "staleness"),
+        bus=cast(Bus, _one_of("bus", _or(bus, "tracking"), get_args(Bus))),
         codec=cast(Codec, _one_of("codec", _or(codec, "msgpack"), get_args(Codec))),
         secret=_secret(_or(secret, None)),
         types=_types(_or(types, ())),

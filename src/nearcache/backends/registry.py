@@ -14,6 +14,7 @@ from nearcache.near.coherence import Coherence
 from nearcache.near.flights import Flights
 from nearcache.near.store import Limit, Store
 from nearcache.near.view import View
+from nearcache.options import Bus
 
 T = TypeVar("T")
 Flavour = Literal["sync", "async"]
@@ -52,6 +53,8 @@ class BackendSpec:
     """Who is told what changes in the engine; shared like `time`."""
     settling: Callable[[Backend], Callable[[], Coroutine[Any, Any, None]]] = lambda _: _nothing_owed
     """Makes what repeats, over a backend, the invalidations that the engine has not acknowledged or has forgotten."""
+    bus: Bus = "tracking"
+    """What announces changes: the engine, or whoever makes them, in a stream."""
     store: Store | None = field(default=None, repr=False)
     """The cache's own store, where it is the engine too (memory://)."""
     common: dict[type, Any] = field(default_factory=dict[type, Any], repr=False)

@@ -1,16 +1,18 @@
 """Redis and Valkey as a store of bytes: written once, over a link that blocks or awaits."""
 
+import functools
 import math
 import re
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, Final, NoReturn
 
 from nearcache._core.clock import EngineTime
 from nearcache.backends.base import Admin, Backend, Counters, Facts, Item, Leases, Marks, Scan
 from nearcache.backends.redis import facts
+from nearcache.backends.redis.carrier import Call
 from nearcache.backends.redis.connect import Command
-from nearcache.backends.redis.errors import code_of, good
+from nearcache.backends.redis.errors import code_of, good, refused
 from nearcache.backends.redis.leases import RedisLeases, RedisMarks
 from nearcache.backends.redis.listener import Listener
 from nearcache.backends.redis.lua import script
@@ -99,7 +101,7 @@ class RedisBackend(Backend):
         key, name = item.key, self._prefix + item.key
         self.listener.announced.sample(key)
         store = ("SET", name, item.raw, "PX", _ms(item.ttl))
-        revoked, stored = await self.run(("DEL", lease_of(name)), store, fresh=True)
+        revoked, stored = await self.change((key,), ("DEL", lease_of(name)), store, fresh=True)
         good(revoked, key)
         good(stored, key)
 
@@ -109,7 +111,8 @@ class RedisBackend(Backend):
             return
         names = [self._prefix + item.key for item in items]
         stores = [("SET", name, item.raw, "PX", _ms(item.ttl)) for name, item in zip(names, items, strict=True)]
-        first, *replies = await self.run(("DEL", *map(lease_of, names)), *stores, fresh=True)
+        keys = [item.key for item in items]
+        first, *replies = await self.change(keys, ("DEL", *map(lease_of, names)), *stores, fresh=True)
         good(first, items[0].key)
         for reply, item in zip(replies, items, strict=True):
             good(reply, item.key)
@@ -118,7 +121,7 @@ class RedisBackend(Backend):
         """Store a record where there is none, or only a dead one, in one atomic step."""
         name = self.named(item.key)
         calls = [((name, lease_of(name)), (dead, _ms(item.ttl), item.raw))]
-        (reply,) = await self.evaluate("add", calls, item.key, fresh=True)
+        (reply,) = await self.evaluate("add", calls, item.key, changed=(item.key,), fresh=True)
         return bool(reply)
 
     async def delete(self, keys: Sequence[str]) -> int:
@@ -131,16 +134,17 @@ class RedisBackend(Backend):
             return 0
         names = list(map(self.named, keys))
         self.listener.announced.sample(keys[0])
-        first, second = await self.run(("DEL", *map(lease_of, names)), ("DEL", *names))
+        first, second = await self.change(keys, ("DEL", *map(lease_of, names)), ("DEL", *names))
         good(first, keys[0])
         return int(good(second, keys[0]))
 
     async def touch(self, key: str, ttl: float, fill_id: bytes, ages: bytes) -> bool:
         """Give a record a new life, in one atomic step."""
         if fill_id:
-            (reply,) = await self.evaluate("touch", [((self.named(key),), (fill_id, _ms(ttl), ages))], key)
+            calls = [((self.named(key),), (fill_id, _ms(ttl), ages))]
+            (reply,) = await self.evaluate("touch", calls, key, changed=(key,))
         else:
-            (reply,) = await self.run(("PEXPIRE", self.named(key), _ms(ttl)))
+            (reply,) = await self.change((key,), ("PEXPIRE", self.named(key), _ms(ttl)))
         return bool(good(reply, key))
 
     async def ping(self) -> None:
@@ -162,6 +166,30 @@ class RedisBackend(Backend):
             return self._run_and_learn(commands)
         return self._execute(commands)
 
+    def change(self, keys: Iterable[str], *commands: Command, fresh: bool = False) -> Coroutine[Any, Any, list[Any]]:
+        """Do as `run` with commands that change keys, and let others know of it, on the same trip and after them.
+
+        A change that others could not be told of has failed.
+        """
+        call = self.listener.carrier.tell(keys)
+        return self.run(*commands, fresh=fresh) if call is None else self._change_and_tell(commands, call, fresh)
+
+    async def _change_and_tell(self, commands: tuple[Command, ...], call: Call, fresh: bool) -> list[Any]:
+        name, rest = call
+        code = script(name)
+        try:
+            *replies, told = await self.run(*commands, ("EVALSHA", code.sha, *rest), fresh=fresh)
+            if code_of(told) == "NOSCRIPT":
+                (told,) = await self.run(("EVAL", code.text, *rest))
+        except BaseException:
+            self.listener.carrier.rename()  # it may still come to pass
+            raise
+        if isinstance(told, Exception):
+            error = refused(told, f"{rest[1]}, where others look for changes (bus='stream')")
+            error.ambiguous = True
+            raise error from told
+        return replies
+
     async def single(self, command: Command, *, fresh: bool = False) -> Any:
         """Send one command and return the reply; raises if the engine refuses."""
         (reply,) = await self.run(command, fresh=fresh)
@@ -178,18 +206,20 @@ class RedisBackend(Backend):
         calls: Sequence[tuple[tuple[str, ...], tuple[str | bytes, ...]]],
         subject: str,
         *,
+        changed: Sequence[str] = (),
         fresh: bool = False,
     ) -> list[Any]:
         """Run the script `name` on keys with arguments, once for each call, on one trip; raises if the engine refuses.
 
-        `subject` is what errors are about.
+        `subject` is what errors are about, `changed` which keys others must know to have changed ("" for marks).
         """
         code = script(name)
+        send = functools.partial(self.change, changed) if changed else self.run
         rests = [(str(len(keys)), *keys, *arguments) for keys, arguments in calls]
-        replies = await self.run(*[("EVALSHA", code.sha, *rest) for rest in rests], fresh=fresh)
+        replies = await send(*[("EVALSHA", code.sha, *rest) for rest in rests], fresh=fresh)
         if any(code_of(reply) == "NOSCRIPT" for reply in replies):
             missing = [at for at, reply in enumerate(replies) if code_of(reply) == "NOSCRIPT"]
-            again = await self.run(*[("EVAL", code.text, *rests[at]) for at in missing], fresh=fresh)
+            again = await send(*[("EVAL", code.text, *rests[at]) for at in missing], fresh=fresh)
             for at, reply in zip(missing, again, strict=True):
                 replies[at] = reply
         return [good(reply, subject) for reply in replies]
@@ -253,7 +283,7 @@ class _Counters:
             raise CodecError(f"{key}: a step of a counter must fit into 64 bits")
         name = self._backend.named(key)
         calls = [((name, lease_of(name)), (str(by), _ms(ttl), fresh, dead))]
-        (reply,) = await self._backend.evaluate("incr", calls, key, fresh=True)
+        (reply,) = await self._backend.evaluate("incr", calls, key, changed=(key,), fresh=True)
         if reply is None:
             raise CodecError(f"{key}: the record holds no integer, or the sum does not fit into 64 bits")
         return int(reply)

@@ -1,11 +1,15 @@
 """What carries the changes of others to this process, over the listener's connection, and what becomes of them."""
 
-from collections.abc import Callable, Collection
-from typing import Final, Protocol
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, Final, Protocol
 
 from nearcache._core.clock import Clock
+from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.line import Line
 from nearcache.near.coherence import Coherence
+
+Call = tuple[str, tuple[str, ...]]
+"""The name of a script, and what to call it with: the number of keys, the keys, the arguments."""
 
 LOST: Final = 30.0
 """Seconds after which a change that was not announced was none: its command failed."""
@@ -44,11 +48,15 @@ class Announced:
         """Note that everything was heard that was announced before `sent`."""
         self._sampling = self._sampled is None or sent - self._sampled[1] > LOST
 
-    def changed(self, keys: Collection[str]) -> None:
-        """Note that somebody has changed these keys."""
+    def heard(self, keys: Collection[str]) -> None:
+        """Note that changes of these keys were announced which the near tier need not be told of."""
         if (sampled := self._sampled) is not None and sampled[0] in keys:
             self._sampled = None
             self._coherence.lagged(self._clock() - sampled[1])
+
+    def changed(self, keys: Collection[str]) -> None:
+        """Note that somebody has changed these keys."""
+        self.heard(keys)
         self._coherence.changed(keys)
 
     def changed_all(self) -> None:
@@ -59,10 +67,33 @@ class Announced:
 
 
 class Carrier(Protocol):
-    """One way to hear of every change in a namespace."""
+    """One way to let others know of every change in a namespace, and to hear of theirs."""
+
+    def tell(self, keys: Iterable[str], /) -> Call | None:
+        """Return what must be called after a change of these keys, so that others hear of it; "" stands for marks.
+
+        None if nothing must.
+        """
+        ...
+
+    def rename(self) -> None:
+        """Take what was announced by this process up to now as said by somebody else."""
+        ...
 
     def begin(self, line: Line) -> None:
         """Have every change announced on this connection from now on; raises `BackendError` if the engine refuses."""
+        ...
+
+    def questions(self) -> list[Command]:
+        """Return what has to be asked for a proof."""
+        ...
+
+    def learn(self, replies: Sequence[Any]) -> None:
+        """Take in the answers to `questions`; everything announced before they were sent has been heard then."""
+        ...
+
+    def listen(self, line: Line, until: float, enough: Callable[[], bool]) -> None:
+        """Hear what is announced until the time `until` (monotonic), or a little less, or until it is `enough`."""
         ...
 
     def hear(self, names: list[bytes] | None) -> None:

@@ -5,6 +5,7 @@ cluster, so one script decides. The marks of the namespace are in `{app}~m`, in 
 at both, which is why readers judge values by marks themselves.
 """
 
+import functools
 import hashlib
 import math
 from collections.abc import Sequence
@@ -80,12 +81,13 @@ class RedisLeases:
     async def fill(self, fills: Sequence[Fill]) -> list[bool]:
         """Store what the leases still allow, and ask for the marks on the same trip."""
         calls = [(f.item.key, (f.token, f.seen, _ms(f.item.ttl), f.item.raw, self._kind)) for f in fills]
-        return [reply == 1 for reply in await self._evaluate("fill", calls)]
+        changed = [f.item.key for f in fills if f.replaces]
+        return [reply == 1 for reply in await self._evaluate("fill", calls, changed)]
 
     async def commit(self, item: Item, token: str) -> bool:
         """Store under a lease, or remove."""
         calls = [(item.key, (token, _ms(item.ttl), item.raw))]
-        (reply,) = await self._evaluate("commit", calls)
+        (reply,) = await self._evaluate("commit", calls, (item.key,))
         return bool(reply == 1)
 
     async def release(self, key: str, token: str, outcome: str, back_off: float = 0.0) -> None:
@@ -105,10 +107,12 @@ class RedisLeases:
         """Begin to listen for the end of a key's lease."""
         return self._listener.inbox.expect(self._backend.named(key))
 
-    async def _evaluate(self, name: str, calls: Sequence[Call], *, fresh: bool = True) -> list[Any]:
+    async def _evaluate(
+        self, name: str, calls: Sequence[Call], changed: Sequence[str] = (), *, fresh: bool = True
+    ) -> list[Any]:
         named = [(self._backend.named(key), arguments) for key, arguments in calls]
         on = [((key, lease_of(key), waiters_of(key)), arguments) for key, arguments in named]
-        return await self._backend.evaluate(name, on, calls[0][0], fresh=fresh)
+        return await self._backend.evaluate(name, on, calls[0][0], changed=changed, fresh=fresh)
 
 
 class RedisMarks:
@@ -121,7 +125,8 @@ class RedisMarks:
     async def mark(self, tags: Sequence[str], everything: bool) -> None:
         """Mark, and learn what is new since on the same trip."""
         members = [*([CLEAR] if everything else []), *(TAG + tag for tag in tags)]
-        while NOT_MARKED in await self._backend.evaluate("mark", self._calls(members), self.name, fresh=True):
+        evaluate = functools.partial(self._backend.evaluate, "mark", subject=self.name, changed=("",), fresh=True)
+        while NOT_MARKED in await evaluate(self._calls(members)):
             await self.restore()
 
     def _calls(self, members: Sequence[str]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:

@@ -10,6 +10,7 @@ who waits looks again once per lease, and a load that outlives its lease is not 
 """
 
 import contextlib
+import functools
 import socket
 import threading
 import time
@@ -23,6 +24,7 @@ import hiredis
 from nearcache._core.fork import on_fork
 from nearcache._io.blocking import drive
 from nearcache.backends.redis import facts
+from nearcache.backends.redis.bus import Bus
 from nearcache.backends.redis.carrier import Announced, Carrier
 from nearcache.backends.redis.connect import Command, Route, dial
 from nearcache.backends.redis.errors import refused
@@ -46,6 +48,9 @@ SHORTEST_BEAT: Final = 0.01
 """Seconds between two proofs at least."""
 
 PRIMARY: Final = b"master"
+
+CARRIERS: Final[dict[str, Callable[[str, Announced], Carrier]]] = {"tracking": Tracking, "stream": Bus}
+"""What announces changes, by the option `bus`."""
 
 
 class Run(Protocol):
@@ -106,7 +111,7 @@ class Listener:
         self._coherence: Coherence = spec.coherence
         self._clock = spec.time.clock
         self.announced: Announced = Announced(spec.coherence, spec.time.clock, self.inbox.stir)
-        self._carrier: Carrier = Tracking(spec.namespace, self.announced)
+        self.carrier: Carrier = CARRIERS[spec.bus](spec.namespace, self.announced)
         self._speaker = speaker
         self._lease = life
         self._stopped = stopped
@@ -174,6 +179,7 @@ class Listener:
         self._channel = f"{self._namespace}~i:{self.inbox.name}"
         self._held: dict[str, tuple[str, float]] = {}
         self.announced.reset()
+        self.carrier.rename()
 
     # In the thread
 
@@ -225,7 +231,8 @@ class Listener:
                 with contextlib.suppress(BackendError):  # which the cache has told of already
                     drive(speaker.settle())
                 self._ask(speaker, session, said, renewals)
-                line.listen(due, lambda: self.announced.marked)
+                hear = line.listen if session is None else functools.partial(self.carrier.listen, line)
+                hear(due, lambda: self.announced.marked)
         finally:
             if session is not None:
                 self._coherence.end(session, "the connection that announces changes was lost")
@@ -247,7 +254,7 @@ class Listener:
             return None
         sent = self._clock()
         try:
-            self._carrier.begin(line)
+            self.carrier.begin(line)
         except BackendError as error:
             coherence.end(None, str(error))
             return None
@@ -258,21 +265,23 @@ class Listener:
     ) -> None:
         """Renew leases, and ask for a proof that nothing was missed."""
         self.announced.marked, sent = False, self._clock()
+        questions = [] if session is None else self.carrier.questions()
         try:
-            hello, *_ = drive(speaker.run(("HELLO",), *renewals, fresh=session is not None))
+            hello, *rest = drive(speaker.run(("HELLO",), *questions, *renewals, fresh=session is not None))
         except BackendError as error:  # an answer, but none about the marks
             self._coherence.why = f"the engine does not tell the marks of tags: {error}"
             return
         if _who(hello) != said:
             raise BackendUnavailableError("the engine is not what it was when it agreed to announce changes")
         if session is not None:
+            self.carrier.learn(rest[: len(questions)])
             self._coherence.prove(session, sent)
             self.announced.proven(sent)
 
     def _hear(self, message: hiredis.PushNotification) -> None:
         kind, *rest = cast(list[Any], message)
         if kind == b"invalidate":
-            self._carrier.hear(rest[0])
+            self.carrier.hear(rest[0])
         elif kind == b"message":
             outcome, token, key = rest[1].decode("utf-8", "replace").split(" ", 2)
             self.inbox.deliver(key, token, outcome)

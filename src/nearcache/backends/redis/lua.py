@@ -18,7 +18,7 @@ class Script:
 ABOUT_LEASES: Final = frozenset({"acquire", "steal", "fill", "commit", "release"})
 """Scripts that begin with what is written in `lease.lua`."""
 
-REPEATABLE: Final = frozenset({*ABOUT_LEASES, "mark", "restore"})
+REPEATABLE: Final = frozenset({*ABOUT_LEASES, "mark", "restore", "bus"})
 """Scripts that may run again when a reply was lost: a second run changes nothing that is wrong to change. A second
 `commit` removes what the first has stored.
 """

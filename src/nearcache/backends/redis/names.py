@@ -14,3 +14,8 @@ def waiters_of(key: str) -> str:
 def marks_of(namespace: str) -> str:
     """Return the name of the record of a namespace's marks."""
     return f"{{{namespace}}}~m"
+
+
+def bus_of(namespace: str) -> str:
+    """Return the name of the stream of changes in a namespace."""
+    return f"{{{namespace}}}~b"

@@ -4,7 +4,11 @@ The connection is subscribed to an inbox too, so the engine cuts it off when it 
 whatever it has to say.
 """
 
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
 from nearcache.backends.redis.carrier import Announced
+from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.errors import refused
 from nearcache.backends.redis.line import Line
 from nearcache.backends.redis.names import marks_of
@@ -18,12 +22,29 @@ class Tracking:
         self._prefix = f"{namespace}:".encode()
         self._marks = marks_of(namespace).encode()
 
+    def tell(self, _keys: Iterable[str], /) -> None:
+        """The engine tells."""
+
+    def rename(self) -> None:
+        """Nobody asks whose change it was: this process's own are announced to it too, and heard."""
+
     def begin(self, line: Line) -> None:
         """Have the engine announce every change of the namespace."""
         prefixes = [word for prefix in (self._prefix, self._marks) for word in ("PREFIX", prefix)]
         (reply,) = line.execute(("CLIENT", "TRACKING", "ON", "BCAST", *prefixes))
         if isinstance(reply, Exception):
             raise refused(reply, "CLIENT TRACKING")
+
+    def questions(self) -> list[Command]:
+        """Ask nothing: behind the answer to any question everything was heard that was announced before it."""
+        return []
+
+    def learn(self, replies: Sequence[Any]) -> None:
+        """There is nothing to learn."""
+
+    def listen(self, line: Line, until: float, enough: Callable[[], bool]) -> None:
+        """Hear what the engine says."""
+        line.listen(until, enough)
 
     def hear(self, names: list[bytes] | None) -> None:
         """Take in which records have changed."""
