@@ -356,6 +356,8 @@ def test_a_wrong_near_size_is_refused_saying_what_it_may_be(near):
         ("codec", "yaml", "'msgpack' or 'msgpack+zstd' or 'json' or 'pickle' or 'pickle+zstd'"),
         ("codec", None, "'msgpack' or 'msgpack+zstd' or 'json' or 'pickle' or 'pickle+zstd'"),
         ("near_copy", "maybe", "'copy' or 'share'"),
+        ("bus", "redis", "'tracking' or 'stream'"),
+        ("bus", None, "'tracking' or 'stream'"),
         ("types", "User", "a list of classes"),
         ("types", ["User"], "a list of classes"),
         ("types", int, "a list of classes"),
