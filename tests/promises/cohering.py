@@ -1,6 +1,6 @@
 """A process that writes through a cache, or reads and judges what it gets; `test_coherence.py` starts it.
 
-    CACHE_URL=... CACHE_NAMESPACE=... python -m tests.promises.cohering write|read <board> <staleness> [<without>]
+    CACHE_URL=... CACHE_NAMESPACE=... python -m tests.promises.cohering write|read <board> <staleness> <bus> [<without>]
 
 A reader writes to its output what it has seen. The last word is a mechanism of the library to take away.
 """
@@ -200,12 +200,12 @@ def take_away(mechanism: str) -> None:
         setattr(Coherence, name, replacement)
 
 
-def main(role: str, path: str, staleness: str, without: str = "") -> None:
+def main(role: str, path: str, staleness: str, bus: str, without: str = "") -> None:
     """Play a role until the board says stop."""
     if without:
         take_away(without)
     board = Board(Path(path))
-    with Cache(observers=(), pool_min=1, pool_max=6, staleness=float(staleness), ttl=3600) as cache:
+    with Cache(observers=(), pool_min=1, pool_max=6, staleness=float(staleness), bus=bus, ttl=3600) as cache:
         if role == "write":
             Writer(cache, board).run()
         else:

@@ -32,8 +32,9 @@ NEAR_SHARE = 0.9
 class Company:
     """One process that writes and some that read through a proxy, over one engine."""
 
-    def __init__(self, server: RedisServer, proxy: Proxy, directory: Path, without: str = "") -> None:
+    def __init__(self, server: RedisServer, proxy: Proxy, directory: Path, bus: str, without: str = "") -> None:
         self.server = server
+        self.bus = bus
         self.proxy = proxy
         self.board = Board(directory / "board")
         self.namespace = f"c{uuid.uuid4().hex[:8]}"
@@ -42,7 +43,16 @@ class Company:
         self.readers = [self._process("read", f"redis://127.0.0.1:{proxy.port}", without) for _ in range(READERS)]
 
     def _process(self, role: str, url: str, without: str = "") -> subprocess.Popen[str]:
-        words = [sys.executable, "-m", "tests.promises.cohering", role, str(self._path), str(STALENESS), without]
+        words = [
+            sys.executable,
+            "-m",
+            "tests.promises.cohering",
+            role,
+            str(self._path),
+            str(STALENESS),
+            self.bus,
+            without,
+        ]
         path = f"{Path(LIBRARY).parent}{os.pathsep}{CHECKOUT}"
         settings = {"CACHE_URL": url, "CACHE_NAMESPACE": self.namespace, "PYTHONPATH": path}
         environment = {**os.environ, **settings}
@@ -146,10 +156,10 @@ class Report:
 
 
 @contextmanager
-def company(kind: Kind, directory: Path, *options: str, without: str = "") -> Iterator[Company]:
+def company(kind: Kind, directory: Path, *options: str, bus: str = "tracking", without: str = "") -> Iterator[Company]:
     """Start a company over an engine of its own."""
     with redis_server(kind, *options) as server, proxied(server.port) as proxy:
-        made = Company(server, proxy, directory, without)
+        made = Company(server, proxy, directory, bus, without)
         try:
             made.begin()
             yield made
@@ -180,10 +190,11 @@ FAULTS: tuple[Fault, ...] = (
 )
 
 
+@pytest.mark.parametrize("bus", ["tracking", "stream"])
 @pytest.mark.parametrize("options", [(), DURABLE], ids=["forgetful", "durable"])
 @pytest.mark.parametrize("kind", ["redis", "valkey"])
-def test_no_read_is_older_than_the_staleness(kind: Kind, options: tuple[str, ...], directory: Path) -> None:
-    with company(kind, directory, *options) as made:
+def test_no_read_is_older_than_the_staleness(kind: Kind, options: tuple[str, ...], bus: str, directory: Path) -> None:
+    with company(kind, directory, *options, bus=bus) as made:
         for fault in FAULTS:
             fault(made)
             time.sleep(0.3)
@@ -213,10 +224,10 @@ def test_without_a_mechanism_old_values_are_served(mechanism: str, faults: tuple
     assert report.violations, str(report)
 
 
-def play(kind: Kind, directory: Path, seconds: float, numbers: random.Random) -> Report:
+def play(kind: Kind, bus: str, directory: Path, seconds: float, numbers: random.Random) -> Report:
     """Let faults happen at random for some time."""
     happened = 0
-    with company(kind, directory, *numbers.choice([(), DURABLE])) as made:
+    with company(kind, directory, *numbers.choice([(), DURABLE]), bus=bus) as made:
         until = time.monotonic() + seconds
         made.readers_stop(10.0)
         while time.monotonic() < until:
@@ -228,22 +239,23 @@ def play(kind: Kind, directory: Path, seconds: float, numbers: random.Random) ->
         made.proxy.delay = 0.0
         made.quiet()
         report = made.end()
-    print(f"{kind}: {happened} faults, {report}")
+    print(f"{kind}, {bus}: {happened} faults, {report}")
     return report
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", ["redis", "valkey"])
-def test_a_minute_of_faults(kind: Kind, directory: Path) -> None:
-    report = play(kind, directory, 60.0, dice())
+@pytest.mark.parametrize(("kind", "bus"), [("redis", "tracking"), ("valkey", "tracking"), ("redis", "stream")])
+def test_a_minute_of_faults(kind: Kind, bus: str, directory: Path) -> None:
+    report = play(kind, bus, directory, 60.0, dice())
     assert not report.violations, report.violations[:5]
     assert report.quiet >= NEAR_SHARE
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("bus", ["tracking", "stream"])
 @pytest.mark.parametrize("kind", ["redis", "valkey"])
-def test_five_minutes_of_faults(kind: Kind, directory: Path) -> None:
-    report = play(kind, directory, 300.0, dice())
+def test_five_minutes_of_faults(kind: Kind, bus: str, directory: Path) -> None:
+    report = play(kind, bus, directory, 300.0, dice())
     assert not report.violations, report.violations[:5]
     assert report.quiet >= NEAR_SHARE

@@ -28,7 +28,7 @@ NO_ENTRY: Final = b"0-0"
 LATE: Final = 0.1
 """Seconds by which an engine may be late to say that nothing came: it looks ten times a second."""
 
-REST: Final = 0.1
+REST: Final = 0.0
 """Seconds after news until more is asked for. What is written meanwhile comes with one answer, so that a listener costs
 the engine as much for a thousand changes a second as for ten.
 """
