@@ -48,7 +48,7 @@ class World:
     def entry(self, number: int, keys: str, name: str = "stranger", before: bytes | None = None) -> list[Any]:
         """Append an entry."""
         before, self.newest = self.newest if before is None else before, b"7-%d" % number
-        return [self.newest, [b"o", name.encode(), b"p", before, b"k", keys.encode()]]
+        return [self.newest, [b"c", b"%b %b %b" % (name.encode(), before, keys.encode())]]
 
     def learn(self, added: list[Any]) -> list[Any]:
         """Let the process learn of entries, and return what it told."""
@@ -124,7 +124,7 @@ def test_an_error_is_raised(world: World):
 
 def test_an_entry_that_is_none_is_refused(world: World):
     with pytest.raises(ValueError, match="unpack"):
-        world.bus.learn([[[b"7-2", []]], {STREAM: [[b"7-2", [b"a", b"b"]]]}])
+        world.bus.learn([[[b"7-2", []]], {STREAM: [[b"7-2", [b"c", b"hello"]]]}])
 
 
 def test_the_way_of_its_own_changes_is_measured_once_per_proof(world: World):

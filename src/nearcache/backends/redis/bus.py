@@ -28,7 +28,7 @@ NO_ENTRY: Final = b"0-0"
 LATE: Final = 0.1
 """Seconds by which an engine may be late to say that nothing came: it looks ten times a second."""
 
-REST: Final = 0.0
+REST: Final = 0.1
 """Seconds after news until more is asked for. What is written meanwhile comes with one answer, so that a listener costs
 the engine as much for a thousand changes a second as for ten.
 """
@@ -110,10 +110,10 @@ class Bus:
         if not added:
             return
         last, complete, own, others = self._last, True, list[str](), list[str]()
-        for entry, (_, name, _, before, _, keys) in added[self._stream.encode()]:
-            complete, last = complete and before == last, entry
-            words = keys.decode("utf-8", "replace").split(" ")
-            (own if name.decode() == self._name else others).extend(words)
+        for entry, (_, said) in added[self._stream.encode()]:
+            name, before, *words = said.decode("utf-8", "replace").split(" ")
+            complete, last = complete and before.encode() == last, entry
+            (own if name == self._name else others).extend(words)
         if not complete:
             self._announced.changed_all()
         self._announced.heard(own)
