@@ -40,10 +40,15 @@ class World:
 
     def __init__(self) -> None:
         self.told = Told()
-        self.announced = Announced(self.told, self.told.clock)
+        self.stirred = 0
+        self.announced = Announced(self.told, self.told.clock, self.stir)
         self.bus = Bus("app", self.announced)
         self.newest = b"0-0"
         self.learn([])
+
+    def stir(self) -> None:
+        """Count how often those who wait are to look again."""
+        self.stirred += 1
 
     def entry(self, number: int, keys: str, name: str = "stranger", before: bytes | None = None) -> list[Any]:
         """Append an entry."""
@@ -100,6 +105,7 @@ def test_where_an_entry_is_missing_everything_has_changed(world: World, own: boo
     told = world.learn([world.entry(3, "a", name, before=b"7-2"), world.entry(4, "b", name)])
     assert told[0] == EVERYTHING
     assert world.announced.marked
+    assert world.stirred == 1
     assert world.learn([world.entry(5, "c")]) == [["c"]]
 
 
