@@ -211,7 +211,7 @@ def test_no_read_is_older_than_the_staleness(kind: Kind, options: tuple[str, ...
     [
         ("announcements", ()),
         ("proofs", (Company.listeners_are_cut_off, Company.connections_are_cut) * 5),
-        ("deadlines", (Company.announcements_are_late,)),
+        ("deadlines", (Company.announcements_are_late,) * 4),
     ],
 )
 def test_without_a_mechanism_old_values_are_served(mechanism: str, faults: tuple[Fault, ...], directory: Path) -> None:
