@@ -71,3 +71,19 @@ async def test_a_leader_that_is_cancelled_before_it_starts_leaves_no_dead_flight
         await caller
     async with asyncio.timeout(2):
         assert await read(1) == 1
+
+
+def test_what_left_for_want_of_room_is_told_from_what_never_was_there():
+    cache = Cache("memory://", observers=(), near=10)
+    for number in range(20):
+        cache.set(f"users:{number}", number)
+    gone = [number for number in range(20) if cache.get(f"users:{number}") is None]
+    assert len(gone) == 10
+    assert cache.stats().misses_by_reason == {"evicted": 10}
+    cache.get_many([f"users:{gone[0]}", "users:unknown"])
+    cache.set(f"users:{gone[1]}", 1)
+    cache.delete(f"users:{gone[1]}")
+    assert cache.get(f"users:{gone[1]}") is None
+    assert cache.stats().misses_by_reason == {"evicted": 11, "cold": 2}
+    with cache.memo():
+        assert [cache.get(f"users:{gone[0]}") for _ in range(2)] == [None, None]

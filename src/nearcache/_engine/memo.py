@@ -69,7 +69,7 @@ class Memo:
         """Remember what the engine said; nothing if it failed, or what it has cannot be decoded."""
         if isinstance(found, Found):
             self.keep(key, schema, core.form(found.value, found.record, schema), changes)
-        elif found.reason in (Absence.COLD, *DEAD):
+        elif found.reason in (Absence.COLD, Absence.EVICTED, *DEAD):
             self._place(key, changes)
 
     def drop(self, *keys: str) -> None:

@@ -30,6 +30,7 @@ class Absence(enum.Enum):
 
     COLD = "cold"
     EXPIRED = "expired"
+    EVICTED = "evicted"
     INVALIDATED = "invalidated"
     INCOHERENT = "incoherent"
     UNDECODABLE = "undecodable"
@@ -79,6 +80,7 @@ class Old(msgspec.Struct, frozen=True):
 
 
 COLD: Final = Lack(Absence.COLD)
+EVICTED: Final = Lack(Absence.EVICTED)
 FAILED: Final = Lack(Absence.ERROR)
 UNVOUCHED: Final = Lack(Absence.INCOHERENT)
 """The engine failed, and nobody knows whether the value that is near is still right."""
@@ -329,7 +331,7 @@ class Reader:
         `life`.
         """
         if raw is None:
-            return COLD
+            return self._absent(key)
         try:
             record = self._codec.open(raw)
             age, ttl = 0.0, life
@@ -346,10 +348,15 @@ class Reader:
         except CodecError as error:
             return self._undecodable(key, raw, error)
 
+    def _absent(self, key: str) -> Lack:
+        """Tell why there is no record; a shared engine does not say what it has evicted."""
+        records = self._core.records
+        return EVICTED if records is not None and records.evicted(key) else COLD
+
     def _fresh(self, key: str, raw: bytes | None) -> Record | Lack:
         """Return the record if it is valid and fresh; it has a header."""
         if raw is None:
-            return COLD
+            return self._absent(key)
         try:
             record = self._core.codec.open(raw)
         except CodecError as error:

@@ -67,6 +67,10 @@ class Policy(Protocol):
         """Choose the slot that leaves, and forget it; None if there is none."""
         ...
 
+    def left(self, key: str) -> bool:
+        """Tell whether the slot of a key was a victim lately, as far as that is remembered."""
+        ...
+
     def clear(self) -> None:
         """Forget everything."""
         ...
@@ -122,6 +126,10 @@ class Learning:
             if sample is not None:
                 trials.left(sample)
         return slot
+
+    def left(self, key: str) -> bool:
+        """Tell whether the slot of a key was a victim lately: about as many are remembered as there are entries."""
+        return self._pool.left(key)
 
     def clear(self) -> None:
         """Forget everything, remembered keys too."""

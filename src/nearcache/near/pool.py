@@ -132,6 +132,10 @@ class Pool(Generic[T]):
         self._ghosts.add(item.key, -reads if new is None else reads, self.count)
         return item
 
+    def left(self, key: str) -> bool:
+        """Tell whether the item of a key was a victim lately, and has not come back."""
+        return key in self._ghosts
+
     def clear(self) -> None:
         """Take out everything, and forget the keys that left."""
         self._small.clear()

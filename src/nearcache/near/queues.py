@@ -170,6 +170,10 @@ class Ghosts:
         if len(young) > room * GENERATION:
             self._old, self._young = young, {}
 
+    def __contains__(self, key: str) -> bool:
+        known = hash(key) & NARROW
+        return known in self._young or known in self._old
+
     def take(self, key: str) -> int:
         """Return the number of a key, and forget the key; 0 if it is not remembered."""
         known = hash(key) & NARROW

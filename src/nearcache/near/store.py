@@ -239,6 +239,11 @@ class Store:
         slot = self._slots.get(key)
         return None if slot is None or slot.held <= self.clock() else slot.held
 
+    def evicted(self, key: str) -> bool:
+        """Tell whether the record of a key left for want of room lately, as far as that is remembered."""
+        with self._lock:
+            return key not in self._slots and self._policy.left(key)
+
     def discard(self, key: str) -> bool:
         """Remove a record and what is served for it; tell whether there was a live one."""
         with self._lock:

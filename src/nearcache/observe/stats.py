@@ -44,7 +44,8 @@ class StatsView:
     counts failed loads and records that could not be decoded as well as failures of the engine. Sizes are in bytes; a
     limit that is None does not exist. `evictions` are live entries that left the near tier for want of room.
     `near_refused` counts values that were near, and were asked for anew because nobody could prove that they were still
-    right. `lag` is None before a change was announced.
+    right. `lag` is None before a change was announced. Among `misses_by_reason`, "evicted" is told on `memory://`
+    only: what another engine has evicted is "cold".
     """
 
     hits: int
