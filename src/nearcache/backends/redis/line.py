@@ -27,7 +27,7 @@ class Line:
 
     def __init__(self, sock: socket.socket, hear: Callable[[hiredis.PushNotification], None]) -> None:
         self._sock = sock
-        self._waits_itself = os.name == "posix" and not isinstance(sock, ssl.SSLSocket)
+        self._waits_itself = not isinstance(sock, ssl.SSLSocket) and os.name == "posix"
         """Whether the system may wait for data, instead of Python: that gives the lock of the interpreter up once for
         what arrives, and not three times, which counts where other threads compute."""
         sock.settimeout(None if self._waits_itself else PATIENCE)
