@@ -20,6 +20,7 @@ import pytest
 import nearcache
 from nearcache import AsyncCache, Cache
 from nearcache._core.outcome import Outcome
+from nearcache.backends.redis.listener import Listener
 from nearcache.testing import Faults, FaultyBackend
 from tests.measuring import is_measuring
 
@@ -315,6 +316,11 @@ def noticed(because: str | None = None) -> Iterator[None]:
     """Demand that the check in the block fails: a check that cannot fail tells nothing."""
     with pytest.raises(AssertionError, match=because):
         yield
+
+
+def unannounced() -> AbstractContextManager[None]:
+    """Let nobody hear of what changes, which would make up for a deliberate defect."""
+    return broken(Listener, "_track", lambda *_: None)
 
 
 def impatient() -> AbstractContextManager[None]:

@@ -15,7 +15,6 @@ import pytest
 from nearcache import MISS, Cache
 from nearcache._engine.core import Core
 from nearcache._engine.read import Reader
-from nearcache.backends.redis.listener import Listener
 from nearcache.near.flights import Flight
 from nearcache.testing import FakeClock
 from tests.promises.conftest import NewCache
@@ -28,6 +27,7 @@ from tests.promises.helpers import (
     noticed,
     noticed_within,
     recorded,
+    unannounced,
     values,
     waiting,
 )
@@ -77,7 +77,7 @@ def test_a_near_tier_that_never_asks_again_is_noticed(valkey_url: str, new_cache
     def near_deadline(core: Core, asked: float, remaining: float, shared: bool, cost: float) -> float:
         return core.clock() + remaining
 
-    with broken(Core, "near_deadline", near_deadline), noticed():
+    with unannounced(), broken(Core, "near_deadline", near_deadline), noticed():
         old_for_one_staleness_at_most(new_cache, valkey_url, fresh_key())
 
 
@@ -121,7 +121,7 @@ def test_an_age_that_counts_from_the_answer_is_noticed(valkey_url: str, new_cach
         core.view.proven = core.clock()
         return real(core, core.clock(), remaining, shared, cost)
 
-    with broken(Core, "near_deadline", near_deadline), noticed():
+    with unannounced(), broken(Core, "near_deadline", near_deadline), noticed():
         age_counts_from_the_question(new_cache, valkey_url, fresh_key(), READS["get"])
 
 
@@ -274,7 +274,7 @@ def test_near_values_without_an_end_are_noticed(valkey_url: str, new_cache: NewC
     def near_deadline(core: Core, asked: float, remaining: float, shared: bool, cost: float) -> float:
         return asked + core.options.staleness
 
-    with broken(Core, "near_deadline", near_deadline), noticed():
+    with unannounced(), broken(Core, "near_deadline", near_deadline), noticed():
         no_value_outlives_its_ttl(new_cache, valkey_url, fresh_key)
 
 
@@ -319,7 +319,7 @@ def test_a_value_that_came_instead_of_a_lease_ages_from_the_question(
             clock.advance(0.9)
             near._parts.core.view.confirm(clock())
 
-    with broken(Listener, "_track", lambda *_: None):  # nobody announces what changes
+    with unannounced():
         near, far = pair(new_cache, valkey_url, clock=clock, timeout="1h")
         with recorded(near) as recorder:
             recorder.after = meanwhile

@@ -27,6 +27,7 @@ from tests.promises.helpers import (
     eventually,
     noticed,
     recorded,
+    unannounced,
     values,
 )
 
@@ -405,5 +406,5 @@ def test_an_interrupted_write_leaves_no_old_value(valkey_url: str, new_cache: Ne
 
 
 def test_an_interrupt_that_is_not_noted_is_noticed(valkey_url: str, new_cache: NewCache, fresh_key: Key) -> None:
-    with broken(Writer, "_failed", lambda *_: None), noticed():
+    with unannounced(), broken(Writer, "_failed", lambda *_: None), noticed():
         interrupted_after_the_engines_answer(new_cache(valkey_url), fresh_key())

@@ -12,7 +12,7 @@ from nearcache.near import view as views
 from nearcache.near.view import View
 from nearcache.testing import FakeClock, faults
 from tests.promises.conftest import NewCache
-from tests.promises.helpers import Crowd, SlowSource, broken, eventually, noticed, recorded, values
+from tests.promises.helpers import Crowd, SlowSource, broken, eventually, noticed, recorded, unannounced, values
 
 Key = Callable[[], str]
 
@@ -163,7 +163,7 @@ def test_other_processes_see_an_invalidation(valkey_url: str, new_cache: NewCach
 
 
 def test_marks_that_are_never_asked_for_are_noticed(valkey_url: str, new_cache: NewCache) -> None:
-    with broken(View, "due", lambda view, asking: not view.known), noticed():
+    with unannounced(), broken(View, "due", lambda view, asking: not view.known), noticed():
         other_processes_see_it(new_cache, valkey_url, INVALIDATIONS["tag"])
 
 
