@@ -17,6 +17,7 @@ from nearcache._core.ttl import TTL
 from nearcache._engine.health import Watch
 from nearcache._engine.modes import Blocks, Mode, Modes
 from nearcache.codecs.codec import Codec, CodecName, Encoded, Record
+from nearcache.codecs.envelope import number_of
 from nearcache.codecs.schema import Schema
 from nearcache.errors import ConfigError, InvalidKeyError, UnsupportedError
 from nearcache.near.coherence import Coherence
@@ -242,6 +243,12 @@ class Core:
         it).
         """
         return (value, None) if self.options.near_copy == "share" else self.codec.near_form(value, source, schema)
+
+    def number(self, identity: bytes) -> int:
+        """Return what tells records apart: of a fill id, or of a whole record without a header; 0 where nobody else
+        changes them.
+        """
+        return number_of(identity) if self.records is None else 0
 
     # Events
 

@@ -18,7 +18,6 @@ from nearcache._engine.core import Core
 from nearcache._engine.modes import Mode
 from nearcache.backends.base import Backend
 from nearcache.codecs.codec import Record, SchemaMismatch
-from nearcache.codecs.envelope import number_of
 from nearcache.codecs.near import size_of
 from nearcache.codecs.schema import Schema
 from nearcache.errors import BackendError, CodecError
@@ -311,7 +310,7 @@ class Reader:
             deadline = core.near_deadline(asked, found.ttl, self._backend.shared, record.cost)
             state, copier = core.form(found.value, record, schema)
             size = size_of(state, len(record.payload))
-            number = number_of(record.fill_id or record.payload)
+            number = core.number(record.fill_id or record.payload)
             core.near.keep(key, state, copier, deadline, size, stamp, schema, record.tags, number)
 
     async def _remaining(self, key: str) -> float | Missing:

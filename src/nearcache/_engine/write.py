@@ -21,7 +21,7 @@ from nearcache._engine.read import Reader
 from nearcache._io.port import Io
 from nearcache.backends.base import Ask, Backend, Counters, Item, require
 from nearcache.codecs.codec import COUNTER, Encoded, Record
-from nearcache.codecs.envelope import FILL_ID, NO_SCHEMA, number_of, pack, pack_ages
+from nearcache.codecs.envelope import FILL_ID, NO_SCHEMA, pack, pack_ages
 from nearcache.codecs.near import size_of
 from nearcache.codecs.schema import Schema
 from nearcache.errors import BackendError, CodecError
@@ -318,7 +318,7 @@ class Writer:
             state, copier = core.form(draft.value, draft.encoded, draft.schema)
             deadline = core.near_deadline(asked, draft.ttl, self._backend.shared, draft.cost)
             size = size_of(state, len(item.raw))
-            number = number_of(item.raw[FILL_ID] if core.codec.enveloped else item.raw)
+            number = core.number(item.raw[FILL_ID] if core.codec.enveloped else item.raw)
             core.near.wrote(item.key, state, copier, deadline, size, stamp, draft.schema, draft.tags, number)
         return True
 

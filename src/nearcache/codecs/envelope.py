@@ -136,7 +136,7 @@ def pack_ages(soft: float, hard: float) -> bytes:
 
 
 def number_of(identity: bytes) -> int:
-    """Return a number that tells records apart in this process: of a fill id, or of a whole record without a header."""
+    """Return a number, not 0, that tells these bytes from others in this process."""
     return hash(identity) & 0x3FFFFFFF or 1  # as large as an int may be that takes 28 bytes
 
 

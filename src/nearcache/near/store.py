@@ -22,7 +22,7 @@ from nearcache.near.slot import MANY, NEVER, Copier, Slot
 from nearcache.near.tagged import Tagged
 from nearcache.near.tally import AFTER, Tallies, Tally
 
-ENTRY_OVERHEAD: Final = 520
+ENTRY_OVERHEAD: Final = 530
 """Bytes per entry beside its key and value (CPython 3.11, measured): objects, dictionaries, trials, remembered keys and
 arguments, half of the entries being remembered by a decorated function."""
 
