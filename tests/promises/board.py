@@ -13,14 +13,17 @@ VERSIONS = 100_000
 """Most versions of one key."""
 
 ROW = VERSIONS + 1
-STOP, QUIET = len(KEYS) * ROW, len(KEYS) * ROW + 1
+STOP = len(KEYS) * ROW
+QUIET = STOP + 1
+READY = STOP + 2
+READERS = 2
 
 
 class Board:
     """One board, for one writer and any number of readers."""
 
     def __init__(self, path: Path) -> None:
-        size = (len(KEYS) * ROW + 2) * 8
+        size = (READY + READERS) * 8
         with open(path, "a+b") as file:
             file.truncate(size)
             self._map = mmap.mmap(file.fileno(), size)
@@ -35,6 +38,15 @@ class Board:
     def quiet(self) -> bool:
         """Whether nobody is to write."""
         return self._cells[QUIET] != 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether every reader reads."""
+        return all(self._cells[READY : READY + READERS])
+
+    def read(self, reader: int) -> None:
+        """Note that a reader reads."""
+        self._cells[READY + reader] = 1.0
 
     def stop(self) -> None:
         """Let everybody end."""

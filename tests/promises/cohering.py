@@ -1,8 +1,9 @@
 """A process that writes through a cache, or reads and judges what it gets; `test_coherence.py` starts it.
 
-    CACHE_URL=... CACHE_NAMESPACE=... python -m tests.promises.cohering write|read <board> <staleness> <bus> [<without>]
+    CACHE_URL=... CACHE_NAMESPACE=... python -m tests.promises.cohering <role> <board> <staleness> <bus> [<without>]
 
-A reader writes to its output what it has seen. The last word is a mechanism of the library to take away.
+The role is `write`, or the number of a reader, which writes to its output what it has seen. The last word is a
+mechanism of the library to take away.
 """
 
 import asyncio
@@ -209,6 +210,7 @@ def main(role: str, path: str, staleness: str, bus: str, without: str = "") -> N
         if role == "write":
             Writer(cache, board).run()
         else:
+            board.read(int(role))
             print(json.dumps(Readers(cache, board, float(staleness)).run()))
 
 

@@ -18,13 +18,12 @@ from typing import Any
 
 import pytest
 
-from tests.promises.board import KEYS, Board
+from tests.promises.board import KEYS, READERS, Board
 from tests.promises.helpers import LIBRARY, PATIENCE, dice
 from tests.proxy import Proxy, proxied
 from tests.servers import CHECKOUT, Kind, RedisServer, redis_server
 
 STALENESS = 0.6
-READERS = 2
 NEAR_SHARE = 0.9
 """Of the reads while nobody writes, so many are served from memory."""
 
@@ -40,7 +39,8 @@ class Company:
         self.namespace = f"c{uuid.uuid4().hex[:8]}"
         self._path = directory / "board"
         self.writer = self._process("write", server.url)
-        self.readers = [self._process("read", f"redis://127.0.0.1:{proxy.port}", without) for _ in range(READERS)]
+        url = f"redis://127.0.0.1:{proxy.port}"
+        self.readers = [self._process(str(number), url, without) for number in range(READERS)]
 
     def _process(self, role: str, url: str, without: str = "") -> subprocess.Popen[str]:
         words = [
@@ -59,10 +59,12 @@ class Company:
         return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT, env=environment)
 
     def begin(self) -> None:
-        """Wait until every key has been written."""
+        """Wait until every key has been written, and everybody reads."""
         deadline = time.monotonic() + PATIENCE
-        while not all(self.board.newer(key, 0)[0] < self.board.current(key) for key in range(len(KEYS))):
-            assert time.monotonic() < deadline, "nobody writes"
+        while not (
+            self.board.ready and all(self.board.newer(key, 0)[1] < time.monotonic() for key in range(len(KEYS)))
+        ):
+            assert time.monotonic() < deadline, "somebody does not begin"
             time.sleep(0.01)
 
     def end(self) -> "Report":
