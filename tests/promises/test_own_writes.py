@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from nearcache import Cache, Entry
+from nearcache._engine.core import Core
 from nearcache._engine.write import Writer
 from nearcache.backends.memory import Ledger
 from nearcache.backends.redis import backend as redis_backend
@@ -223,7 +224,7 @@ def test_a_read_that_crosses_a_write_is_not_kept_near(
 
 
 def test_a_near_tier_that_takes_any_fill_is_noticed(url: str, new_cache: NewCache, fresh_key: Key) -> None:
-    with broken(Store, "stamp", lambda store, key: 0), noticed():
+    with unannounced(), broken(Store, "stamp", lambda *_: 0), broken(Core, "number", lambda *_: 0), noticed():
         write_crosses_a_read(new_cache(url), fresh_key(), WRITES["set"], READS["get"])
 
 

@@ -262,6 +262,7 @@ class Batches:
         drafts: dict[str, Draft] = {}
         for key, outcome in outcomes.items():
             if outcome.error is None and (value := outcome.get()) is not MISS:
+                self._loads.loaded(share.flights[key])
                 try:
                     drafts[key] = self._loads.draft(
                         key, value, batch.plan, batch.tag(batch.items[key]), share.cost, share.says
@@ -271,8 +272,6 @@ class Batches:
         filled = await self._fill(share, drafts) if share.says.stored else set[str]()
         for key, outcome in outcomes.items():
             if key in drafts:
-                if key not in share.leases:
-                    self._loads.loaded_around(share.flights[key])
                 draft = drafts[key]
                 outcome.shared_as(*self._core.form(draft.value, draft.encoded, draft.schema))
             if key not in filled:

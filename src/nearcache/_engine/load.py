@@ -348,8 +348,7 @@ class Loads:
         self._core.emit(Load(entity_of(flight.key), cost, None if error is None else type(error).__name__))
         try:
             if error is None:
-                if lease is None:
-                    self.loaded_around(flight)
+                self.loaded(flight)
                 return await self._fill(flight, outcome.get(), job, cost, lease, says)
         except BaseException as wrong:
             await self.give_up(flight.key, lease, wrong, old is not None)
@@ -384,10 +383,10 @@ class Loads:
             with suppress(BackendError):
                 await self._writer.delete((flight.key,))
 
-    def loaded_around(self, flight: Flight) -> None:
-        """Serve no near value any more that may be older than what was loaded because the engine failed."""
-        if flight.missed != Absence.SCHEMA.value:
-            self._core.near.changed((flight.key,))
+    def loaded(self, flight: Flight) -> None:
+        """Serve no near value any more that may be older than what was loaded: it may not be stored."""
+        if self._shared and flight.missed != Absence.SCHEMA.value:
+            self._core.near.passed(flight.key)
 
     async def give_up(self, key: str, lease: Lease | None, error: BaseException | None, kept: bool = False) -> None:
         """End a lease without storing anything, and tell those who wait why; where an old value is kept, nobody tries

@@ -312,6 +312,8 @@ class Reader:
             size = size_of(state, len(record.payload))
             number = core.number(record.fill_id or record.payload)
             core.near.keep(key, state, copier, deadline, size, stamp, schema, record.tags, number)
+        elif self._backend.shared and found.reason is not Absence.SCHEMA:
+            self._core.near.passed(key)
 
     async def _remaining(self, key: str) -> float | Missing:
         remaining = (await self._commands.run("ttl", self._backend.remaining, [key]))[0]

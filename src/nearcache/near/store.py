@@ -4,7 +4,7 @@ Two uses. In front of an engine it holds values that were read or loaded (`keep`
 the engine of `memory://` (`source=True`) it also holds the raw records (`put`), and a served value only beside its own.
 
 A value may be kept only if nothing changed since before it was read: take a `stamp`, read the engine, then `keep`.
-Every change moves the stamp of a 1,024th of all keys, so a fill that crossed a change is refused.
+Every change moves the stamp of the key, so a fill that crossed a change is refused.
 """
 
 import math
@@ -19,6 +19,7 @@ from nearcache._core.keys import entity_of
 from nearcache._core.missing import MISS, Missing
 from nearcache.near.policy import Learning, Policy
 from nearcache.near.slot import MANY, NEVER, Copier, Slot
+from nearcache.near.stamps import Stamps
 from nearcache.near.tagged import Tagged
 from nearcache.near.tally import AFTER, Tallies, Tally
 
@@ -29,7 +30,6 @@ arguments, half of the entries being remembered by a decorated function."""
 TAG_OVERHEAD: Final = 350
 """Bytes for each tag of an entry: its text, its place in the index, and the index's own set."""
 
-STRIPES: Final = 1_024
 Change = Callable[[bytes | None, float], tuple[bytes, float] | None]
 """Gets a live record and the time until which it is held (None and minus infinity if there is none); returns both anew,
 or None to leave everything as it is."""
@@ -55,8 +55,8 @@ class Store:
     """
 
     __slots__ = (
-        *("_bytes", "_generation", "_lock", "_policy", "_slots", "_source", "_stripes", "_suspensions", "_tagged"),
-        *("clock", "evictions", "expirations", "hits", "limit", "refusals", "tell", "until", "vouched"),
+        *("_lock", "_policy", "_slots", "_source", "_stamps", "_suspensions", "_tagged"),
+        *("clock", "evictions", "expirations", "hits", "limit", "refusals", "size_bytes", "tell", "until", "vouched"),
     )
 
     def __init__(
@@ -84,11 +84,13 @@ class Store:
         self._policy = policy or _default_policy(limit)
         self._lock = threading.RLock()
         self._slots: dict[str, Slot] = {}
-        self._stripes = [0] * STRIPES
+        self._stamps = Stamps()
         self.hits: Tallies = Tallies()
         """The hits of each entity."""
         self._tagged = Tagged()
-        self._bytes = self._suspensions = self._generation = 0
+        self._suspensions = 0
+        self.size_bytes: int = 0
+        """Bytes held: keys, values, records and bookkeeping, expired entries included until they leave."""
 
     def lookup(self, key: str) -> object | Missing:
         """Return the served value or a fresh copy of it, or MISS. Takes no lock."""
@@ -150,8 +152,8 @@ class Store:
     # Keeping values
 
     def stamp(self, key: str) -> int:
-        """Return the generation of this key's stripe and of all, to be taken before the engine is read."""
-        return self._stripes[hash(key) % STRIPES] + self._generation
+        """Return the generation of this key, of its stripe and of all, to be taken before the engine is read."""
+        return self._stamps.of(key)
 
     def keep(
         self,
@@ -174,9 +176,12 @@ class Store:
         """
         with self._lock:
             slot = self._slots.get(key)
-            if record and slot is not None and slot.record != record and slot.deadline > self.clock():
-                self._changed(key)
-            return self.stamp(key) == stamp and self._keep(key, value, copy, deadline, size, schema, tags, record)
+            served = slot.record if record and slot is not None and slot.deadline > self.clock() else 0
+            if served in (0, record) and self.stamp(key) == stamp:
+                return self._keep(key, value, copy, deadline, size, schema, tags, record)
+            if record and served != record:
+                self._pass(key)
+            return False
 
     def wrote(
         self,
@@ -206,13 +211,18 @@ class Store:
             for key in keys:
                 self._changed(key)
 
+    def passed(self, key: str) -> None:
+        """Serve nothing for a key that may be older than what somebody has got who looked elsewhere."""
+        with self._lock:
+            self._pass(key)
+
     def marked(self, tags: Iterable[str]) -> None:
         """Stop serving the values of these tags, and refuse every fill that began before.
 
         O(values served of these tags).
         """
         with self._lock:
-            self._generation += 1
+            self._stamps.change_all()
             self._tagged.lower(tags, NEVER)
 
     # The records of the in-process engine
@@ -247,7 +257,7 @@ class Store:
     def discard(self, key: str) -> bool:
         """Remove a record and what is served for it; tell whether there was a live one."""
         with self._lock:
-            self._bump(key)
+            self._stamps.change(key)
             slot = self._slots.get(key)
             if slot is None:
                 return False
@@ -280,11 +290,11 @@ class Store:
             dropped = list(self._slots.values())
             for slot in dropped:
                 slot.retire()
-            self._generation += 1
+            self._stamps.change_all()
             self._slots.clear()
             self._tagged.clear()
             self._policy.clear()
-            self._bytes = 0
+            self.size_bytes = 0
         del dropped  # finalizers of the values run here, outside the lock
 
     def vouch(self, until: float) -> None:
@@ -322,11 +332,6 @@ class Store:
             self.clear()
 
     @property
-    def size_bytes(self) -> int:
-        """Bytes held: keys, values, records and bookkeeping, expired entries included until they leave."""
-        return self._bytes
-
-    @property
     def entries(self) -> int:
         """Entries held, expired ones included until they leave."""
         return len(self._slots)
@@ -337,11 +342,13 @@ class Store:
 
     # Under the lock
 
-    def _bump(self, key: str) -> None:
-        self._stripes[hash(key) % STRIPES] += 1
+    def _pass(self, key: str) -> None:
+        self._stamps.pass_by(key)
+        if (slot := self._slots.get(key)) is not None:
+            self._drop(slot)
 
     def _changed(self, key: str) -> None:
-        self._bump(key)
+        self._stamps.change(key)
         slot = self._slots.get(key)
         if slot is not None and slot.raw is not None:
             slot.deadline = NEVER
@@ -381,7 +388,7 @@ class Store:
         return slot
 
     def _put(self, key: str, raw: bytes, held: float) -> None:
-        self._bump(key)
+        self._stamps.change(key)
         old = self._slots.get(key)
         slot = Slot(key, _footprint(key, len(raw)), self.hits.of(entity_of(key)))
         slot.hold(raw, held)
@@ -409,17 +416,17 @@ class Store:
         entries, size = self.limit.entries, self.limit.bytes
         if entries is not None and old is None and len(self._slots) >= entries:
             return True
-        return size is not None and self._bytes + slot.size - (old.size if old is not None else 0) > size
+        return size is not None and self.size_bytes + slot.size - (old.size if old is not None else 0) > size
 
     def _settle(self, slot: Slot, old: Slot | None) -> None:
         if old is None:
             self._policy.insert(slot)
         else:
             self._policy.replace(old, slot)
-            self._bytes -= old.size
+            self.size_bytes -= old.size
             self._retire(old)
         self._slots[slot.key] = slot
-        self._bytes += slot.size
+        self.size_bytes += slot.size
 
     def _count_out(self, slot: Slot, now: float) -> None:
         if slot.expired(now):
@@ -438,7 +445,7 @@ class Store:
     def _forget(self, slot: Slot) -> None:
         self._retire(slot)
         if self._slots.pop(slot.key, None) is not None:
-            self._bytes -= slot.size
+            self.size_bytes -= slot.size
 
     def _expire(self, slot: Slot) -> None:
         with self._lock:

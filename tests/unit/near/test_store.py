@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from nearcache._core.missing import MISS
+from nearcache.near.stamps import MOST_PASSED
 from nearcache.near.store import Limit, Store
 from tests.unit.near.helpers import FAR, Clock, keep
 
@@ -347,3 +348,41 @@ def test_a_cleared_store_leaves_nothing_to_the_garbage_collector():
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+def test_what_somebody_got_elsewhere_refuses_fills_that_began_before(near):
+    keep(near, "users:1")
+    first, other = near.stamp("users:1"), near.stamp("users:2")
+    near.passed("users:1")
+    assert near.lookup("users:1") is MISS
+    assert not near.keep("users:1", "older", None, FAR, 10, first, record=1)
+    assert near.keep("users:2", "value", None, FAR, 10, other, record=1), "others are not concerned"
+    assert near.keep("users:1", "value", None, FAR, 10, near.stamp("users:1"), record=1)
+
+
+def test_a_read_whose_value_is_not_kept_refuses_older_ones(near):
+    first = near.stamp("users:1")
+    near.changed(("users:1",))
+    second = near.stamp("users:1")
+    assert not near.keep("users:1", "newest", None, FAR, 10, first, record=2)
+    assert not near.keep("users:1", "older", None, FAR, 10, second, record=1)
+
+
+def test_the_same_record_stays_whatever_crossed_its_second_read(near):
+    stamp = near.stamp("users:1")
+    near.changed(("users:1",))
+    assert near.keep("users:1", "value", None, FAR, 10, near.stamp("users:1"), record=1)
+    assert not near.keep("users:1", "value", None, FAR, 10, stamp, record=1)
+    assert near.lookup("users:1") == "value"
+
+
+def test_however_many_keys_are_passed_by_stamps_only_grow(near):
+    keys = [f"users:{number}" for number in range(3 * MOST_PASSED)]
+    before = {key: near.stamp(key) for key in keys}
+    for key in keys:
+        for _ in range(3):
+            near.passed(key)
+        assert near.stamp(key) > before[key]
+        before[key] = near.stamp(key)
+    assert all(near.stamp(key) >= stamp for key, stamp in before.items())
+    assert not near.keep(keys[0], "value", None, FAR, 10, 0, record=1)
