@@ -71,6 +71,10 @@ class Board:
         """Note when the write of a version was acknowledged."""
         self._cells[key * ROW + version] = now
 
+    def acknowledged(self, key: int, version: int) -> bool:
+        """Tell whether the write of a version was acknowledged."""
+        return self._cells[key * ROW + version] != 0.0
+
     def newer(self, key: int, version: int) -> tuple[int, float]:
         """Return the first version after this one that was acknowledged, and when; infinity if there is none."""
         for later in range(version + 1, self.current(key) + 1):
