@@ -292,14 +292,15 @@ async def test_what_happened_is_counted(face: Awaited) -> None:
 async def test_a_load_looks_near_before_it_asks_the_engine(face: Awaited) -> None:
     loader = face.loader(lambda: "loaded")
     await face.get_or_load("near:1", loader)
-    before = face.stats()
-    for _ in range(20):
-        assert await face.get_or_load("near:1", loader) == "loaded"
-    after = face.stats()
-    if face.is_near:
-        assert (after.near_hits - before.near_hits, after.commands - before.commands) == (20, 0)
-    else:
-        assert (after.engine_hits - before.engine_hits, after.commands - before.commands) == (20, 20)
+    rounds = list[tuple[int, int]]()
+    for _ in range(5):  # at first the load is announced, and a connection that announces changes may just have opened
+        before = face.stats()
+        for _ in range(20):
+            assert await face.get_or_load("near:1", loader) == "loaded"
+        after = face.stats()
+        hits = after.near_hits - before.near_hits if face.is_near else after.engine_hits - before.engine_hits
+        rounds.append((hits, after.commands - before.commands))
+    assert ((20, 0) if face.is_near else (20, 20)) in rounds, rounds
 
 
 async def test_many_reads_the_engine_once_and_loads_what_is_missing(face: Awaited) -> None:
