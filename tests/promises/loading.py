@@ -109,15 +109,19 @@ def hear_no_messages(listener: Listener, message: hiredis.PushNotification) -> N
 
 def take_away(mechanism: str) -> None:
     """Break the library on purpose."""
-    replacements: dict[str, tuple[type, str, Callable[..., Any]]] = {
-        "leases": (RedisLeases, "acquire", always_lead),
-        "the end of leases": (RedisLeases, "acquire", lease_for_long),
-        "tokens": (RedisLeases, "fill", fill_without_lease),
-        "messages": (Listener, "_hear", hear_no_messages),
-        "renewals": (Listener, "_renewals", lambda _: []),
-        "deadlines": (Listener, "_renewed_for", lambda *_: "5000"),
+    replacements: dict[str, list[tuple[type, str, Callable[..., Any]]]] = {
+        "leases": [(RedisLeases, "acquire", always_lead)],
+        "the end of leases": [
+            (RedisLeases, "acquire", lease_for_long),
+            (Listener, "_renewed_for", lambda *_: "60000"),
+        ],
+        "tokens": [(RedisLeases, "fill", fill_without_lease)],
+        "messages": [(Listener, "_hear", hear_no_messages)],
+        "renewals": [(Listener, "_renewals", lambda _: [])],
+        "deadlines": [(Listener, "_renewed_for", lambda *_: "5000")],
     }
-    setattr(*replacements[mechanism])
+    for replacement in replacements[mechanism]:
+        setattr(*replacement)
 
 
 def main(name: str, address: str, without: str = "") -> None:
