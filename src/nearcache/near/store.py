@@ -171,7 +171,7 @@ class Store:
 
         `value` is handed out as it is, or as `copy(value)`. `size` is the bytes it takes. `record` tells the engine's
         records apart, 0 if that is not known. While a value of another record is served, nobody knows which of the two
-        is the newer, and neither is served from then on; nor is anything older than a value that was not kept. With `source=True` a value is kept only beside a live record,
+        is the newer, and neither is served from then on. With `source=True` a value is kept only beside a live record,
         and not longer. What is larger than the limit is not kept.
         """
         with self._lock:
