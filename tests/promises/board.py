@@ -71,9 +71,9 @@ class Board:
         """Note when the write of a version was acknowledged."""
         self._cells[key * ROW + version] = now
 
-    def acknowledged(self, key: int, version: int) -> bool:
-        """Tell whether the write of a version was acknowledged."""
-        return self._cells[key * ROW + version] != 0.0
+    def acknowledged(self, key: int, version: int, by: float) -> bool:
+        """Tell whether the write of a version was acknowledged by a time."""
+        return 0.0 < self._cells[key * ROW + version] < by
 
     def newer(self, key: int, version: int) -> tuple[int, float]:
         """Return the first version after this one that was acknowledged, and when; infinity if there is none."""

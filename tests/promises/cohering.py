@@ -154,7 +154,7 @@ class Readers:
             self._violations.append(f"{KEYS[key]}: {version}, but {newer} was acknowledged {began - at:.3f} s before")
         elif newer <= seen[key] and at < began:
             self._violations.append(f"{KEYS[key]}: {version} after {seen[key]}, back in time")
-        if self._board.acknowledged(key, version):  # else a load may have seen it in the source before it counted
+        if self._board.acknowledged(key, version, began):  # else it was in the source before it counted in the cache
             seen[key] = max(seen[key], version)
 
 

@@ -167,6 +167,41 @@ def test_marks_that_are_never_asked_for_are_noticed(valkey_url: str, new_cache: 
         other_processes_see_it(new_cache, valkey_url, INVALIDATIONS["tag"])
 
 
+def load(cache: Cache, value: str, many: bool) -> str:
+    """Return a value that has a tag; load this one if there is none."""
+    if many:
+        return cache.get_or_load_many(["a:1"], lambda keys: dict.fromkeys(keys, value), tags=["t:1"])["a:1"]
+    return cache.get_or_load("a:1", lambda: value, tags=["t:1"])
+
+
+def nobody_goes_back_in_time(new_cache: NewCache, url: str, invalidate: Callable[[Cache], Any], many: bool) -> None:
+    """Load while the engine fails, after an invalidation that this process has not heard of; then read."""
+    one = new_cache(url, staleness="1h")
+    two = new_cache(url, staleness="1h", namespace=one._parts.core.options.namespace)
+    assert load(two, "old", many) == load(one, "old", many) == "old"
+    invalidate(one)
+    two._parts.core.near.clear()
+    with faults(two) as engine:
+        engine.down()
+        assert load(two, "new", many) == "new"
+    assert two.get("a:1") is None
+    assert load(two, "new", many) == "new"
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+@pytest.mark.parametrize("name", INVALIDATIONS)
+def test_who_loaded_without_the_engine_does_not_go_back_in_time(
+    valkey_url: str, new_cache: NewCache, name: str, many: bool
+) -> None:
+    with unannounced():
+        nobody_goes_back_in_time(new_cache, valkey_url, INVALIDATIONS[name], many)
+
+
+def test_old_marks_that_are_enough_after_a_load_are_noticed(valkey_url: str, new_cache: NewCache) -> None:
+    with unannounced(), broken(View, "surpass", lambda _: None), noticed():
+        nobody_goes_back_in_time(new_cache, valkey_url, INVALIDATIONS["tag"], False)
+
+
 def test_a_write_after_a_clear_of_somebody_else_stays(valkey_url: str, new_cache: NewCache) -> None:
     """Also when the writer did not know of the clear."""
     one = new_cache(valkey_url)

@@ -384,8 +384,11 @@ class Loads:
                 await self._writer.delete((flight.key,))
 
     def loaded(self, flight: Flight) -> None:
-        """Serve no near value any more that may be older than what was loaded: it may not be stored."""
+        """Serve no value any more that may be older than what was loaded, near or from the engine: it may not be
+        stored.
+        """
         if self._shared and flight.missed != Absence.SCHEMA.value:
+            self._core.view.surpass()  # first: who reads from then on asks for marks
             self._core.near.passed(flight.key)
 
     async def give_up(self, key: str, lease: Lease | None, error: BaseException | None, kept: bool = False) -> None:

@@ -40,6 +40,7 @@ class View:
 
     __slots__ = (
         "_lock",
+        "asked_after",
         "budget",
         "clear",
         "clock",
@@ -73,6 +74,8 @@ class View:
         self.tags: dict[str, int] = {}
         self.proven: float = float("inf") if fixed else float("-inf")
         """When the request was sent whose answer this is."""
+        self.asked_after: float = float("-inf")
+        """An answer to what was sent before is not enough."""
         self.news: Callable[[Iterable[str], bool], None] = _ignore
         """Called with the tags that were found marked, and whether everything was."""
         self.after_fork()
@@ -84,7 +87,12 @@ class View:
 
     def due(self, asking: bool) -> bool:
         """Whether the engine must be asked: at half the budget, and if somebody is `asking` already, at all of it."""
-        return self.clock() - self.proven > (self.budget if asking else self.budget / 2)
+        sent = self.proven
+        return sent < self.asked_after or self.clock() - sent > (self.budget if asking else self.budget / 2)
+
+    def surpass(self) -> None:
+        """Judge by no older knowledge than of now: somebody got what was loaded now, and must not go back in time."""
+        self.asked_after = self.clock()
 
     # Judging
 
