@@ -200,7 +200,8 @@ def test_after_a_restart_from_a_snapshot_everything_can_be_cleared(
     own_server.command("SAVE")
     with caplog.at_level(logging.WARNING, "nearcache"):
         restarted(own_server)
-        eventually(lambda: "was reset" in caplog.text, "it is told")
+        told = "recent invalidations are repeated" if on_reset == "repeat" else "everything is invalidated"
+        eventually(lambda: f"was reset; {told}" in caplog.text, "it is told")
         eventually(lambda: cache.health().coherent, "it is connected")
     assert cache.get("users:1") == ("kept" if on_reset == "repeat" else None)
 

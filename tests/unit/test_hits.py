@@ -57,6 +57,16 @@ def test_a_hit_of_one_argument_is_one_frame(square):
     assert frames_of(lambda: square()) == [square.__qualname__]
 
 
+def test_what_was_read_without_its_type_is_checked_once(cache):
+    @cache.cached("events:{n}")
+    def event(n: int) -> tuple[int, str] | None:
+        return n, "a name"
+
+    event(7)
+    assert cache.get_entry(event.key(7)).value == event(7) == event(7)
+    assert frames_of(lambda: event(7)) == [event.__qualname__]
+
+
 def test_a_hit_of_get_is_two_frames(cache):
     cache.set("users:1", "Ada")
     assert frames_of(lambda: cache.get("users:1")) == ["Cache.get", "Store.lookup"]

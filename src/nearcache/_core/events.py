@@ -9,7 +9,6 @@ Fields: `entity` is the first part of a key ("" where there is none), `seconds` 
 Every listener gets the same record; none may change it. (Frozen ones would take four times as long to make.)
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
@@ -111,9 +110,13 @@ class EngineBack:
 
 @dataclass(slots=True)
 class EngineReset:
-    """The engine was restarted or replaced, and may have forgotten what it acknowledged shortly before."""
+    """The engine was restarted or replaced, and may have forgotten what it acknowledged shortly before.
+
+    Invalidations of the last minute are repeated, or everything is invalidated: then it is `cleared`.
+    """
 
     engine: str
+    cleared: bool
 
 
 @dataclass(slots=True)
@@ -213,17 +216,20 @@ class NoLoads:
 class Proofs(Protocol):
     """What is known of a near tier's coherence, for listeners that read how old the last proof is."""
 
-    def age(self) -> float:
-        """Return the seconds since the last proof that nothing was missed, infinity if there is none."""
+    def age(self) -> float | None:
+        """Return the seconds since the last proof that nothing was missed, infinity if there is none.
+
+        None where no proof is needed.
+        """
         ...
 
 
 class NoProofs:
     """Stands for the coherence of something that nobody else changes."""
 
-    def age(self) -> float:
-        """Return that there is none."""
-        return math.inf
+    def age(self) -> float | None:
+        """Return that none is needed."""
+        return None
 
 
 class NearTier(Protocol):

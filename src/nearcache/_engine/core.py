@@ -151,9 +151,10 @@ class Core:
     def _forgot(self, engine: str) -> None:
         """Repeat what an engine may have forgotten that was restarted or replaced, before anything else is sent."""
         self.coherence.changed_all()
-        self.emit(EngineReset(engine))
         keys = self.recent.all()
-        if self.codec.enveloped and (keys is None or self.options.on_reset == "clear"):
+        cleared = self.codec.enveloped and (keys is None or self.options.on_reset == "clear")
+        self.emit(EngineReset(engine, cleared))
+        if cleared:
             self.view.owe((), True)
             return
         if self.codec.enveloped:

@@ -183,13 +183,17 @@ class Reader:
     def near(self, key: str, schema: Schema | None) -> Any:
         """Return the near value if it has the declared type, else MISS; for code that runs in the normal mode."""
         near = self._core.near
+        slot = None if schema is None else near.slot(key)
         value = near.lookup_suspended(key) if near.until == NEVER else near.lookup(key)
         if schema is None or value is MISS:
             return value
         try:
-            return schema.check(value)
+            schema.check(value)
         except SchemaMismatch:
             return MISS
+        if slot is not None and slot.schema is None and near.slot(key) is slot:  # it was this very slot all the time
+            slot.schema = schema  # need not be checked again
+        return value
 
     async def record(self, key: str) -> Record | Lack:
         """Read the fresh record of one key; raises when the engine fails. Not for values without an envelope."""

@@ -56,7 +56,7 @@ class Coherence:
         self.forgot: Callable[[str], None] = _ignore_reset
         """Called with the name of the engine when that was restarted or replaced."""
         self.since: float = clock()
-        """When the present session began, or the last one ended."""
+        """Since when proofs have gone on without a gap in the present session, or when the last one ended."""
         self.why: str = NOT_YET
         """Why there is no session, or no proof."""
         self.proven: float = -math.inf
@@ -76,8 +76,10 @@ class Coherence:
             return False, now - self.proven - self.budget, self.why or "the last proof is older than the staleness"
         return self.tracked, now - self.since, None if self.tracked else self.why
 
-    def age(self) -> float:
-        """Return the seconds since the last proof was asked for; infinity if there is none."""
+    def age(self) -> float | None:
+        """Return the seconds since the last proof was asked for, infinity if there is none; None if none is needed."""
+        if not self.wanted:
+            return None
         return self.clock() - self.proven if self._session is not None else math.inf
 
     # For those who keep values
@@ -116,6 +118,8 @@ class Coherence:
                 self._prove(sent)
 
     def _prove(self, sent: float) -> None:
+        if (now := self.clock()) >= self.proven + self.budget:
+            self.since = now  # nothing was served for a while
         self.proven, self.why = sent, ""
         self._near.vouch(sent + self.budget)
 

@@ -22,9 +22,9 @@ class Slot:
     """One key's place in the store.
 
     Readers take no lock, so what a slot holds never changes once it can be found: a new value is a new slot. Only
-    `deadline` may be lowered, and `freq`, which readers count up, is a hint. A decorated function may remember a slot
-    under an argument; when the slot leaves the store its deadline passes, so that it is of no use wherever it is still
-    found.
+    `deadline` may be lowered, a `schema` that was None be set by who checked the value, and `freq`, which readers count
+    up, is a hint. A decorated function may remember a slot under an argument; when the slot leaves the store its
+    deadline passes, so that it is of no use wherever it is still found.
 
     Times are seconds on the store's clock. `deadline`: the value is served until then. `held`: the raw record lives
     until then. `size` is in bytes and includes the key and the bookkeeping. `reads`, `due`, `home`, `before` and

@@ -9,7 +9,6 @@ they are also brought up to date at each call to the engine and at exit. Gauges 
 """
 
 import atexit
-import math
 import os
 import threading
 import time
@@ -51,7 +50,9 @@ class Families:
             "cache_near_refused", "Near values that were not served for want of proof.", ["namespace"]
         )
         self.proof: Gauge = _gauge(
-            "cache_near_proof_age_seconds", "How old the proof is that near values are right.", ["namespace"]
+            "cache_near_proof_age_seconds",
+            "How old the proof is that near values are right; +Inf: changes are not announced.",
+            ["namespace"],
         )
         self._histogram = Histogram(*LATENCY, ["namespace", "operation"], buckets=BOUNDS, registry=None)
         self._latencies: dict[tuple[str, str], Latency] = {}
@@ -153,7 +154,7 @@ class Families:
             sizes[meter.namespace] += meter.near.size_bytes
             limits[meter.namespace] += meter.near.limit.bytes or 0
             stuck[meter.namespace] += sum(meter.loads.stuck().values())
-            if (age := meter.proofs.age()) < math.inf:
+            if (age := meter.proofs.age()) is not None:
                 ages[meter.namespace] = max(age, ages.get(meter.namespace, 0.0))
         for namespace, size in sizes.items():
             self._measured.add(namespace)

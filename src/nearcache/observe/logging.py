@@ -53,10 +53,9 @@ class Logging:
                 self._engine_lost(engine, error)
             case EngineBack(engine):
                 self._engine_back(engine)
-            case EngineReset(engine):
-                logger.warning(
-                    "%s: the %s engine was reset; recent invalidations are repeated", self._namespace, engine
-                )
+            case EngineReset(engine, cleared):
+                done = "everything is invalidated" if cleared else "recent invalidations are repeated"
+                logger.warning("%s: the %s engine was reset; %s", self._namespace, engine, done)
             case EngineRefused(engine, error):
                 self._seldom(f"the {engine} engine", "refuses", error)
             case Load(entity, _, str(error)):

@@ -14,7 +14,8 @@ another process, it does so at each call to the engine, after every 1,024 near h
     cache_latency_seconds{namespace, operation}        calls to the engine by operation, and operation="load";
                                                        "announcement": from a write to its own announcement
     cache_near_refused_total{namespace}                near values that were not served for want of proof
-    cache_near_proof_age_seconds{namespace}            how old the proof is that near values are right
+    cache_near_proof_age_seconds{namespace}            how old the proof is that near values are right;
+                                                       +Inf while changes are not announced
     cache_loads_stuck{namespace}                       loads that run beyond their deadline
 
 An `entity` beyond the first 100 of a namespace is "other". `tier="engine"` evictions are those this process has heard

@@ -78,6 +78,10 @@ def test_in_a_session_values_live_as_long_as_proofs_go_on(tier: Tier) -> None:
     assert tier.coherence.age() == pytest.approx(0.4)
     tier.clock.advance(0.6)
     assert not tier.serves(), "a proof counts from when it was asked for"
+    tier.clock.advance(5.0)
+    tier.coherence.prove(session, tier.clock())
+    tier.clock.advance(0.5)
+    assert tier.coherence.told() == (True, 0.5, None), "nothing was served for a while"
 
 
 def test_a_session_begins_with_nothing(tier: Tier) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import math
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -75,6 +76,19 @@ def test_the_page_has_the_full_names(listener, near, registry):
         'cache_latency_seconds_count{namespace="app",operation="get"} 1.0',
     ):
         assert name in page
+
+
+@pytest.mark.parametrize(("age", "shown"), [(None, None), (0.25, 0.25), (math.inf, math.inf)])
+def test_the_age_of_the_proof_is_infinite_while_there_is_none(
+    near: FakeNear, registry: CollectorRegistry, age: float | None, shown: float | None
+) -> None:
+    class Proofs:
+        def age(self) -> float | None:
+            return age
+
+    listener = Prometheus("app", near, registry, proofs=Proofs())
+    listener.start()
+    assert value(registry, "cache_near_proof_age_seconds") == shown
 
 
 def test_near_hits_and_evictions_show_at_the_scrape_without_any_event(listener, near, registry):
