@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 
 from nearcache._core.events import Command, EngineBack, EngineLost, EngineRefused, EngineSize, Failure
 from nearcache._engine.core import Core
-from nearcache.backends.base import Admin, Backend
+from nearcache.backends.base import Admin, Backend, EngineReplaced
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 from nearcache.near.view import ALL, KNOWN
 
@@ -50,6 +50,8 @@ class Commands:
             if (core.debts or core.view.owed) and started >= self._pay_from:
                 await self._pay(started)
             reply = await call(*args, **kwargs)
+        except EngineReplaced:
+            reply = await self._again(operation, started, call, *args, **kwargs)
         except BackendError as error:
             self._failed(operation, started, error)
             raise
@@ -60,6 +62,17 @@ class Commands:
         if started >= core.facts_due and self._backend.admin is not None:
             await self._take_size(self._backend.admin, started)
         return reply
+
+    async def _again(
+        self, operation: str, started: float, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Send a command again after what another engine has to be told."""
+        try:
+            await self.settle()
+            return await call(*args, **kwargs)
+        except BackendError as error:
+            self._failed(operation, started, error)
+            raise
 
     async def settle(self) -> None:
         """Send what is owed, without waiting for the next command; raises if the engine is gone."""
@@ -85,6 +98,8 @@ class Commands:
             while owed := _some(core.debts):
                 await self._backend.delete([key for key, _ in owed])
                 core.paid(owed)
+        except EngineReplaced:
+            raise
         except GONE as error:
             raise error.undone() from None
         except BackendError as error:

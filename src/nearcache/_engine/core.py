@@ -151,15 +151,15 @@ class Core:
     def _forgot(self, engine: str) -> None:
         """Repeat what an engine may have forgotten that was restarted or replaced, before anything else is sent."""
         self.coherence.changed_all()
-        keys = self.recent.all()
-        cleared = self.codec.enveloped and (keys is None or self.options.on_reset == "clear")
+        keys, complete = self.recent.all()
+        cleared = self.codec.enveloped and (not complete or self.options.on_reset == "clear")
         self.emit(EngineReset(engine, cleared))
         if cleared:
             self.view.owe((), True)
             return
         if self.codec.enveloped:
             self.view.owe((KNOWN,), False)
-        self.owe(*(keys or ()))
+        self.owe(*keys)
 
     # Marks
 

@@ -315,7 +315,9 @@ class Reader:
             state, copier = core.form(found.value, record, schema)
             size = size_of(state, len(record.payload))
             number = core.number(record.fill_id or record.payload)
-            core.near.keep(key, state, copier, deadline, size, stamp, schema, record.tags, number)
+            kept = core.near.keep(key, state, copier, deadline, size, stamp, schema, record.tags, number)
+            if not kept and self._backend.shared:
+                core.flights.detach((key,))  # what is under way may be older
         elif self._backend.shared and found.reason is not Absence.SCHEMA:
             self._core.near.passed(key)
 

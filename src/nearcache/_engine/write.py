@@ -277,7 +277,7 @@ class Writer:
         if not self._stores():
             return
         core, key, valid = self._core, draft.key, False
-        core.flights.detach((key,))
+        core.changed(key)
         epoch = core.view.last if self._backend.time.known else await self._epoch()
         try:
             while not valid:

@@ -14,9 +14,15 @@ from typing import ClassVar, Final, Protocol, TypeVar
 import msgspec
 
 from nearcache._core.clock import EngineTime
-from nearcache.errors import UnsupportedError
+from nearcache.errors import BackendUnavailableError, UnsupportedError
 from nearcache.near.inbox import Mail
 from nearcache.near.view import View
+
+
+class EngineReplaced(BackendUnavailableError):
+    """Another engine answers, or another history of its data, and nothing was sent to it yet: it may have forgotten
+    what it has to be told first.
+    """
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):

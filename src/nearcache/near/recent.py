@@ -12,7 +12,7 @@ REMEMBERED: Final = 60.0
 """Seconds for which an invalidation is remembered: a replica that lags by more has other troubles."""
 
 MOST: Final = 10_000
-"""Keys that are remembered; with more, everything counts as invalidated."""
+"""Keys that are remembered; of more, the newest are."""
 
 
 class Recent:
@@ -33,12 +33,12 @@ class Recent:
                 self._noted.move_to_end(key)
             self._forget(now)
 
-    def all(self) -> list[str] | None:
-        """Return the keys of the last minute; None if there were too many to remember."""
+    def all(self) -> tuple[list[str], bool]:
+        """Return the keys of the last minute, and whether these are all, or the newest of too many to remember."""
         now = self._clock()
         with self._lock:
             self._forget(now)
-            return None if now < self._full_until else list(self._noted)
+            return list(self._noted), now >= self._full_until
 
     def _forget(self, now: float) -> None:
         while (oldest := self._oldest()) is not None:

@@ -175,8 +175,7 @@ class Store:
         and not longer. What is larger than the limit is not kept.
         """
         with self._lock:
-            slot = self._slots.get(key)
-            served = slot.record if record and slot is not None and slot.deadline > self.clock() else 0
+            served = self._served(key) if record else 0
             if served in (0, record) and self.stamp(key) == stamp:
                 return self._keep(key, value, copy, deadline, size, schema, tags, record)
             if record and served != record:
@@ -198,10 +197,11 @@ class Store:
         """Serve a value that this process wrote to the engine since it took `stamp`; tell whether it is kept.
 
         Fills that began before are refused. If something else changed since `stamp`, nobody knows which write was the
-        last, and nothing is served. The arguments are those of `keep`; `put` may have been the write.
+        last, and nothing is served; so if another record is served, for what was served before was dropped when `stamp`
+        was taken. The arguments are those of `keep`; `put` may have been the write.
         """
         with self._lock:
-            alone = self.stamp(key) == stamp + self._source
+            alone = self.stamp(key) == stamp + self._source and (not record or self._served(key) in (0, record))
             self._changed(key)
             return alone and self._keep(key, value, copy, deadline, size, schema, tags, record)
 
@@ -342,6 +342,11 @@ class Store:
 
     # Under the lock
 
+    def _served(self, key: str) -> int:
+        """Return the number of the record that is served for a key, 0 if there is none."""
+        slot = self._slots.get(key)
+        return slot.record if slot is not None and slot.deadline > self.clock() else 0
+
     def _pass(self, key: str) -> None:
         self._stamps.pass_by(key)
         if (slot := self._slots.get(key)) is not None:
@@ -371,6 +376,7 @@ class Store:
         size += sum([TAG_OVERHEAD + len(tag) for tag in tags])
         slot = self._beside(key, old, size)
         if self._too_large(slot) or (self._source and slot.held <= self.clock()):
+            self._stamps.change(key)  # nobody will see that somebody has got it, so that nothing older may be kept
             return False
         slot.serve(value, copy, min(deadline, slot.held) if self._source else deadline, schema, record)
         self._place(slot, old)
@@ -408,6 +414,7 @@ class Store:
         while self._full(slot, old) and (victim := self._policy.victim(now)) is not None:
             if victim is not old:
                 self._count_out(victim, now)
+                self._stamps.change(victim.key)  # as above
             self._forget(victim)
             old = None if victim is old else old
         self._settle(slot, old)

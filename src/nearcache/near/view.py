@@ -77,7 +77,7 @@ class View:
         self.asked_after: float = float("-inf")
         """An answer to what was sent before is not enough."""
         self.news: Callable[[Iterable[str], bool], None] = _ignore
-        """Called with the tags that were found marked, and whether everything was."""
+        """Called with the tags that were found marked, and whether everything was; under the lock."""
         self.after_fork()
 
     @property
@@ -132,9 +132,9 @@ class View:
             self.purge = max(self.purge, purge)
             self.clear = max(self.clear, clear)
             self._reach(max(self.last, clear, *marks.values()))
+            if (fresh or cleared) and not first:
+                self.news(fresh, cleared)  # before anybody can prove that nothing else is new
             self.proven = max(self.proven, sent)
-        if (fresh or cleared) and not first:
-            self.news(fresh, cleared)
 
     def restart(self, sent: float, marks: Mapping[str, int], clear: int, purge: int) -> None:
         """Begin anew with the newest marks, where there were too many to take in all since the last time."""
@@ -150,13 +150,14 @@ class View:
             self.purge = max(self.purge, purge)
             self.clear = max(self.clear, clear)
             self._reach(newest)
+            if not first:
+                self.news(marks, True)
             self.proven = max(self.proven, sent)
-        if not first:
-            self.news(marks, True)
 
     def confirm(self, sent: float) -> None:
-        """Note that the engine knew nothing new when it was asked at `sent`."""
-        self.proven = max(self.proven, sent)
+        """Note that the engine knew nothing new when it was asked at `sent`; waits for who is telling what was new."""
+        with self._lock:
+            self.proven = max(self.proven, sent)
 
     def marks(self) -> list[tuple[str, int]]:
         """Return the tags that are known to be marked, with their stamps."""

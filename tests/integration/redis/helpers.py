@@ -200,6 +200,9 @@ class FakeServer:
         if command[0] in (b"HELLO", b"CLIENT", b"SELECT"):
             connection.sendall(HELLO if command[0] == b"HELLO" else OK)
             return True
+        if command[0] == b"INFO":
+            connection.sendall(b"$0\r\n\r\n")
+            return True
         if command[0] in (b"TIME", b"PEXPIRE"):
             connection.sendall(b":1\r\n" if command[0] == b"PEXPIRE" else b"*2\r\n$1\r\n1\r\n$1\r\n0\r\n")
             return True

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nearcache.backends.base import Item
+from nearcache.backends.base import EngineReplaced, Item
 from nearcache.backends.redis.stream import Stream
 from nearcache.backends.redis.wire import Link
 from nearcache.errors import BackendTimeoutError, BackendUnavailableError
@@ -239,11 +239,13 @@ async def test_an_unasked_word_ends_the_connection_and_is_nobodys_reply():
         await backend.close()
 
 
-async def test_a_restarted_engine_is_found_again_without_an_error(own_server: RedisServer):
+async def test_a_restarted_engine_is_found_again_and_told_of_before_anything_is_sent(own_server: RedisServer):
     backend = made(own_server.unix_url, "async", "t", pool_min=5)
     await backend.open()
     own_server.kill()
     own_server.start()
+    with pytest.raises(EngineReplaced):
+        await backend.get("a")
     assert await backend.get("a") is None
     await backend.set(Item("a", b"1", 60))
     assert await backend.get("a") == b"1"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nearcache.backends.base import Item
+from nearcache.backends.base import EngineReplaced, Item
 from nearcache.backends.redis import RedisBackend
 from nearcache.backends.redis.blocking import BlockingLink, Wire
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
@@ -201,11 +201,15 @@ def test_something_that_is_no_engine_is_an_error_that_says_so():
         drive(backend.close())
 
 
-def test_a_restarted_engine_is_found_again_without_an_error(own_server: RedisServer):
+def test_a_restarted_engine_is_found_again_and_told_of_before_anything_is_sent(own_server: RedisServer):
     backend = made(own_server.unix_url, "sync", "t", pool_min=5)
     drive(backend.open())
     own_server.kill()
     own_server.start()
+    with pytest.raises(EngineReplaced) as raised:
+        drive(backend.set(Item("a", b"1", 60)))
+    assert raised.value.ambiguous is False
+    assert drive(backend.get("a")) is None
     drive(backend.set(Item("a", b"1", 60)))
     assert drive(backend.get("a")) == b"1"
     drive(backend.close())

@@ -14,6 +14,7 @@ from nearcache.backends.base import Fill, Item
 from nearcache.backends.redis import RedisBackend, speaker
 from nearcache.backends.redis.bus import Bus
 from nearcache.backends.redis.connect import Command, Route
+from nearcache.backends.redis.history import History
 from nearcache.backends.redis.listener import Listener
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import bus_of, lease_of
@@ -342,7 +343,8 @@ def listener(any_server: RedisServer, namespace: str) -> Iterator[Listener]:
     """A listener that waits for entries."""
     coherence = Coherence(Store(Limit(entries=9)), Flights(), time.monotonic, 60.0, wanted=True)
     spec = BackendSpec(any_server.unix_url, namespace, bus="stream", coherence=coherence)
-    ears = Listener(Route(spec.url), spec, functools.partial(speaker, spec, "redis"), 0.9, lambda: None)
+    speak, found = functools.partial(speaker, spec), History(lambda: coherence.forgot("redis"))
+    ears = Listener(Route(spec.url), spec, found, speak, 0.9, lambda: None)
     ears.start()
     eventually(lambda: coherence.tracked, "it hears of changes")
     yield ears

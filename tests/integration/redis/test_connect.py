@@ -8,6 +8,9 @@ from nearcache.errors import BackendError, BackendUnavailableError, ConfigError
 from tests.integration.redis.helpers import CERTIFICATE, made, tls_in_front_of
 from tests.servers import RedisServer, free_port
 
+WHOSE = ("INFO", "replication")
+"""The last question of a new connection."""
+
 
 def test_a_url_says_host_port_database_and_login():
     endpoint = Endpoint("redis://me:s%20cret@example.org:7000/3")
@@ -16,13 +19,14 @@ def test_a_url_says_host_port_database_and_login():
         ("HELLO", "3", "AUTH", "me", "s cret"),
         ("CLIENT", "SETNAME", CLIENT_NAME),
         ("SELECT", "3"),
+        WHOSE,
     ]
 
 
 def test_a_unix_url_says_path_and_database():
     endpoint = Endpoint("unix:///run/valkey/s?db=2&client_name=mine")
     assert (endpoint.host, endpoint.path) == ("", "/run/valkey/s")
-    assert endpoint.greeting() == [("HELLO", "3"), ("CLIENT", "SETNAME", "mine"), ("SELECT", "2")]
+    assert endpoint.greeting() == [("HELLO", "3"), ("CLIENT", "SETNAME", "mine"), ("SELECT", "2"), WHOSE]
 
 
 def test_a_password_alone_is_that_of_the_default_user():
@@ -31,7 +35,7 @@ def test_a_password_alone_is_that_of_the_default_user():
 
 def test_the_older_protocol_logs_in_with_its_own_command():
     endpoint = Endpoint("redis://:secret@h?protocol=2")
-    assert endpoint.greeting() == [("AUTH", "default", "secret"), ("CLIENT", "SETNAME", CLIENT_NAME)]
+    assert endpoint.greeting() == [("AUTH", "default", "secret"), ("CLIENT", "SETNAME", CLIENT_NAME), WHOSE]
 
 
 @pytest.mark.parametrize(

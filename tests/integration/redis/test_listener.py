@@ -14,6 +14,7 @@ import pytest
 from nearcache.backends.base import Ask, Fill, Item
 from nearcache.backends.redis import speaker
 from nearcache.backends.redis.connect import Route
+from nearcache.backends.redis.history import History
 from nearcache.backends.redis.listener import Listener
 from nearcache.backends.redis.names import lease_of
 from nearcache.backends.registry import BackendSpec
@@ -46,7 +47,8 @@ def make(namespace: str) -> Iterator[Make]:
     def made_(url: str, life: float = LIFE, stopped: Callable[[], None] = lambda: None, near: bool = False) -> Listener:
         coherence = Coherence(Store(Limit()), Flights(), time.monotonic, 1.0, wanted=near)
         spec = BackendSpec(url, namespace, coherence=coherence)
-        listeners.append(Listener(Route(url), spec, functools.partial(speaker, spec, "redis"), life, stopped))
+        speak, found = functools.partial(speaker, spec), History(lambda: coherence.forgot("redis"))
+        listeners.append(Listener(Route(url), spec, found, speak, life, stopped))
         return listeners[-1]
 
     yield made_

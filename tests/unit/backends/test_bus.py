@@ -109,7 +109,15 @@ def test_where_an_entry_is_missing_everything_has_changed(world: World, own: boo
     assert world.learn([world.entry(5, "c")]) == [["c"]]
 
 
-@pytest.mark.parametrize("end", [b"0-0", b"7-4", b"6-99"])
+def test_a_stream_that_was_emptied_is_begun_anew_by_another_connection(world: World):
+    world.learn([world.entry(5, "a")])
+    world.newest = b"0-0"
+    with pytest.raises(BackendError, match="was emptied"):
+        world.learn([])
+    assert world.told.log == [EVERYTHING]
+
+
+@pytest.mark.parametrize("end", [b"7-4", b"6-99"])
 def test_a_stream_that_ends_earlier_than_before_has_lost_everything(world: World, end: bytes):
     world.learn([world.entry(5, "a")])
     world.newest = end

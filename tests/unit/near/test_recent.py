@@ -17,11 +17,11 @@ def test_keys_are_remembered_for_a_minute_since_they_were_noted_last(clock: Fake
     noted.note(["a:1", "a:2"])
     clock.advance(REMEMBERED / 2)
     noted.note(["a:1", "a:3"])
-    assert noted.all() == ["a:2", "a:1", "a:3"]
+    assert noted.all() == (["a:2", "a:1", "a:3"], True)
     clock.advance(REMEMBERED / 2)
-    assert noted.all() == ["a:1", "a:3"]
+    assert noted.all() == (["a:1", "a:3"], True)
     clock.advance(REMEMBERED / 2)
-    assert noted.all() == []
+    assert noted.all() == ([], True)
 
 
 def test_one_key_takes_one_place_however_often_it_is_noted(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +29,7 @@ def test_one_key_takes_one_place_however_often_it_is_noted(clock: FakeClock, mon
     noted = Recent(clock)
     for _ in range(10):
         noted.note(["a:1", "a:2", "a:3"])
-    assert noted.all() == ["a:1", "a:2", "a:3"]
+    assert noted.all() == (["a:1", "a:2", "a:3"], True)
 
 
 def test_too_many_keys_count_as_everything_for_a_minute(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,9 +38,9 @@ def test_too_many_keys_count_as_everything_for_a_minute(clock: FakeClock, monkey
     noted.note(["a:1"])
     clock.advance(REMEMBERED / 2)
     noted.note(["a:2", "a:3", "a:4"])
-    assert noted.all() is None
+    assert noted.all() == (["a:2", "a:3", "a:4"], False)
     clock.advance(REMEMBERED / 2)
-    assert noted.all() == ["a:2", "a:3", "a:4"], "the one that was forgotten is too old by now"
+    assert noted.all() == (["a:2", "a:3", "a:4"], True), "the one that was forgotten is too old by now"
 
 
 def test_a_handler_may_note_keys_while_keys_are_noted(clock: FakeClock) -> None:
@@ -53,4 +53,4 @@ def test_a_handler_may_note_keys_while_keys_are_noted(clock: FakeClock) -> None:
                 yield key
 
     noted.note(Interrupting(["a:1", "a:2"]))
-    assert noted.all() == ["a:1", "handler:1", "a:2"]
+    assert noted.all() == (["a:1", "handler:1", "a:2"], True)

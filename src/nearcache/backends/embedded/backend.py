@@ -17,7 +17,7 @@ class EmbeddedBackend(RedisBackend):
         self._lease = Lease(settings, spec.timeout)
         hearing = Lease(settings, spec.timeout)
         ears = listener(spec, hearing.address, self.name, hearing.release)
-        super().__init__(link(spec, flavour, self._lease.address), ears, spec)
+        super().__init__(link(spec, flavour, self._lease.address, self.name), ears, spec)
 
     async def close(self) -> None:
         """Give up every connection and the share in the server; the last one to close stops it, within two seconds."""

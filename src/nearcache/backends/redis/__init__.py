@@ -9,6 +9,7 @@ from nearcache.backends.redis.aio import AwaitingLink
 from nearcache.backends.redis.backend import RedisBackend
 from nearcache.backends.redis.blocking import BlockingLink
 from nearcache.backends.redis.connect import Route
+from nearcache.backends.redis.history import history
 from nearcache.backends.redis.leases import RedisLeases
 from nearcache.backends.redis.line import Line
 from nearcache.backends.redis.listener import Listener, Speaker
@@ -25,13 +26,13 @@ def build(spec: BackendSpec, flavour: Flavour) -> RedisBackend:
     return heard(RedisBackend(link(spec, flavour, spec.url), listener(spec, spec.url), spec))
 
 
-def link(spec: BackendSpec, flavour: Flavour, address: str | Callable[[], str]) -> Link:
+def link(spec: BackendSpec, flavour: Flavour, address: str | Callable[[], str], name: str = RedisBackend.name) -> Link:
     """Make the way to a backend's engine, without opening anything.
 
     `address` is its URL, or a function that is asked for it before each new connection, in a thread that may block.
     """
     kind = BlockingLink if flavour == "sync" else AwaitingLink
-    return kind(Route(address), spec)
+    return kind(Route(address), spec, history(spec, name))
 
 
 def listener(
@@ -41,14 +42,14 @@ def listener(
     stopped: Callable[[], None] = lambda: None,
 ) -> Listener:
     """Return what hears of other processes, the same for both flavours; `stopped` is called when it hangs up."""
-    speak = functools.partial(speaker, spec, name)
-    return spec.shared(Listener, lambda: Listener(Route(address), spec, speak, RedisLeases.life, stopped))
+    speak, found = functools.partial(speaker, spec), history(spec, name)
+    return spec.shared(Listener, lambda: Listener(Route(address), spec, found, speak, RedisLeases.life, stopped))
 
 
-def speaker(spec: BackendSpec, name: str, line: Line, ears: Listener) -> Speaker:
+def speaker(spec: BackendSpec, line: Line, ears: Listener) -> Speaker:
     """Return what speaks to the engine over the line of a listener."""
     backend = RedisBackend(line, ears, spec)
-    return Speaker(name, backend.run, spec.settling(backend))
+    return Speaker(backend.run, spec.settling(backend))
 
 
 def heard(backend: AnyBackend) -> AnyBackend:

@@ -8,8 +8,10 @@ from collections.abc import AsyncGenerator, Awaitable
 from typing import Any, Final
 
 from nearcache._core.fork import on_fork
+from nearcache.backends.base import EngineReplaced
 from nearcache.backends.redis.connect import Command, Endpoint, Route
 from nearcache.backends.redis.errors import unreachable
+from nearcache.backends.redis.history import History
 from nearcache.backends.redis.stream import Stream
 from nearcache.backends.registry import BackendSpec
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
@@ -21,9 +23,10 @@ CROWDED: Final = 256
 class _Home:
     """The connections of one event loop, touched in that loop's thread only."""
 
-    def __init__(self, link: "AwaitingLink", route: Route, spec: BackendSpec) -> None:
+    def __init__(self, link: "AwaitingLink", route: Route, spec: BackendSpec, history: History) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._route = route
+        self._history = history
         self._spec = spec
         self._streams: list[Stream] = []
         self._current: Stream | None = None
@@ -41,7 +44,8 @@ class _Home:
     async def fill(self, count: int) -> None:
         """Open connections until there are `count`."""
         while len(self.streams) < count:
-            await self._another()
+            with contextlib.suppress(EngineReplaced):
+                await self._another()
 
     def call(self, commands: tuple[Command, ...]) -> Awaitable[list[Any]]:
         """Send commands on the connection of this turn of the loop and return what to await for the replies."""
@@ -56,6 +60,12 @@ class _Home:
         # Starting an asynchronous generator registers it with the loop; it does not suspend before its `yield`.
         with contextlib.suppress(StopIteration):
             self._guard.__anext__().send(None)
+
+    def renew(self) -> None:
+        """Send nothing more on the connections there are, and close them; may be called in any thread."""
+        old, self._streams, self._current = self._streams, list[Stream](), None
+        with contextlib.suppress(RuntimeError):  # the loop may have ended a moment ago
+            self.loop.call_soon_threadsafe(_end_all, old)
 
     def end(self) -> None:
         """Close all connections."""
@@ -116,7 +126,8 @@ class _Home:
     async def _greeted(self, endpoint: Endpoint) -> Stream:
         stream = await _connected(endpoint, self._spec.timeout)
         try:
-            await stream.greet(endpoint)
+            if self._history.met(await stream.greet(endpoint)):
+                raise EngineReplaced(f"another engine answers at {endpoint.where}").undone()
         except BaseException:
             stream.end()
             raise
@@ -135,9 +146,11 @@ class AwaitingLink:
     Connecting takes at most `spec.timeout` seconds, and so does a call from its start to its last reply.
     """
 
-    def __init__(self, route: Route, spec: BackendSpec) -> None:
+    def __init__(self, route: Route, spec: BackendSpec, history: History) -> None:
         self._route = route
         self._spec = spec
+        self._history = history
+        history.watch(self)
         self._reset()
         _links.add(self)
 
@@ -148,6 +161,11 @@ class AwaitingLink:
     def execute(self, *commands: Command) -> Awaitable[list[Any]]:
         """Send commands together; await their replies in order, among which error answers are exceptions."""
         return self._home().call(commands)
+
+    def renew(self) -> None:
+        """Send nothing more on the connections there are, in any loop, and close them."""
+        for home in list(self._homes.values()):
+            home.renew()
 
     async def close(self) -> None:
         """Close the connections of all loops; a later call opens new ones."""
@@ -180,7 +198,7 @@ class AwaitingLink:
         return self._homes.get(loop) or self._new_home(loop)
 
     def _new_home(self, loop: asyncio.AbstractEventLoop) -> _Home:
-        home = _Home(self, self._route, self._spec)
+        home = _Home(self, self._route, self._spec, self._history)
         with self._lock:
             for closed in [other for other in self._homes if other.is_closed()]:
                 del self._homes[closed]
@@ -226,6 +244,11 @@ async def _connected(endpoint: Endpoint, seconds: float) -> Stream:
     )
     endpoint.tune(transport.get_extra_info("socket"))
     return stream
+
+
+def _end_all(streams: list[Stream]) -> None:
+    for stream in streams:
+        stream.end()
 
 
 def _load(stream: Stream) -> int:

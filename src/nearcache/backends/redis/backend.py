@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, Final, NoReturn
 
-from nearcache._core.clock import EngineTime
+from nearcache._core.clock import Clock, EngineTime
 from nearcache.backends.base import Admin, Backend, Counters, Facts, Item, Leases, Marks, Scan
 from nearcache.backends.redis import facts
 from nearcache.backends.redis.carrier import Call
@@ -45,7 +45,7 @@ class RedisBackend(Backend):
     def __init__(self, link: Link, listener: Listener, spec: BackendSpec) -> None:
         self._link = link
         self.listener: Listener = listener
-        self._clock = spec.time.clock
+        self.clock: Clock = spec.time.clock
         self._prefix = f"{spec.namespace}:"
         self._asking = False
         self._keep_alive_at = -math.inf
@@ -195,10 +195,9 @@ class RedisBackend(Backend):
         (reply,) = await self.run(command, fresh=fresh)
         return good(reply, str(command[0]))
 
-    async def plain(self, command: Command) -> Any:
-        """Do as `single`, but ask for nothing else on the same trip: for those who are about to learn that."""
-        (reply,) = await self._execute((command,))
-        return good(reply, str(command[0]))
+    def together(self, *commands: Command) -> Coroutine[Any, Any, list[Any]]:
+        """Do as `run`, but ask for nothing else on the same trip: for those who are about to learn that."""
+        return self._execute(commands)
 
     async def evaluate(
         self,
@@ -235,7 +234,7 @@ class RedisBackend(Backend):
         return again if isinstance(again, list) else await again
 
     async def _run_and_learn(self, commands: tuple[Command, ...]) -> list[Any]:
-        asks_time, asks_marks, sent = self.time.due(), not self.view.fixed, self._clock()
+        asks_time, asks_marks, sent = self.time.due(), not self.view.fixed, self.clock()
         riders = [*([self._marks.news()] if asks_marks else []), *([("TIME",)] if asks_time else [])]
         self._asking = True
         try:
@@ -249,7 +248,7 @@ class RedisBackend(Backend):
         return replies
 
     def _learn_time(self, reply: Any, sent: float) -> None:
-        received, answer = self._clock(), good(reply, "TIME")
+        received, answer = self.clock(), good(reply, "TIME")
         try:
             seconds, micros = answer
             self.time.observe(sent, received, int(seconds) + int(micros) / 1_000_000)
@@ -258,17 +257,17 @@ class RedisBackend(Backend):
 
     async def _learn_marks(self, reply: Any, sent: float) -> None:
         answer = good(reply, self._marks.name)
-        if not answer:  # the record is absent, lost, or was put back to an earlier state
-            replies = await self._execute((*self._marks.restoring(), self._marks.news()))
-            *_, answer = [good(reply, self._marks.name) for reply in replies]
         try:
-            await self._marks.learn(answer, sent)
+            if answer:
+                await self._marks.learn(answer, sent)
+            else:  # the record is absent, lost, or was put back to an earlier state
+                await self._marks.restore()
         except (TypeError, ValueError, AttributeError):
             _unexpected(answer, self._marks.name)
-        if self._clock() > self._keep_alive_at:
-            self._keep_alive_at = self._clock() + KEEP_ALIVE_EVERY
+        if self.clock() > self._keep_alive_at:
+            self._keep_alive_at = self.clock() + KEEP_ALIVE_EVERY
             with suppress(BackendError):  # a replica may not
-                await self.plain(self._marks.keep_alive())
+                await self.together(self._marks.keep_alive())
 
 
 class _Counters:

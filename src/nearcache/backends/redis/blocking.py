@@ -13,8 +13,10 @@ from typing import Any, Final
 import hiredis
 
 from nearcache._core.fork import on_fork
+from nearcache.backends.base import EngineReplaced
 from nearcache.backends.redis import probe
 from nearcache.backends.redis.connect import Command, Endpoint, Route, dial, time_left
+from nearcache.backends.redis.history import History
 from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, LostConnection, pack, reader, subject
 from nearcache.backends.registry import BackendSpec
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
@@ -50,13 +52,13 @@ class Wire:
         """Whether this connection was opened."""
         return self._sock is not None
 
-    def connect(self, endpoint: Endpoint, deadline: float) -> None:
-        """Open the connection and exchange the first commands."""
+    def connect(self, endpoint: Endpoint, deadline: float) -> str:
+        """Open the connection and exchange the first commands; return the name of the history that it leads to."""
         self._sock = dial(endpoint, deadline)
         self._readable = probe.readable(self._sock)
         self._descriptor = probe.descriptor(self._sock)
         greeting = endpoint.greeting()
-        endpoint.check_greeting(self.call(pack(greeting), len(greeting), deadline))
+        return endpoint.check_greeting(self.call(pack(greeting), len(greeting), deadline))
 
     def fit(self) -> bool:
         """Return whether nothing is left or has come since the last reply, not even the end; one cheap system call."""
@@ -296,22 +298,28 @@ class BlockingLink:
     rest together.
     """
 
-    def __init__(self, route: Route, spec: BackendSpec) -> None:
+    def __init__(self, route: Route, spec: BackendSpec, history: History) -> None:
         self._route = route
+        self._history = history
         self._minimum = spec.pool_min
         self._timeout = spec.timeout
         self._pool = Pool(spec.pool_max, spec.pool_timeout)
+        history.watch(self)
 
     async def open(self) -> None:
         """Open connections until the pool holds its minimum."""
         while (wire := self._pool.reserve(self._minimum)) is not None:
             try:
                 endpoint = self._route.endpoint()
-                _connect(wire, endpoint, time.monotonic() + self._timeout)
+                self._history.met(_connect(wire, endpoint, time.monotonic() + self._timeout))
             except BaseException:
                 self._pool.drop(wire)
                 raise
             self._pool.give_back(wire)
+
+    def renew(self) -> None:
+        """Close the connections as soon as they are idle."""
+        self._pool.close()
 
     async def close(self) -> None:
         """Close all connections; a later call opens new ones."""
@@ -335,8 +343,8 @@ class BlockingLink:
     def _call(self, wire: Wire, request: bytes, commands: tuple[Command, ...]) -> list[Any]:
         endpoint = None if wire.connected else self._route.endpoint()
         deadline = time.monotonic() + self._timeout
-        if endpoint is not None:
-            _connect(wire, endpoint, deadline)
+        if endpoint is not None and self._history.met(_connect(wire, endpoint, deadline)):
+            raise EngineReplaced(f"another engine answers at {endpoint.where}").undone()
         try:
             return wire.call(request, len(commands), deadline)
         except TimeoutError as error:
@@ -349,9 +357,9 @@ class BlockingLink:
         return kind(f"{subject(commands)}: the connection broke ({type(error).__name__})")
 
 
-def _connect(wire: Wire, endpoint: Endpoint, deadline: float) -> None:
+def _connect(wire: Wire, endpoint: Endpoint, deadline: float) -> str:
     try:
-        wire.connect(endpoint, deadline)
+        return wire.connect(endpoint, deadline)
     except BackendError:
         raise
     except TimeoutError as error:

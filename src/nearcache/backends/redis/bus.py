@@ -21,6 +21,7 @@ from nearcache.backends.redis.errors import refused
 from nearcache.backends.redis.line import Line
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import bus_of
+from nearcache.errors import BackendUnavailableError
 
 NO_ENTRY: Final = b"0-0"
 """What stands for the newest entry of an empty stream."""
@@ -77,6 +78,8 @@ class Bus:
         if _place(end := _end(newest)) < _place(self._last):
             self._announced.changed_all()
             self._last = end
+            if end == NO_ENTRY:  # what is appended and lost before the next look would not be missed
+                raise BackendUnavailableError(f"{self._stream}: the stream of changes was emptied")
         else:
             self._take(added)
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.exceptions import RedisError
 
+from nearcache.backends.redis import facts
 from nearcache.backends.redis.errors import refused, unreachable
 from nearcache.errors import BackendTimeoutError, ConfigError
 
@@ -94,16 +95,22 @@ class Endpoint:
                 made.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def greeting(self, protocol: int | None = None) -> list[Command]:
-        """Return the first commands of a connection: protocol (the URL's unless given), login, name, database."""
+        """Return the first commands of a connection: protocol (the URL's unless given), login, name, database, and the
+        question whose data there is.
+        """
         settings = self._settings
         hello = _hello(settings, int(settings.protocol) if protocol is None else protocol)
-        return [*hello, *([("SELECT", str(settings.db))] if settings.db else [])]
+        return [*hello, *([("SELECT", str(settings.db))] if settings.db else []), ("INFO", "replication")]
 
-    def check_greeting(self, replies: Sequence[object]) -> None:
-        """Raise `BackendError` if the engine refused one of the first commands."""
-        for reply in replies:
+    def check_greeting(self, replies: Sequence[object]) -> str:
+        """Return the name of the history of the engine's data, "" if it does not tell; raises `BackendError` if it
+        refused one of the other first commands.
+        """
+        *others, whose = replies
+        for reply in others:
             if isinstance(reply, Exception):
                 raise refused(reply, f"the connection to {self.where}") from reply
+        return "" if isinstance(whose, Exception) else facts.read(whose).get("master_replid", "")
 
 
 class Route:

@@ -139,15 +139,17 @@ class RedisMarks:
         return str(view.last), str(view.known_from), _ms(MARKS_LIFE)
 
     async def restore(self) -> None:
-        """Give the record back what it may have lost, and learn what is new on the same trip."""
-        for reply in await self._backend.run(*self.restoring(), fresh=True):
-            good(reply, self.name)
-
-    def restoring(self) -> list[Command]:
-        """Return the commands that give the record the marks back that are known here, the newest last.
+        """Give the record back what it may have lost, and learn what is new on the same trip.
 
         Where there is no record, or it lost what nobody knows here, whatever is older is invalid from then on.
         """
+        sent = self._backend.clock()
+        replies = await self._backend.together(*self._restoring(), self.news())
+        *behind, answer = [good(reply, self.name) for reply in replies]
+        await self.learn(answer, sent, anew=any(behind))
+
+    def _restoring(self) -> list[Command]:
+        """Return the commands that give the record the marks back that are known here, the newest last."""
         view = self._backend.view
         marks = [*((TAG + tag, stamp) for tag, stamp in view.marks()), (CLEAR, view.clear), (PURGE, view.purge)]
         known = sorted((stamp, member) for member, stamp in marks if stamp)
@@ -179,14 +181,14 @@ class RedisMarks:
         """Return the command that lets the record live on."""
         return ("PEXPIRE", self.name, _ms(MARKS_LIFE))
 
-    async def learn(self, reply: Any, sent: float) -> None:
-        """Take in the answer to `news`."""
+    async def learn(self, reply: Any, sent: float, *, anew: bool = False) -> None:
+        """Take in the answer to `news`; begin anew with it where older marks may be there that are not known."""
         view = self._backend.view
-        if len(reply) == 1 and reply[0][1] == view.last:  # nearly always: one mark, the one that is known
+        if not anew and len(reply) == 1 and reply[0][1] == view.last:  # nearly always: one mark, the one that is known
             view.confirm(sent)
             return
         scores = _scores(reply)
-        full = len(scores) >= AT_ONCE
+        full = anew or len(scores) >= AT_ONCE
         if not scores:
             raise BackendUnavailableError(f"{self.name}: the engine does not keep it; is it full?")
         clear, purge = scores.pop(CLEAR, 0), scores.pop(PURGE, 0)
@@ -194,7 +196,8 @@ class RedisMarks:
         if not full:
             view.learn(sent, marks, clear, purge)
             return
-        floors = await self._backend.plain(("ZMSCORE", self.name, CLEAR, PURGE))
+        (reply,) = await self._backend.together(("ZMSCORE", self.name, CLEAR, PURGE))
+        floors = good(reply, self.name)
         view.restart(sent, marks, max(clear, _stamp(floors[0])), max(purge, _stamp(floors[1])))
 
 

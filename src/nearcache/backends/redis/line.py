@@ -36,9 +36,13 @@ class Line:
         self._hear = hear
         self._reader = reader()
         self._replies: list[Any] = []
+        self._subscribed = False
 
     async def open(self) -> None:
         """It is open as long as it lives."""
+
+    def renew(self) -> None:
+        """It is the one that knows."""
 
     async def close(self) -> None:
         """Close the connection."""
@@ -50,15 +54,17 @@ class Line:
         return self._take(len(commands))
 
     def subscribe(self, channel: str) -> Exception | None:
-        """Subscribe to a channel; return the error if the engine refuses.
+        """Subscribe to a channel; return the error if the engine refuses, or cannot serve yet.
 
         It answers with a message where it agrees, and with a reply where it does not.
         """
+        self._subscribed = False
         self._send((("SUBSCRIBE", channel), ("PING",)))
         (reply,) = self._take(1)
         if not isinstance(reply, Exception):
             return None
-        self._take(1)
+        if not self._subscribed:
+            self._take(1)
         return reply
 
     def listen(self, until: float, enough: Callable[[], bool]) -> None:
@@ -97,6 +103,7 @@ class Line:
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not INCOMPLETE:
             if isinstance(reply, hiredis.PushNotification):
+                self._subscribed |= reply[0] == b"subscribe"
                 self._hear(reply)
             else:
                 self._replies.append(reply)

@@ -23,11 +23,11 @@ import hiredis
 
 from nearcache._core.fork import on_fork
 from nearcache._io.blocking import drive
-from nearcache.backends.redis import facts
 from nearcache.backends.redis.bus import Bus
 from nearcache.backends.redis.carrier import Announced, Carrier
 from nearcache.backends.redis.connect import Command, Route, dial
 from nearcache.backends.redis.errors import refused
+from nearcache.backends.redis.history import History
 from nearcache.backends.redis.line import Line
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import lease_of
@@ -38,7 +38,7 @@ from nearcache.near.coherence import Coherence, Session
 from nearcache.near.inbox import Inbox
 
 FIRST_PAUSE: Final = 0.1
-LONGEST_PAUSE: Final = 5.0
+LONGEST_PAUSE: Final = 1.0
 """Seconds between two tries to connect: doubled up to the longest."""
 
 BEATS: Final = 3
@@ -63,12 +63,11 @@ class Run(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """What speaks to the engine over the listener's line: parts of a backend of this name.
+    """What speaks to the engine over the listener's line: parts of a backend.
 
     `settle` repeats the invalidations that the engine has not acknowledged, or has forgotten.
     """
 
-    name: str
     run: Run
     settle: Callable[[], Coroutine[Any, Any, None]]
 
@@ -100,6 +99,7 @@ class Listener:
         self,
         route: Route,
         spec: BackendSpec,
+        history: History,
         speaker: "Callable[[Line, Listener], Speaker]",
         life: float,
         stopped: Callable[[], None],
@@ -115,8 +115,9 @@ class Listener:
         self._speaker = speaker
         self._lease = life
         self._stopped = stopped
-        self._engine: object = None
-        """Which engine it was that was connected to last, None before the first; see `_named`."""
+        self._history = history
+        self._met = False
+        """Whether there was a connection before."""
         self._life: _Life | None = None
         self._listening = False
         self._begin()
@@ -206,25 +207,26 @@ class Listener:
                 self._stopped()  # a route may have started the engine for a listener that is not wanted any more
                 return
             line = Line(sock, self._hear)
-            endpoint.check_greeting(line.execute(*endpoint.greeting(protocol=3)))
+            found = endpoint.check_greeting(line.execute(*endpoint.greeting(protocol=3)))
             if refusal := line.subscribe(self._channel):
                 raise refused(refusal, "SUBSCRIBE")
             life.heard = True
             self._listening = self._life is life
             self.inbox.stir()
+            self._look_whose_data_it_is(found)
             self._converse(life, line)
         finally:
             sock.close()
 
     def _converse(self, life: _Life, line: Line) -> None:
-        speaker, session, renewal = self._speaker(line, self), None, 0.0
+        speaker, session, renewal, try_again = self._speaker(line, self), None, 0.0, 0.0
         try:
-            self._look_who_answers(line, speaker.name)
             said = _greeted(line)
-            session = self._track(line, said)
-            beat = self._lease if session is None else min(self._lease, self._coherence.budget)
             while not life.ended.is_set():
                 now = time.monotonic()
+                if session is None and now >= try_again:
+                    session, try_again = self._track(line, said), now + self._lease
+                beat = self._lease if session is None else min(self._lease, self._coherence.budget)
                 due, renewals = now + max(SHORTEST_BEAT, beat / BEATS), list[Command]()
                 if now >= renewal:
                     renewal, renewals = now + self._lease / BEATS, self._renewals()
@@ -237,12 +239,12 @@ class Listener:
             if session is not None:
                 self._coherence.end(session, "the connection that announces changes was lost")
 
-    def _look_who_answers(self, line: Line, name: str) -> None:
-        """Notice that the engine was restarted or replaced; one that does not say who it is may always have been."""
-        engine = _named(line)
-        if self._engine is not None and self._engine != engine:
-            self._coherence.forgot(name)
-        self._engine = engine
+    def _look_whose_data_it_is(self, found: str) -> None:
+        """Notice that the engine was restarted or replaced; one that does not say so may always have been."""
+        self._history.met(found)
+        if self._met and not found:
+            self._history.lost()
+        self._met = True
 
     def _track(self, line: Line, said: tuple[object, ...]) -> Session | None:
         """Have every change of the namespace announced; None if that cannot be, or nobody keeps values near."""
@@ -306,15 +308,6 @@ class Listener:
 def _greeted(line: Line) -> tuple[object, ...]:
     (hello,) = line.execute(("HELLO",))
     return _who(hello)
-
-
-def _named(line: Line) -> object:
-    """Return what names a run of an engine and the history of its data; something that equals nothing if refused."""
-    replies = line.execute(("INFO", "server"), ("INFO", "replication"))
-    if any(isinstance(reply, Exception) for reply in replies):
-        return object()
-    server, replication = map(facts.read, replies)
-    return server.get("run_id"), replication.get("master_replid")
 
 
 def _who(hello: Any) -> tuple[object, ...]:

@@ -75,10 +75,12 @@ class Stream(asyncio.Protocol):
         """Whether commands were submitted in this turn of the loop and are still to be written."""
         return bool(self._outgoing)
 
-    async def greet(self, endpoint: Endpoint) -> None:
-        """Exchange the first commands; raises `BackendError`, after which the stream is of no use."""
+    async def greet(self, endpoint: Endpoint) -> str:
+        """Exchange the first commands and return the name of the history that the connection leads to; raises
+        `BackendError`, after which the stream is of no use.
+        """
         replies = await self.submit(tuple(endpoint.greeting()), self._loop.time() + self._timeout)
-        endpoint.check_greeting(replies)
+        return endpoint.check_greeting(replies)
 
     def submit(self, commands: tuple[Command, ...], deadline: float) -> asyncio.Future[list[Any]]:
         """Put commands in line and return the future of their replies; `deadline` is on the loop's clock."""

@@ -41,6 +41,10 @@ class Link(Protocol):
         """
         ...
 
+    def renew(self) -> None:
+        """Begin nothing any more on a connection that is open now; may be called in any thread."""
+        ...
+
     async def close(self) -> None:
         """Give up every connection; a later call connects again."""
         ...

@@ -1,0 +1,50 @@
+"""Whose data it is that the connections of a process find.
+
+Another history begins where an engine was restarted, or where a replica has taken over: what was acknowledged shortly
+before may not be in it.
+"""
+
+import weakref
+from collections.abc import Callable
+
+from nearcache.backends.redis.wire import Link
+from nearcache.backends.registry import BackendSpec
+
+
+class History:
+    """What the connections to one engine found, for both flavours and the listener.
+
+    `forgot` is called when they find another history than before.
+    """
+
+    def __init__(self, forgot: Callable[[], None]) -> None:
+        self._forgot = forgot
+        self._found = ""
+        self._links: weakref.WeakSet[Link] = weakref.WeakSet()
+
+    def watch(self, link: Link) -> None:
+        """Have the connections of a link given up when another history is found: they may lead to the old one."""
+        self._links.add(link)
+
+    def met(self, found: str) -> bool:
+        """Note the name of the history that a new connection leads to, "" if it is not told; tell whether it is
+        another one than before. Whatever follows from that has been done by then.
+        """
+        if not found:
+            return False
+        before, self._found = self._found, found
+        if before in ("", found):
+            return False
+        self.lost()
+        return True
+
+    def lost(self) -> None:
+        """Take it that what was acknowledged shortly before may be lost."""
+        for link in list(self._links):
+            link.renew()
+        self._forgot()
+
+
+def history(spec: BackendSpec, name: str) -> History:
+    """Return what the connections to an engine found, the same for all backends of a cache."""
+    return spec.shared(History, lambda: History(lambda: spec.coherence.forgot(name)))
