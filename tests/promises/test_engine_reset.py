@@ -10,7 +10,9 @@ import pytest
 
 from nearcache import Cache
 from nearcache._engine.core import Core
+from nearcache.backends.redis.history import History
 from nearcache.backends.redis.leases import RedisMarks
+from nearcache.backends.redis.listener import Listener
 from nearcache.near import recent
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import broken, eventually, impatient, noticed
@@ -120,6 +122,133 @@ def test_without_a_memory_for_invalidations_they_are_lost(new_cache: NewCache) -
 def test_without_a_look_at_who_answers_they_are_lost(new_cache: NewCache) -> None:
     with broken(Core, "_forgot", lambda *_: None), noticed("the invalidation is repeated"):
         nothing_is_forgotten(new_cache, "valkey", INVALIDATIONS["delete"], impatient())
+
+
+@pytest.mark.parametrize("verb", ["invalidate_tags", "clear"])
+def test_marks_that_are_restored_reach_those_who_know_newer_ones(new_cache: NewCache, verb: str) -> None:
+    """Somebody new marks something before the author has noticed that its mark was lost."""
+    with pair("valkey") as engines, proxied(engines.primary.port) as late:
+        author = new_cache(f"redis://127.0.0.1:{late.port}", namespace=NAMESPACE)
+        author.invalidate_tags("first")
+        hears(author)
+        author.set("users:1", "old", tags=["team"])
+        engines.catch_up()
+        engines.lag()
+        INVALIDATIONS[verb](author)
+        engines.fail_over()
+        other = new_cache(engines.url, namespace=NAMESPACE)
+        hears(other)
+        other.invalidate_tags("elsewhere")
+        late.target = ("127.0.0.1", engines.replica.port)
+        late.cut()
+        eventually(lambda: author.get("users:1") is None and author.health().coherent, "it is connected")
+        eventually(lambda: other.get("users:1") is None, "the mark is restored")
+        for cache in (author, other):
+            cache.close()
+
+
+def test_a_mark_below_the_newest_that_is_known_is_learnt(new_cache: NewCache) -> None:
+    """The clock of the replica that takes over is behind."""
+    with pair("valkey") as engines:
+        ahead = new_cache(engines.url, namespace=NAMESPACE)
+        other = new_cache(engines.url, namespace=NAMESPACE, near=None)  # hears of nothing, and asks when it is used
+        for cache in (ahead, other):
+            cache.invalidate_tags("first")
+        hears(ahead)
+        ahead.set("users:1", "old", tags=["team"])
+        engines.catch_up()
+        engines.lag()
+        newest = max(marks(engines.primary).values())
+        engines.primary.command("ZADD", f"{{{NAMESPACE}}}~m", newest + 5_000_000, "t:ahead")
+        eventually(lambda: ahead._parts.core.view.last > newest, "one of them knows a mark of the clock ahead")
+        assert ahead.get("users:1") == "old"
+        assert other._parts.core.view.last <= newest
+        engines.fail_over()
+        other.invalidate_tags("team")
+        eventually(lambda: ahead.get("users:1") is None, "it has learnt the mark")
+        for cache in (ahead, other):
+            cache.close()
+
+
+def deleted_values_do_not_come_back(new_cache: NewCache, flavour: str) -> None:
+    """Read the first thing after a fail-over, before the listener has noticed anything."""
+    with pair("valkey") as engines, broken(Listener, "_listen", _not_connected):
+        cache = new_cache(engines.url, namespace=NAMESPACE)
+        cache.set("users:1", "old")
+        engines.catch_up()
+        engines.lag()
+        cache.delete("users:1")
+        engines.fail_over()
+        first = cache.get("users:1") if flavour == "sync" else asyncio.run(cache.aio.get("users:1"))
+        assert first is None, "a deleted value is back"
+        assert cache.get("users:1") is None
+        cache.close()
+
+
+def _not_connected(*_: object) -> None:
+    raise ConnectionError
+
+
+@pytest.mark.parametrize("flavour", ["sync", "async"])
+def test_who_deleted_a_value_never_reads_it_again(new_cache: NewCache, flavour: str) -> None:
+    deleted_values_do_not_come_back(new_cache, flavour)
+
+
+def test_connections_that_do_not_look_whose_data_it_is_are_noticed(new_cache: NewCache) -> None:
+    with broken(History, "met", lambda *_: False), noticed("a deleted value is back"):
+        deleted_values_do_not_come_back(new_cache, "sync")
+
+
+@pytest.mark.parametrize("flavour", ["sync", "async"])
+def test_nothing_is_read_from_the_old_engine_any_more(new_cache: NewCache, flavour: str) -> None:
+    """Only the connection that listens has broken; the others still lead to what was the primary."""
+    with pair("valkey") as engines:
+        cache = new_cache(engines.url, namespace=NAMESPACE)
+        hears(cache)
+        cache.set("users:1", "old")
+
+        def fail_over() -> None:
+            engines.catch_up()
+            engines.lag()
+            engines.replica.command("REPLICAOF", "NO", "ONE")
+            engines.proxy.target = ("127.0.0.1", engines.replica.port)
+            engines.primary.command("CLIENT", "KILL", "TYPE", "pubsub")
+            eventually(lambda: engines.replica.info("clients")["pubsub_clients"] != "0", "it listens to the new one")
+            engines.replica.command("SET", f"{NAMESPACE}:users:1", "none of ours")
+
+        async def read() -> object:
+            await cache.aio.get("users:2")
+            await asyncio.to_thread(fail_over)
+            return await cache.aio.get("users:1")
+
+        if flavour == "async":
+            assert asyncio.run(read()) is None
+        else:
+            cache.get("users:2")
+            fail_over()
+            assert cache.get("users:1") is None, "it is read from the old one"
+        cache.close()
+
+
+def test_with_json_the_newest_deletions_are_repeated(
+    new_cache: NewCache, own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent, "MOST", 10)
+    cache = new_cache(own_server.url, namespace=NAMESPACE, codec="json")
+    cache.set("users:1", "old")
+    own_server.command("SAVE")
+    cache.delete_many(f"others:{number}" for number in range(11))
+    cache.delete("users:1")
+    restarted(own_server)
+    assert cache.get("users:1") is None
+
+
+def test_everything_is_cleared_also_where_nobody_listens(new_cache: NewCache, own_server: RedisServer) -> None:
+    cache = new_cache(own_server.url, namespace=NAMESPACE, near=None, on_reset="clear")
+    cache.set("users:1", "kept")
+    own_server.command("SAVE")
+    restarted(own_server)
+    assert cache.get("users:1") is None
 
 
 def test_what_was_not_invalidated_survives(new_cache: NewCache) -> None:

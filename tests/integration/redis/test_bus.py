@@ -5,6 +5,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from nearcache.backends.redis import RedisBackend, speaker
 from nearcache.backends.redis.bus import Bus
 from nearcache.backends.redis.connect import Command, Route
 from nearcache.backends.redis.history import History
+from nearcache.backends.redis.leases import RedisLeases
 from nearcache.backends.redis.listener import Listener
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import bus_of, lease_of
@@ -283,6 +285,63 @@ def test_an_emptied_engine_is_noticed(caches: Caches, own_server: RedisServer, c
         eventually(lambda: cache.get_or_load(KEY, lambda: next(loads)) > first, "it loads again")
     finally:
         cache.close()
+
+
+@pytest.mark.parametrize("loss", [("DEL",), ("XTRIM", "MAXLEN", "0")], ids=["deleted", "trimmed"])
+def test_what_is_lost_between_two_losses_is_noticed(
+    caches: Caches, own_server: RedisServer, namespace: str, loss: tuple[str, ...]
+):
+    """Each first entry of an empty stream names the same one before it."""
+    command, *options = loss
+    here, there = caches(own_server.unix_url), caches(own_server.unix_url, near=None)
+    there.set(KEY, 1)
+    for number in (2, 3):
+        sees(here, number - 1)
+        own_server.pause()
+        own_server.resume()
+        own_server.command(command, bus_of(namespace), *options)
+        eventually(lambda: own_server.command("XLEN", bus_of(namespace)), "it is begun anew")
+        eventually(lambda: here.health().coherent, "it hears of changes")
+        with held_up(here):
+            there.set(KEY, number)
+            own_server.command(command, bus_of(namespace), *options)
+            there.set("users:2", number)
+    sees(here, 3)
+
+
+@contextmanager
+def held_up(cache: Cache) -> Iterator[None]:
+    """Let a cache hear nothing for a while, and then go on."""
+    bus = cache._engine.backend.listener.carrier  # type: ignore[attr-defined]
+    go_on, held = threading.Event(), threading.Event()
+    questions = bus.questions
+
+    def wait_first() -> Any:
+        held.set()
+        assert go_on.wait(10.0)
+        return questions()
+
+    bus.listen = lambda line, until, enough: None
+    bus.questions = wait_first
+    try:
+        assert held.wait(10.0)
+        yield
+    finally:
+        del bus.listen, bus.questions
+        go_on.set()
+
+
+def test_an_engine_that_refused_for_a_moment_is_asked_again(
+    caches: Caches, own_server: RedisServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(RedisLeases, "life", 0.3)
+    cache = caches(own_server.unix_url, staleness="1s")
+    own_server.command("CONFIG", "SET", "maxmemory", "1")
+    own_server.command("DEL", bus_of(namespace))
+    own_server.command("CLIENT", "KILL", "TYPE", "pubsub")
+    eventually(lambda: "OOM" in (cache.health().incoherence or ""), "it says why not")
+    own_server.command("CONFIG", "SET", "maxmemory", "0")
+    eventually(lambda: cache.health().coherent, "it hears of changes again")
 
 
 def test_what_changed_while_its_connection_was_cut_is_seen(caches: Caches, own_server: RedisServer):

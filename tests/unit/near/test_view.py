@@ -164,6 +164,15 @@ def test_each_mark_is_told_once(told: tuple[View, list[tuple[list[str], bool]]])
     assert heard == [(["a", "b"], False), (["b"], False), ([], True)]
 
 
+def test_nobody_can_prove_anything_before_what_is_new_was_told():
+    made, proven = view(), list[float]()
+    made.learn(0.0, {}, 1)
+    made.news = lambda *_: proven.append(made.proven)
+    made.learn(1.0, {"a": 2}, 0)
+    made.restart(2.0, {"a": 5}, 1, 0)
+    assert proven == [0.0, 1.0]
+
+
 def test_a_restart_tells_that_anything_may_have_been_marked(told: tuple[View, list[tuple[list[str], bool]]]):
     made, heard = told
     made.learn(0.0, {}, 1)
