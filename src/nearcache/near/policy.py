@@ -165,3 +165,10 @@ class Learning:
             if best != self._current:
                 self._current = best
                 self._pool.follow(self._rules[best])
+
+
+def learning(entries: int | None, size: int | None) -> Learning:
+    """Make the policy of a tier that may hold so many entries or bytes; None is no limit."""
+    if size is not None:
+        return Learning(size, by_size=True)
+    return Learning(inf if entries is None else entries)

@@ -17,7 +17,7 @@ from typing import Any, Final
 from nearcache._core.clock import Clock
 from nearcache._core.keys import entity_of
 from nearcache._core.missing import MISS, Missing
-from nearcache.near.policy import Learning, Policy
+from nearcache.near.policy import Policy, learning
 from nearcache.near.slot import MANY, NEVER, Copier, Slot
 from nearcache.near.stamps import Stamps
 from nearcache.near.tagged import Tagged
@@ -43,10 +43,6 @@ class Limit:
     bytes: int | None = None
 
 
-def _nothing() -> None:
-    pass
-
-
 class Store:
     """A bounded map from keys to values and records, for any number of threads.
 
@@ -68,7 +64,7 @@ class Store:
         policy: Policy | None = None,
     ) -> None:
         self.limit: Limit = limit
-        self.tell: Callable[[], object] = _nothing
+        self.tell: Callable[[], object] = bool
         """Called now and then while values are served, without a lock, so that listeners see hits that touch
         nothing else."""
         self.evictions: int = 0
@@ -81,7 +77,7 @@ class Store:
         self.until: float = math.inf
         """What readers look at: `vouched`, or minus infinity while lookups are suspended."""
         self._source = source
-        self._policy = policy or _default_policy(limit)
+        self._policy = policy or learning(limit.entries, limit.bytes)
         self._lock = threading.RLock()
         self._slots: dict[str, Slot] = {}
         self._stamps = Stamps()
@@ -463,9 +459,3 @@ class Store:
 
 def _footprint(key: str, size: int) -> int:
     return ENTRY_OVERHEAD + len(key) + size
-
-
-def _default_policy(limit: Limit) -> Policy:
-    if limit.bytes is not None:
-        return Learning(limit.bytes, by_size=True)
-    return Learning(math.inf if limit.entries is None else limit.entries)

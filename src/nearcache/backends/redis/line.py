@@ -6,7 +6,7 @@ import ssl
 import struct
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import hiredis
 
@@ -36,7 +36,7 @@ class Line:
         self._hear = hear
         self._reader = reader()
         self._replies: list[Any] = []
-        self._subscribed = False
+        self._subscribed: bool = False
 
     async def open(self) -> None:
         """It is open as long as it lives."""
@@ -103,7 +103,7 @@ class Line:
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not INCOMPLETE:
             if isinstance(reply, hiredis.PushNotification):
-                self._subscribed |= reply[0] == b"subscribe"
+                self._subscribed = self._subscribed or cast(list[Any], reply)[0] == b"subscribe"
                 self._hear(reply)
             else:
                 self._replies.append(reply)
