@@ -154,6 +154,12 @@ class View:
                 self.news(marks, True)
             self.proven = max(self.proven, sent)
 
+    def forget(self) -> None:
+        """Know nothing of marks up to now: there may be older ones that were never told."""
+        with self._lock:
+            self.known_from, self.tags = self.last, {}
+            self.news((), True)
+
     def confirm(self, sent: float) -> None:
         """Note that the engine knew nothing new when it was asked at `sent`; waits for who is telling what was new."""
         with self._lock:

@@ -180,6 +180,16 @@ def test_a_restart_tells_that_anything_may_have_been_marked(told: tuple[View, li
     assert heard == [(["a", "b"], True)]
 
 
+def test_what_is_forgotten_has_to_be_asked_for(told: tuple[View, list[tuple[list[str], bool]]]):
+    made, heard = told
+    made.learn(0.0, {"a": 5, "b": 7}, 1)
+    assert made.unknown(6, ["a", "c"]) == []
+    made.forget()
+    assert made.unknown(6, ["a", "c"]) == ["a", "c"]
+    assert made.unknown(7, ["a"]) == []
+    assert heard == [([], True)]
+
+
 def test_what_comes_every_time_is_told_once(told: tuple[View, list[tuple[list[str], bool]]]):
     made, heard = told
     made.learn(0.0, {}, 1)

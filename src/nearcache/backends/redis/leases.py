@@ -188,17 +188,18 @@ class RedisMarks:
             view.confirm(sent)
             return
         scores = _scores(reply)
-        full = anew or len(scores) >= AT_ONCE
+        full = len(scores) >= AT_ONCE
         if not scores:
             raise BackendUnavailableError(f"{self.name}: the engine does not keep it; is it full?")
         clear, purge = scores.pop(CLEAR, 0), scores.pop(PURGE, 0)
         marks = {name.removeprefix(TAG): stamp for name, stamp in scores.items()}
-        if not full:
-            view.learn(sent, marks, clear, purge)
-            return
-        (reply,) = await self._backend.together(("ZMSCORE", self.name, CLEAR, PURGE))
-        floors = good(reply, self.name)
-        view.restart(sent, marks, max(clear, _stamp(floors[0])), max(purge, _stamp(floors[1])))
+        if full or anew:
+            (floors,) = await self._backend.together(("ZMSCORE", self.name, CLEAR, PURGE))
+            clear, purge = map(max, map(_stamp, good(floors, self.name)), (clear, purge))
+        take_in = view.restart if full else view.learn
+        take_in(sent, marks, clear, purge)
+        if anew:
+            view.forget()
 
 
 def _granted(reply: Any) -> Grant:
