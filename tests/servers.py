@@ -204,8 +204,9 @@ class RedisServer:
         return [str(self.program.path), *(word for option in fixed.items() for word in option), *self.options]
 
     def _answers(self) -> bool:
-        """Whether the server answers, on the socket and on the port, and is ours and no other."""
+        """Whether the server answers, on the socket and on the port, has read its data, and is ours and no other."""
         try:
+            ask(self.socket, "PING")  # an error while it reads
             owners = [_owner_of(address) for address in (self.socket, ("127.0.0.1", self.port))]
         except (OSError, hiredis.HiredisError):
             return False
