@@ -58,13 +58,13 @@ def holding(entries: int) -> Subject:
             changed((key,))
 
     def counters() -> Mapping[str, float]:
-        return {"entries that were dropped": kept - len(store)}
+        return {"entries that were dropped": kept - store.entries}
 
     def once() -> tuple[int, int]:
         prepare()
-        before = len(store)
+        before = store.entries
         loop(AT_ONCE)
-        return before, len(store)
+        return before, store.entries
 
     for number in range(entries):
         keep(number)
