@@ -1,6 +1,6 @@
 """`make bench`: nearcache side by side with what people use today.
 
-    make bench                  all groups but traces, three times in a row as a target takes, in at most 25 minutes
+    make bench                  all groups but traces, three times in a row as a target takes, in less than an hour
     make bench ROW=near         one group (or one row: its results are printed, not kept)
     make bench ROW=near RUNS=1  once
     make bench ROW=traces       hit ratios on request traces, about 3 minutes; once, because they come out the same
