@@ -10,6 +10,7 @@ import pytest
 
 from nearcache import Cache
 from nearcache._engine.core import Core
+from nearcache.backends.redis.blocking import BlockingLink
 from nearcache.backends.redis.history import History
 from nearcache.backends.redis.leases import RedisMarks
 from nearcache.backends.redis.listener import Listener
@@ -199,8 +200,7 @@ def test_connections_that_do_not_look_whose_data_it_is_are_noticed(new_cache: Ne
         deleted_values_do_not_come_back(new_cache, "sync")
 
 
-@pytest.mark.parametrize("flavour", ["sync", "async"])
-def test_nothing_is_read_from_the_old_engine_any_more(new_cache: NewCache, flavour: str) -> None:
+def nothing_is_read_from_the_old_engine(new_cache: NewCache, flavour: str) -> None:
     """Only the connection that listens has broken; the others still lead to what was the primary."""
     with pair("valkey") as engines:
         cache = new_cache(engines.url, namespace=NAMESPACE)
@@ -228,6 +228,16 @@ def test_nothing_is_read_from_the_old_engine_any_more(new_cache: NewCache, flavo
             fail_over()
             assert cache.get("users:1") is None, "it is read from the old one"
         cache.close()
+
+
+@pytest.mark.parametrize("flavour", ["sync", "async"])
+def test_nothing_is_read_from_the_old_engine_any_more(new_cache: NewCache, flavour: str) -> None:
+    nothing_is_read_from_the_old_engine(new_cache, flavour)
+
+
+def test_connections_to_the_old_engine_that_are_kept_are_noticed(new_cache: NewCache) -> None:
+    with broken(BlockingLink, "renew", lambda *_: None), noticed("it is read from the old one"):
+        nothing_is_read_from_the_old_engine(new_cache, "sync")
 
 
 def test_with_json_the_newest_deletions_are_repeated(
