@@ -4,16 +4,19 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from nearcache import Cache
 from nearcache._engine.core import Core
+from nearcache.backends.redis import leases
 from nearcache.backends.redis.blocking import BlockingLink
 from nearcache.backends.redis.history import History
 from nearcache.backends.redis.leases import RedisMarks
 from nearcache.backends.redis.listener import Listener
+from nearcache.backends.redis.lua import script
 from nearcache.near import recent
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import broken, eventually, impatient, noticed
@@ -125,8 +128,7 @@ def test_without_a_look_at_who_answers_they_are_lost(new_cache: NewCache) -> Non
         nothing_is_forgotten(new_cache, "valkey", INVALIDATIONS["delete"], impatient())
 
 
-@pytest.mark.parametrize("verb", ["invalidate_tags", "clear"])
-def test_marks_that_are_restored_reach_those_who_know_newer_ones(new_cache: NewCache, verb: str) -> None:
+def restored_marks_reach_everybody(new_cache: NewCache, verb: str) -> None:
     """Somebody new marks something before the author has noticed that its mark was lost."""
     with pair("valkey") as engines, proxied(engines.primary.port) as late:
         author = new_cache(f"redis://127.0.0.1:{late.port}", namespace=NAMESPACE)
@@ -146,6 +148,19 @@ def test_marks_that_are_restored_reach_those_who_know_newer_ones(new_cache: NewC
         eventually(lambda: other.get("users:1") is None, "the mark is restored")
         for cache in (author, other):
             cache.close()
+
+
+@pytest.mark.parametrize("verb", ["invalidate_tags", "clear"])
+def test_marks_that_are_restored_reach_those_who_know_newer_ones(new_cache: NewCache, verb: str) -> None:
+    restored_marks_reach_everybody(new_cache, verb)
+
+
+def test_marks_that_are_restored_under_their_old_stamps_are_noticed(new_cache: NewCache) -> None:
+    real = script("restore").text
+    old = real.replace("redis.call('ZADD', meta, stamp, member)", "redis.call('ZADD', meta, ARGV[i], member)")
+    assert old != real
+    with broken(leases, "script", lambda _: SimpleNamespace(text=old)), impatient(), noticed("the mark is restored"):
+        restored_marks_reach_everybody(new_cache, "invalidate_tags")
 
 
 def test_a_mark_below_the_newest_that_is_known_is_learnt(new_cache: NewCache) -> None:
