@@ -6,6 +6,9 @@ from tests.faces import (
     embedded_directory,  # noqa: F401  # a fixture
     face,  # noqa: F401  # a fixture
 )
+from tests.sentinel import (
+    _session_group,  # noqa: F401  # a fixture
+)
 from tests.servers import (
     _own_server,  # noqa: F401  # a fixture
     _session_any,  # noqa: F401  # a fixture

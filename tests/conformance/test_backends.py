@@ -13,6 +13,7 @@ from nearcache.backends.registry import BackendSpec, build
 from nearcache.near.store import Limit, Store
 from nearcache.near.view import View
 from nearcache.testing import BackendConformance, Faults, FaultyBackend
+from tests.sentinel import Group
 from tests.servers import RedisServer
 
 
@@ -63,6 +64,14 @@ class TestRedisOverTcp(Built):
     @pytest.fixture(autouse=True)
     def _server(self, any_server: RedisServer) -> None:
         self.url = any_server.url
+
+
+class TestRedisThroughSentinels(Built):
+    """A replicated engine whose primary sentinels tell."""
+
+    @pytest.fixture(autouse=True)
+    def _group(self, watched: Group) -> None:
+        self.url = watched.url
 
 
 class TestRedisWithoutHeaders(TestRedis):

@@ -72,10 +72,17 @@ SCHEMES: Final[dict[str, str]] = {
     "redis": "nearcache.backends.redis:build",
     "rediss": "nearcache.backends.redis:build",
     "unix": "nearcache.backends.redis:build",
+    "redis+sentinel": "nearcache.backends.redis:build",
 }
 """The builder of each scheme, as `module:function`."""
 
-EXTRAS: Final[dict[str, str]] = {"embedded": "embedded", "redis": "redis", "rediss": "redis", "unix": "redis"}
+EXTRAS: Final[dict[str, str]] = {
+    "embedded": "embedded",
+    "redis": "redis",
+    "rediss": "redis",
+    "unix": "redis",
+    "redis+sentinel": "redis",
+}
 """The extra of the package that brings the client library of a scheme."""
 
 

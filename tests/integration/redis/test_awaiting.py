@@ -300,6 +300,7 @@ async def test_closing_fails_the_calls_under_way(own_server: RedisServer):
 
 async def test_an_address_that_is_asked_for_is_asked_in_a_thread_and_before_each_connection(own_server: RedisServer):
     from nearcache.backends.redis import link
+    from nearcache.backends.redis.connect import Route
     from nearcache.backends.registry import BackendSpec
 
     asked: list[int] = []
@@ -308,7 +309,7 @@ async def test_an_address_that_is_asked_for_is_asked_in_a_thread_and_before_each
         asked.append(threading.get_ident())
         return own_server.unix_url
 
-    way = link(BackendSpec("embedded://", "t"), "async", address)
+    way = link(BackendSpec("embedded://", "t"), "async", Route(address))
     assert asked == []
     await replies_of(way, ("PING",))
     await replies_of(way, ("PING",))

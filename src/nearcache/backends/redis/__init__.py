@@ -1,10 +1,11 @@
-"""Redis and Valkey: `redis://`, `rediss://` and `unix://`."""
+"""Redis and Valkey: `redis://`, `rediss://`, `unix://` and `redis+sentinel://`."""
 
 import functools
 import weakref
 from collections.abc import Callable
 from typing import TypeVar
 
+from nearcache._core.urls import scheme_of
 from nearcache.backends.redis.aio import AwaitingLink
 from nearcache.backends.redis.backend import RedisBackend
 from nearcache.backends.redis.blocking import BlockingLink
@@ -13,6 +14,7 @@ from nearcache.backends.redis.history import history
 from nearcache.backends.redis.leases import RedisLeases
 from nearcache.backends.redis.line import Line
 from nearcache.backends.redis.listener import Listener, Speaker
+from nearcache.backends.redis.sentinel import SCHEME, Sentinels
 from nearcache.backends.redis.wire import Link
 from nearcache.backends.registry import BackendSpec, Flavour
 
@@ -23,27 +25,31 @@ AnyBackend = TypeVar("AnyBackend", bound=RedisBackend)
 
 def build(spec: BackendSpec, flavour: Flavour) -> RedisBackend:
     """Build the backend for a URL, without opening anything; raises `ConfigError` for a wrong URL."""
-    return heard(RedisBackend(link(spec, flavour, spec.url), listener(spec, spec.url), spec))
+    return heard(RedisBackend(link(spec, flavour, _route(spec)), listener(spec, _route(spec)), spec))
 
 
-def link(spec: BackendSpec, flavour: Flavour, address: str | Callable[[], str], name: str = RedisBackend.name) -> Link:
-    """Make the way to a backend's engine, without opening anything.
+def _route(spec: BackendSpec) -> Route:
+    if scheme_of(spec.url) != SCHEME:
+        return Route(spec.url)
+    sentinels = spec.shared(Sentinels, lambda: Sentinels(spec.url, spec.timeout))
+    return Route(sentinels.primary, sentinels.doubt)
 
-    `address` is its URL, or a function that is asked for it before each new connection, in a thread that may block.
-    """
+
+def link(spec: BackendSpec, flavour: Flavour, route: Route, name: str = RedisBackend.name) -> Link:
+    """Make what speaks to a backend's engine, without opening anything."""
     kind = BlockingLink if flavour == "sync" else AwaitingLink
-    return kind(Route(address), spec, history(spec, name))
+    return kind(route, spec, history(spec, name))
 
 
 def listener(
     spec: BackendSpec,
-    address: str | Callable[[], str],
+    route: Route,
     name: str = RedisBackend.name,
     stopped: Callable[[], None] = lambda: None,
 ) -> Listener:
     """Return what hears of other processes, the same for both flavours; `stopped` is called when it hangs up."""
     speak, found = functools.partial(speaker, spec), history(spec, name)
-    return spec.shared(Listener, lambda: Listener(Route(address), spec, found, speak, RedisLeases.life, stopped))
+    return spec.shared(Listener, lambda: Listener(route, spec, found, speak, RedisLeases.life, stopped))
 
 
 def speaker(spec: BackendSpec, line: Line, ears: Listener) -> Speaker:

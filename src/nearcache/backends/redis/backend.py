@@ -30,6 +30,9 @@ _RECORDS: Final = frozenset({bytes, type(None)})
 KEEP_ALIVE_EVERY: Final = 3_600.0
 """Seconds after which a process lets the record of marks live on."""
 
+LOOK_AGAIN: Final = 1.0
+"""Seconds between two looks for another primary."""
+
 INT64: Final = range(-(2**63), 2**63)
 
 
@@ -48,7 +51,7 @@ class RedisBackend(Backend):
         self.clock: Clock = spec.time.clock
         self._prefix = f"{spec.namespace}:"
         self._asking = False
-        self._keep_alive_at = -math.inf
+        self._keep_alive_at = self._look_again_at = -math.inf
         self.time: EngineTime = spec.time
         self.view: View = spec.view
         self.leases: Leases = RedisLeases(self, listener, spec.enveloped)
@@ -166,13 +169,18 @@ class RedisBackend(Backend):
             return self._run_and_learn(commands)
         return self._execute(commands)
 
-    def change(self, keys: Iterable[str], *commands: Command, fresh: bool = False) -> Coroutine[Any, Any, list[Any]]:
+    async def change(self, keys: Iterable[str], *commands: Command, fresh: bool = False) -> list[Any]:
         """Do as `run` with commands that change keys, and let others know of it, on the same trip and after them.
 
         A change that others could not be told of has failed.
         """
         call = self.listener.carrier.tell(keys)
-        return self.run(*commands, fresh=fresh) if call is None else self._change_and_tell(commands, call, fresh)
+        if call is None:
+            replies = await self.run(*commands, fresh=fresh)
+        else:
+            replies = await self._change_and_tell(commands, call, fresh)
+        self._look_for_another_primary(replies)
+        return replies
 
     async def _change_and_tell(self, commands: tuple[Command, ...], call: Call, fresh: bool) -> list[Any]:
         name, rest = call
@@ -216,12 +224,19 @@ class RedisBackend(Backend):
         send = functools.partial(self.change, changed) if changed else self.run
         rests = [(str(len(keys)), *keys, *arguments) for keys, arguments in calls]
         replies = await send(*[("EVALSHA", code.sha, *rest) for rest in rests], fresh=fresh)
+        self._look_for_another_primary(replies)
         if any(code_of(reply) == "NOSCRIPT" for reply in replies):
             missing = [at for at, reply in enumerate(replies) if code_of(reply) == "NOSCRIPT"]
             again = await send(*[("EVAL", code.text, *rests[at]) for at in missing], fresh=fresh)
             for at, reply in zip(missing, again, strict=True):
                 replies[at] = reply
         return [good(reply, subject) for reply in replies]
+
+    def _look_for_another_primary(self, replies: Sequence[Any]) -> None:
+        """Connect anew, now and then, where a replica answers: the name of the engine may lead to another by now."""
+        if any(code_of(reply) == "READONLY" for reply in replies) and self.clock() >= self._look_again_at:
+            self._look_again_at = self.clock() + LOOK_AGAIN
+            self._link.renew()
 
     async def _execute(self, commands: tuple[Command, ...]) -> list[Any]:
         try:

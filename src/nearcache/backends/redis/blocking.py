@@ -311,7 +311,7 @@ class BlockingLink:
         while (wire := self._pool.reserve(self._minimum)) is not None:
             try:
                 endpoint = self._route.endpoint()
-                self._history.met(_connect(wire, endpoint, time.monotonic() + self._timeout))
+                self._history.met(connect(wire, endpoint, time.monotonic() + self._timeout))
             except BaseException:
                 self._pool.drop(wire)
                 raise
@@ -343,7 +343,7 @@ class BlockingLink:
     def _call(self, wire: Wire, request: bytes, commands: tuple[Command, ...]) -> list[Any]:
         endpoint = None if wire.connected else self._route.endpoint()
         deadline = time.monotonic() + self._timeout
-        if endpoint is not None and self._history.met(_connect(wire, endpoint, deadline)):
+        if endpoint is not None and self._history.met(connect(wire, endpoint, deadline)):
             raise EngineReplaced(f"another engine answers at {endpoint.where}").undone()
         try:
             return wire.call(request, len(commands), deadline)
@@ -357,7 +357,8 @@ class BlockingLink:
         return kind(f"{subject(commands)}: the connection broke ({type(error).__name__})")
 
 
-def _connect(wire: Wire, endpoint: Endpoint, deadline: float) -> str:
+def connect(wire: Wire, endpoint: Endpoint, deadline: float) -> str:
+    """Open a connection until the time `deadline` (monotonic), and return the name of the history that it leads to."""
     try:
         return wire.connect(endpoint, deadline)
     except BackendError:

@@ -19,12 +19,15 @@ from redis.exceptions import RedisError
 
 from nearcache.backends.redis import facts
 from nearcache.backends.redis.errors import refused, unreachable
-from nearcache.errors import BackendTimeoutError, ConfigError
+from nearcache.errors import BackendTimeoutError, BackendUnavailableError, ConfigError
 
 Command = tuple[str | bytes, ...]
 """A command and its arguments. No numbers: a signal that comes while hiredis 3.5 writes one crashes the process."""
 
 CLIENT_NAME: Final = "nearcache"
+
+PRIMARY: Final = b"master"
+"""What a primary says it is."""
 
 NOT_IN_URL: Final[dict[str, str]] = {
     "timeout": "the option timeout",
@@ -44,13 +47,15 @@ NOT_IN_URL: Final[dict[str, str]] = {
 class Endpoint:
     """One engine address with everything needed to connect to it; no credentials in its text.
 
-    `path` is the path of a unix socket, "" for TCP; `where` is the address for messages.
+    `path` is the path of a unix socket, "" for TCP; `where` is the address for messages. With `refused` it must be that
+    of a primary; that is called when another answers there.
     """
 
-    __slots__ = ("_settings", "host", "path", "port", "where")
+    __slots__ = ("_refused", "_settings", "host", "path", "port", "where")
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, refused: Callable[[], None] | None = None) -> None:
         self._settings = settings = _settings(url)
+        self._refused = refused
         if isinstance(settings, UnixDomainSocketConnection):
             host, port, path = "", 0, settings.path
         else:
@@ -110,19 +115,24 @@ class Endpoint:
         for reply in others:
             if isinstance(reply, Exception):
                 raise refused(reply, f"the connection to {self.where}") from reply
+        if self._refused is not None and not _is_primary(others[0]):
+            self._refused()
+            raise BackendUnavailableError(f"{self.where} is not the primary (any more)").undone()
         return "" if isinstance(whose, Exception) else facts.read(whose).get("master_replid", "")
 
 
 class Route:
     """The way to the engine's present address: a URL, or a function that is asked for it before each new connection.
 
-    The function is called in a thread that may block, and may start the engine.
+    The function is called in a thread that may block, and may start the engine. With `refused` the engine must be a
+    primary; that is called when it is not.
     """
 
-    __slots__ = ("_address", "_known")
+    __slots__ = ("_address", "_known", "_refused")
 
-    def __init__(self, address: str | Callable[[], str]) -> None:
+    def __init__(self, address: str | Callable[[], str], refused: Callable[[], None] | None = None) -> None:
         self._address = address
+        self._refused = refused
         self._known = (address, Endpoint(address)) if isinstance(address, str) else None
 
     @property
@@ -135,7 +145,7 @@ class Route:
         url = self._address if isinstance(self._address, str) else self._address()
         known = self._known
         if known is None or known[0] != url:
-            known = self._known = (url, Endpoint(url))
+            known = self._known = (url, Endpoint(url, self._refused))
         return known[1]
 
 
@@ -248,6 +258,11 @@ def _hello(settings: Connection | UnixDomainSocketConnection, protocol: int) -> 
     if protocol == 3:
         return [("HELLO", "3", *(("AUTH", *login) if login else ())), name]
     return [*([("AUTH", *login)] if login else []), name]
+
+
+def _is_primary(hello: object) -> bool:
+    """Tell whether an answer to HELLO comes from a primary; one that says nothing of it may be one."""
+    return not isinstance(hello, dict) or cast(dict[bytes, object], hello).get(b"role", PRIMARY) == PRIMARY
 
 
 def _login(settings: Connection | UnixDomainSocketConnection) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from nearcache._core.fork import on_fork
 from nearcache._io.blocking import drive
 from nearcache.backends.redis.bus import Bus
 from nearcache.backends.redis.carrier import Announced, Carrier
-from nearcache.backends.redis.connect import Command, Route, dial
+from nearcache.backends.redis.connect import PRIMARY, Command, Route, dial
 from nearcache.backends.redis.errors import refused
 from nearcache.backends.redis.history import History
 from nearcache.backends.redis.line import Line
@@ -46,8 +46,6 @@ BEATS: Final = 3
 
 SHORTEST_BEAT: Final = 0.01
 """Seconds between two proofs at least."""
-
-PRIMARY: Final = b"master"
 
 CARRIERS: Final[dict[str, Callable[[str, Announced], Carrier]]] = {"tracking": Tracking, "stream": Bus}
 """What announces changes, by the option `bus`."""
