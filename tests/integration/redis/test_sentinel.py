@@ -1,4 +1,4 @@
-"""Through sentinels: who the primary is, that it is asked for again after a fail-over, and what is said when nobody tells."""
+"""Through sentinels: who the primary is, that they are asked again after a fail-over, what is said if nobody tells."""
 
 import asyncio
 import time
@@ -161,7 +161,7 @@ class Watched:
         self.other = new_cache(group.url)
         for cache in (self.cache, self.other):
             cache.set("warm:1", 1)
-            eventually(lambda cache=cache: cache.health().coherent, "it hears of changes")
+        eventually(lambda: self.cache.health().coherent and self.other.health().coherent, "they hear of changes")
 
     def write_until_it_works(self) -> float:
         """Write until the engine takes it, in both flavours; return the seconds until then."""
