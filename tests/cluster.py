@@ -18,6 +18,11 @@ class Cluster:
     def __init__(self, nodes: list[RedisServer]) -> None:
         self.nodes = nodes
 
+    @property
+    def url(self) -> str:
+        """The address of the cluster: two of its nodes."""
+        return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes[:2])}"
+
     def slot(self, name: str) -> int:
         """Return the slot of a key of the engine."""
         return int(self.nodes[0].command("CLUSTER", "KEYSLOT", name))
