@@ -317,6 +317,8 @@ class Listener:
         sent = self._clock()
         try:
             self.carrier.begin(line)
+        except BackendUnavailableError:  # not now; another connection may find it otherwise soon
+            raise
         except BackendError as error:
             coherence.end(None, str(error))
             return None

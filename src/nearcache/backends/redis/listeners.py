@@ -150,7 +150,8 @@ class NodeTracking(Tracking):
         self._alive = ""
 
     def begin(self, line: Line) -> None:
-        """Have the node announce every change of the namespace."""
+        """Have the node announce every change of the namespace, if it answers what it will be asked for proofs."""
+        self.learn(line.execute(*self.questions()))
         super().begin(line)
         self.learn(line.execute(*self.questions()))
 
