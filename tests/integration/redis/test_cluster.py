@@ -5,7 +5,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
