@@ -98,7 +98,8 @@ def _follow(replica: RedisServer, primary: RedisServer) -> None:
 
 def _options() -> tuple[str, ...]:
     cluster = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-config-file", "nodes.conf")
-    return (*cluster, "--cluster-node-timeout", str(DOWN_AFTER), "--repl-diskless-sync-delay", "0")
+    stay = ("--cluster-allow-replica-migration", "no")  # a primary whose last slot moves would become a replica
+    return (*cluster, *stay, "--cluster-node-timeout", str(DOWN_AFTER), "--repl-diskless-sync-delay", "0")
 
 
 def _bus(node: RedisServer) -> str:
