@@ -51,8 +51,9 @@ class Union:
     def lost(self, member: "Member", why: str) -> None:
         """Note that a node is not heard any more."""
         with self._lock:
-            self._proofs.pop(member, None)
-            self._end(why)
+            if member in self._expected:
+                self._proofs.pop(member, None)
+                self._end(why)
 
     def _complete(self) -> bool:
         return bool(self._expected) and len(self._proofs) == len(self._expected)
