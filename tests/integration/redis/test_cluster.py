@@ -145,9 +145,9 @@ async def test_a_batch_is_one_trip_to_each_node(cluster: Cluster, backend: Redis
     sent = list[int]()
     send = link._send
 
-    def counted(calls: Any) -> Awaitable[Any]:
+    def counted(calls: Any, until: float) -> Awaitable[Any]:
         sent.append(len(calls))
-        result: Awaitable[Any] = send(calls)
+        result: Awaitable[Any] = send(calls, until)
         return result
 
     monkeypatch.setattr(link, "_send", counted)
@@ -353,9 +353,9 @@ def test_an_announcement_in_the_stream_comes_after_the_change(cluster: Cluster, 
     order, link = list[set[str]](), cast(Any, backend._link)
     send = link._send
 
-    def noted(calls: Any) -> Any:
+    def noted(calls: Any, until: float) -> Any:
         order.append({str(command[0]) for _, commands in calls for command in commands} - {"ZREVRANGEBYSCORE", "TIME"})
-        return send(calls)
+        return send(calls, until)
 
     monkeypatch.setattr(link, "_send", noted)
     drive(backend.delete([key]))
@@ -427,6 +427,29 @@ def test_marks_that_move_are_found(cluster: Cluster, new_cache: NewCache, namesp
 
 
 # Primaries that go
+
+
+async def test_a_node_that_is_silent_costs_a_call_its_time_and_others_none(flavour: Flavour, namespace: str):
+    with a_cluster() as own:
+        backend = made(own.url, flavour, namespace, timeout=0.5)
+        await backend.open()
+        silent = own.owner(f"{namespace}:users:1")
+        keys = [f"users:{number}" for number in range(30)]
+        heard = [key for key in keys if own.owner(f"{namespace}:{key}") is not silent]
+        backend.view.fixed = True  # else the marks are asked for, and they may be on the silent node
+        silent.pause()
+        try:
+            for _ in range(2):
+                began = time.monotonic()
+                with pytest.raises(BackendError):
+                    await backend.get_many(keys)
+                assert time.monotonic() - began < 1.0
+                began = time.monotonic()
+                assert await backend.get_many(heard) == [None] * len(heard)
+                assert time.monotonic() - began < 0.5
+        finally:
+            silent.resume()
+        await backend.close()
 
 
 @pytest.mark.slow

@@ -348,11 +348,13 @@ class BlockingLink:
         self._pool.give_back(wire)
         return replies
 
-    def begin(self, *commands: Command) -> Callable[[], list[Any]]:
-        """Send commands together; what is returned must be called, and returns their replies."""
+    def begin(self, *commands: Command, until: float) -> Callable[[], list[Any]]:
+        """Send commands together, whose replies may come until the time `until` (monotonic); what is returned must be
+        called, and returns them.
+        """
         wire = self._pool.take()
         try:
-            deadline = self._ready(wire)
+            deadline = min(until, self._ready(wire))
             self._step(wire, commands, wire.send, pack(commands), deadline)
         except BaseException as error:
             self._give_up(wire, error)

@@ -7,10 +7,11 @@ lease of a key before its record.
 """
 
 import asyncio
+import functools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Generic, ParamSpec, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from nearcache.backends.base import EngineReplaced
 from nearcache.backends.redis.aio import AwaitingLink
@@ -23,7 +24,7 @@ from nearcache.backends.redis.wire import repeatable
 from nearcache.backends.registry import BackendSpec
 from nearcache.errors import BackendError
 
-P = ParamSpec("P")
+T = TypeVar("T")
 AnyLink = TypeVar("AnyLink", BlockingLink, AwaitingLink)
 
 ROUNDS: Final = 8
@@ -84,14 +85,16 @@ class ClusterLink(ABC, Generic[AnyLink]):
     async def execute(self, *commands: Command) -> list[Any]:
         """Send commands, those to one node together, and return their replies in order.
 
-        Raises what the first of them met where a node cannot be reached.
+        All of it takes at most `spec.timeout` seconds, and what pools let wait. Raises what the first of them met where
+        a node cannot be reached.
         """
+        until = time.monotonic() + self._spec.timeout
         if self._topology.due:
             await self._look_again()
         parts = [split(command) for command in commands]
         errands = [self._errand(part) for these in parts for part in these]
         appeared = self._topology.appeared
-        await self._run(errands)
+        await self._run(errands, until)
         if self._topology.appeared != appeared and repeatable(commands):
             raise _replaced()
         for errand in errands:
@@ -104,7 +107,7 @@ class ClusterLink(ABC, Generic[AnyLink]):
         """Return what sends one command to a node and returns the reply."""
 
         async def single(command: Command) -> Any:
-            (answers,) = await self._send([(self._to(node), (command,))])
+            (answers,) = await self._send([(self._to(node), (command,))], time.monotonic() + self._spec.timeout)
             if isinstance(answers, BackendError):
                 raise answers
             return good(answers[0], node.endpoint.where)
@@ -139,11 +142,11 @@ class ClusterLink(ABC, Generic[AnyLink]):
         key = key_of(command) or self._home
         return _Errand(command, key, self._topology.owner(key))
 
-    async def _run(self, errands: list[_Errand]) -> None:
+    async def _run(self, errands: list[_Errand], until: float) -> None:
         """Send commands until none has to be sent to another node, or again."""
         pauses, left = iter(PAUSES), errands
         for _ in range(ROUNDS):
-            await self._send_all(left)
+            await self._send_all(left, until)
             again = self._again(left)
             if not again:
                 return
@@ -154,7 +157,7 @@ class ClusterLink(ABC, Generic[AnyLink]):
                 await self._pause(pause)
             left = again
 
-    async def _send_all(self, errands: Sequence[_Errand]) -> None:
+    async def _send_all(self, errands: Sequence[_Errand], until: float) -> None:
         """Send each command to its node, and note the replies."""
         shares: dict[Node, list[_Errand]] = {}
         for errand in errands:
@@ -163,7 +166,7 @@ class ClusterLink(ABC, Generic[AnyLink]):
         # waits for the first.
         nodes = sorted(shares, key=repr) if len(shares) > 1 else list(shares)
         calls = [(self._to(node), tuple(word for errand in shares[node] for word in errand.words())) for node in nodes]
-        for node, answers in zip(nodes, await self._send(calls), strict=True):
+        for node, answers in zip(nodes, await self._send(calls, until), strict=True):
             if isinstance(answers, BackendError):
                 self._topology.doubt()
                 for errand in shares[node]:
@@ -221,8 +224,8 @@ class ClusterLink(ABC, Generic[AnyLink]):
         """Have the topology look."""
 
     @abstractmethod
-    async def _send(self, calls: Sequence[tuple[AnyLink, tuple[Command, ...]]]) -> list[Answers]:
-        """Send to all, then hear them all."""
+    async def _send(self, calls: Sequence[tuple[AnyLink, tuple[Command, ...]]], until: float) -> list[Answers]:
+        """Send to all, then hear them all, until the time `until` (monotonic)."""
 
     @abstractmethod
     async def _pause(self, seconds: float) -> None:
@@ -238,12 +241,9 @@ class BlockingCluster(ClusterLink[BlockingLink]):
     async def _look(self) -> None:
         self._topology.look()
 
-    async def _send(self, calls: Sequence[tuple[BlockingLink, tuple[Command, ...]]]) -> list[Answers]:
-        if len(calls) == 1:
-            ((link, commands),) = calls
-            return [_answers(link.execute, *commands)]
-        begun = [_begun(link, commands) for link, commands in calls]
-        return [start if isinstance(start, BackendError) else _answers(start) for start in begun]
+    async def _send(self, calls: Sequence[tuple[BlockingLink, tuple[Command, ...]]], until: float) -> list[Answers]:
+        begun = [_tried(functools.partial(link.begin, *commands, until=until)) for link, commands in calls]
+        return [start if isinstance(start, BackendError) else _tried(start) for start in begun]
 
     async def _pause(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251 -- driven by a caller that blocks
@@ -258,10 +258,10 @@ class AwaitingCluster(ClusterLink[AwaitingLink]):
     async def _look(self) -> None:
         await asyncio.to_thread(self._topology.look)
 
-    async def _send(self, calls: Sequence[tuple[AwaitingLink, tuple[Command, ...]]]) -> list[Answers]:
+    async def _send(self, calls: Sequence[tuple[AwaitingLink, tuple[Command, ...]]], until: float) -> list[Answers]:
         # All begin before the first is waited for; and all are waited for, also when the caller is cancelled: what is
         # done about a write that is on its way must not overtake it.
-        begun = [asyncio.ensure_future(link.execute(*commands)) for link, commands in calls]
+        begun = [asyncio.ensure_future(link.begin(*commands, until=until)) for link, commands in calls]
         answers, cancelled = list[Answers](), None
         for future in begun:
             try:
@@ -281,16 +281,9 @@ class AwaitingCluster(ClusterLink[AwaitingLink]):
 AnyCluster = BlockingCluster | AwaitingCluster
 
 
-def _answers(call: Callable[P, list[Any]], *args: P.args, **kwargs: P.kwargs) -> Answers:
+def _tried(call: Callable[[], T]) -> T | BackendError:
     try:
-        return call(*args, **kwargs)
-    except BackendError as error:
-        return error
-
-
-def _begun(link: BlockingLink, commands: tuple[Command, ...]) -> Callable[[], list[Any]] | BackendError:
-    try:
-        return link.begin(*commands)
+        return call()
     except BackendError as error:
         return error
 
