@@ -343,8 +343,8 @@ class Reader:
             record = self._codec.open(raw)
             age, ttl = 0.0, life
             if ttl is None:
-                if record.epoch < self._view.sure_from and (lack := self._doubt(record, raw)):
-                    return lack
+                if record.epoch < self._view.sure_from and not self._view.holds(record.epoch, record.tags):
+                    return self._doubt(record, raw)
                 age = now - record.born if now > record.born else 0.0
                 ttl = record.soft - age
             if ttl <= 0:
@@ -368,16 +368,14 @@ class Reader:
             record = self._core.codec.open(raw)
         except CodecError as error:
             return self._undecodable(key, raw, error)
-        if lack := self._doubt(record, raw):
-            return lack
+        if not self._view.holds(record.epoch, record.tags):
+            return self._doubt(record, raw)
         return record if self._ages(record)[1] > 0 else self._lack(Absence.EXPIRED, raw)
 
-    def _doubt(self, record: Record, raw: bytes) -> Lack | None:
-        """Say why a record may not be served, if an invalidation is newer, or may be."""
-        view, epoch, tags = self._view, record.epoch, record.tags
-        if unknown := view.unknown(epoch, tags):
-            return Lack(Absence.INVALIDATED, tags=tuple(unknown))
-        return None if view.holds(epoch, tags) else self._lack(Absence.INVALIDATED, raw)
+    def _doubt(self, record: Record, raw: bytes) -> Lack:
+        """Say why a record may not be served that does not hold: an invalidation is newer, or may be."""
+        unknown = self._view.unknown(record.epoch, record.tags)
+        return Lack(Absence.INVALIDATED, tags=tuple(unknown)) if unknown else self._lack(Absence.INVALIDATED, raw)
 
     def _lack(self, reason: Absence, raw: bytes | None) -> Lack:
         return Lack(reason, self._backend.leases.identity(raw))
