@@ -89,7 +89,8 @@ def marked(url: str) -> Subject:
 
 
 def unmarked(url: str) -> Subject:
-    """Return a subject that reads the same value where nothing was invalidated."""
+    """Return a subject that reads the same value where nothing was invalidated; its process did as much before."""
+    _mark(_cache(url, "elsewhere"), MARKS)
     _cache(url, "unmarked").set(KEY, ROWS[KEY], ttl=TTL, tags=[TAG, "rows"])
     return _reading(url, "unmarked")
 
