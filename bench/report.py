@@ -41,10 +41,10 @@ This page, the picture and the table in the README are generated from `bench/res
 - **Each contender has a process of its own**, in a virtual environment with the newest versions that go together
   (`bench/requirements/`), and is used as its documentation recommends. Blocks of calls take turns between the
   processes while the others wait, so that a slow moment of the machine meets all of them.
-- **The smallest block counts**, because noise only ever adds; of starts it is the median, and of loads and commands,
-  which are counted and not timed, the mean. Ratios are of one run; with
-  several runs the middle one is shown, and the lowest and highest in brackets. A target is met when three runs in a
-  row meet it.
+- **The smallest block counts**, because noise only ever adds; of starts it is the median, of loads the mean. Of
+  commands it is the median as well: what a process asks its server once a second, whatever is read, falls into some
+  blocks and not into others. Ratios are of one run; with several runs the middle one is shown, and the lowest and
+  highest in brackets. A target is met when three runs in a row meet it.
 - **The loop is the same for all**: it calls the contender's own callable, with nothing around it. Where a peer's answer
   needs a second call (`json.loads` after `get`), its loop makes both. Python's garbage collector is on.
 - **Answers are checked before they are timed**, with their types. Where a dict is the result, the table says who hands

@@ -129,7 +129,7 @@ TAGS = (
             _ours("tags:hits_without", NO_TAGS, note="a new process"),
         ),
         "cpu",
-        rounds=4,
+        rounds=12,
         calls=10_000,
         targets=(Target(NO_TAGS, 1.1),),
         url="unix",

@@ -1,5 +1,6 @@
 """Tags in a server: what an invalidation takes, and what readers and loaders pay for tags."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count, islice
 from typing import Any
@@ -19,6 +20,13 @@ NEWER = 2_000
 
 SAMPLE = 1_000
 """How many of the entries are looked at before and after."""
+
+REST = 0.1
+"""Seconds in which a process hears of what it has stored itself; it forgets near values when it does."""
+
+WARM = 20
+"""Invalidations of another tag before one that is timed, so that none begins with cold caches because many values were
+stored before it."""
 
 AT_ONCE = 1_000
 MARKS_AT_ONCE = 100
@@ -40,7 +48,9 @@ def invalidate_one(url: str) -> Subject:
 
 
 def invalidating(url: str, entries: int) -> Subject:
-    """Return a subject that invalidates the tag of so many entries, which are stored anew before each block."""
+    """Return a subject that invalidates the tag of so many entries, which are stored anew and read before each
+    block, so that as many of them are near as there is room for.
+    """
     cache = _cache(url, f"invalidating-{entries}", near=1_000)
     values = {f"rows:{number}": number for number in range(entries)}
     some = list(values)[:: max(1, entries // SAMPLE)]
@@ -50,8 +60,11 @@ def invalidating(url: str, entries: int) -> Subject:
         assert not alive, f"{alive} of {len(some)} values outlived the invalidation of their tag"
         for part in _parts(values):
             cache.set_many({key: values[key] for key in part}, ttl=TTL, tags=[TAG])
+        time.sleep(REST)
         alive = _alive(cache, some)
         assert alive == len(some), f"{alive} of {len(some)} values were stored"
+        for _ in range(WARM):
+            cache.invalidate_tags("another")
 
     def once() -> tuple[int, int]:
         prepare()
@@ -76,7 +89,8 @@ def marked(url: str) -> Subject:
 
 
 def unmarked(url: str) -> Subject:
-    """Return a subject that reads the same value where nothing was invalidated."""
+    """Return a subject that reads the same value where nothing was invalidated; its process did as much before."""
+    _mark(_cache(url, "elsewhere"), MARKS)
     _cache(url, "unmarked").set(KEY, ROWS[KEY], ttl=TTL, tags=[TAG, "rows"])
     return _reading(url, "unmarked")
 

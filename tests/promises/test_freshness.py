@@ -27,6 +27,7 @@ from tests.promises.helpers import (
     noticed,
     outcome_of,
     recorded,
+    unannounced,
     values,
     waiting,
 )
@@ -210,6 +211,23 @@ def test_what_takes_long_to_load_is_refreshed_early_by_luck(url: str, new_cache:
         assert not refreshed_early(cache, clock, fresh_key(), 0.1)
         cache, clock = aged(new_cache, url, near=None)
         assert refreshed_early(cache, clock, fresh_key(), 3.0)
+
+
+def test_a_value_is_served_near_while_it_is_refreshed_early(url: str, new_cache: NewCache, fresh_key: Key) -> None:
+    cache, clock = aged(new_cache, url, staleness="1d")
+    key, near = fresh_key(), list[object]()
+
+    def load() -> int:
+        near.append(cache._parts.core.near.lookup(key))
+        return len(near)
+
+    with unannounced():
+        with broken(time, "perf_counter", iter([0.0, 2.0] * 1000).__next__):
+            cache.get_or_load(key, load)
+        clock.advance(59)
+        with broken(random, "expovariate", lambda _: 3.0):
+            cache.get_or_load(key, load)
+    assert near == [MISS, 1]
 
 
 def test_early_refreshes_follow_the_cost_of_the_load() -> None:

@@ -98,8 +98,8 @@ def test_a_crowd_that_gets_none_has_loaded_once(url: str, new_cache: NewCache, f
 def test_none_taken_for_absence_is_noticed(url: str, new_cache: NewCache, fresh_key: Key) -> None:
     real_fetch, real_lookup = Reader.fetch, Store.lookup
 
-    async def fetch(reader: Reader, *args: Any) -> Found | Lack:
-        found = await real_fetch(reader, *args)
+    async def fetch(reader: Reader, *args: Any, **kwargs: Any) -> Found | Lack:
+        found = await real_fetch(reader, *args, **kwargs)
         return COLD if isinstance(found, Found) and found.value is None else found
 
     def lookup(store: Store, key: str) -> Any:

@@ -208,10 +208,11 @@ class Core:
         """Return until when a value may be served near, `asked` being when it was asked for or written.
 
         Others may invalidate it: its own key from then on, its tags since the marks were asked for. What took long to
-        load (`cost`) is looked at again some time before it expires, so that one reader can refresh it early.
+        load (`cost`) is looked at again some time before it expires, so that one reader can refresh it early: a bit
+        more than one load before, or it would nearly always have expired when the new one is there.
         """
         if cost:
-            remaining -= early(cost)
+            remaining -= cost + early(cost)
         fresh = asked + remaining  # not from now on: a thread may have been stopped since it judged the value
         return self.coherence.deadline(min(asked, self.view.proven), fresh) if shared else fresh
 

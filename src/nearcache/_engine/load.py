@@ -18,7 +18,7 @@ from nearcache._core.keys import entity_of
 from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
 from nearcache._engine.commands import Commands
-from nearcache._engine.core import Core, early
+from nearcache._engine.core import Core
 from nearcache._engine.loading import Loading, inside
 from nearcache._engine.modes import Mode
 from nearcache._engine.plan import Job, Lease, Plan
@@ -209,10 +209,10 @@ class Loads:
         if value is not MISS:  # an earlier flight has landed since the caller looked
             flight.vouched = asked
             return Outcome(value).unshared()
-        found = lack or await self._reader.fetch(flight.key, plan.schema)
+        found = lack or await self._reader.fetch(flight.key, plan.schema, refreshes=True)
         if isinstance(found, Found):
             outcome = self._served(flight, found, job, self._core.vouched(asked, self._shared))
-            if found.record.cost and found.ttl < early(found.record.cost):
+            if found.due:
                 self._renewals.renew(flight, job, Old(outcome, 0.0, asked), identity_of(found.record.fill_id))
             return outcome
         old = self._reader.revived(flight.key, found, plan.kept, plan.schema)

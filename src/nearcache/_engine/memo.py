@@ -179,12 +179,12 @@ class MemoReader(Reader):
             self._core.near.hits.of(entity_of(key)).turn()
         return value
 
-    async def fetch(self, key: str, schema: Schema | None) -> Found | Lack:
+    async def fetch(self, key: str, schema: Schema | None, *, refreshes: bool = False) -> Found | Lack:
         """Do as `Reader.fetch`."""
         memo = readable(self._core)
         if memo is None:
-            return await super().fetch(key, schema)
-        changes, found = memo.changes, await super().fetch(key, schema)
+            return await super().fetch(key, schema, refreshes=refreshes)
+        changes, found = memo.changes, await super().fetch(key, schema, refreshes=refreshes)
         memo.keep_found(key, schema, found, self._core, changes)
         return found
 

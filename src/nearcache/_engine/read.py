@@ -14,7 +14,7 @@ from nearcache._core.keys import entity_of
 from nearcache._core.missing import MISS, Missing
 from nearcache._core.outcome import Outcome
 from nearcache._engine.commands import Commands
-from nearcache._engine.core import Core
+from nearcache._engine.core import Core, early
 from nearcache._engine.modes import Mode
 from nearcache.backends.base import Backend
 from nearcache.codecs.codec import Record, SchemaMismatch
@@ -45,6 +45,8 @@ class Found(msgspec.Struct):
     record: Record
     age: float
     ttl: float
+    due: bool = False
+    """Whether whoever read it is to refresh it early."""
 
 
 class Lack(msgspec.Struct, frozen=True, gc=False):
@@ -215,8 +217,8 @@ class Reader:
         lack = await self.record(key)
         return lack.seen[1:] if isinstance(lack, Lack) and lack.reason in DEAD else b""
 
-    async def fetch(self, key: str, schema: Schema | None) -> Found | Lack:
-        """Read one key from the engine and keep near what is fresh."""
+    async def fetch(self, key: str, schema: Schema | None, *, refreshes: bool = False) -> Found | Lack:
+        """Read one key from the engine and keep near what is fresh; a caller that `refreshes` is told what is due."""
         core, backend = self._core, self._backend
         stamp, asked = (core.near.stamp(key), core.clock()) if core.keeps else (0, 0.0)
         unvouched = asked >= core.near.vouched and core.near.refused(key)
@@ -232,6 +234,8 @@ class Reader:
                 found = self._judge(key, raw, life, schema, backend.time.latest())
         except BackendError:
             return UNVOUCHED if unvouched else FAILED
+        if refreshes and type(found) is Found and found.record.cost:
+            found.due = found.ttl < early(found.record.cost)
         if core.keeps:
             self._keep(key, found, schema, asked, stamp)
         return found
@@ -311,7 +315,8 @@ class Reader:
         """Keep near what the engine answered, if it is fresh."""
         if isinstance(found, Found):
             core, record = self._core, found.record
-            deadline = core.near_deadline(asked, found.ttl, self._backend.shared, record.cost)
+            cost = 0.0 if found.due else record.cost  # nobody has to look again at what is being refreshed
+            deadline = core.near_deadline(asked, found.ttl, self._backend.shared, cost)
             state, copier = core.form(found.value, record, schema)
             size = size_of(state, len(record.payload))
             number = core.number(record.fill_id or record.payload)
@@ -343,8 +348,8 @@ class Reader:
             record = self._codec.open(raw)
             age, ttl = 0.0, life
             if ttl is None:
-                if record.epoch < self._view.sure_from and (lack := self._doubt(record, raw)):
-                    return lack
+                if record.epoch < self._view.sure_from and not self._view.holds(record.epoch, record.tags):
+                    return self._doubt(record, raw)
                 age = now - record.born if now > record.born else 0.0
                 ttl = record.soft - age
             if ttl <= 0:
@@ -368,16 +373,14 @@ class Reader:
             record = self._core.codec.open(raw)
         except CodecError as error:
             return self._undecodable(key, raw, error)
-        if lack := self._doubt(record, raw):
-            return lack
+        if not self._view.holds(record.epoch, record.tags):
+            return self._doubt(record, raw)
         return record if self._ages(record)[1] > 0 else self._lack(Absence.EXPIRED, raw)
 
-    def _doubt(self, record: Record, raw: bytes) -> Lack | None:
-        """Say why a record may not be served, if an invalidation is newer, or may be."""
-        view, epoch, tags = self._view, record.epoch, record.tags
-        if unknown := view.unknown(epoch, tags):
-            return Lack(Absence.INVALIDATED, tags=tuple(unknown))
-        return None if view.holds(epoch, tags) else self._lack(Absence.INVALIDATED, raw)
+    def _doubt(self, record: Record, raw: bytes) -> Lack:
+        """Say why a record may not be served that does not hold: an invalidation is newer, or may be."""
+        unknown = self._view.unknown(record.epoch, record.tags)
+        return Lack(Absence.INVALIDATED, tags=tuple(unknown)) if unknown else self._lack(Absence.INVALIDATED, raw)
 
     def _lack(self, reason: Absence, raw: bytes | None) -> Lack:
         return Lack(reason, self._backend.leases.identity(raw))

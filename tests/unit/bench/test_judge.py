@@ -1,5 +1,6 @@
 """Numbers, ratios and verdicts come from samples by the rules that docs/benchmarks.md tells."""
 
+import functools
 from dataclasses import replace
 
 import pytest
@@ -23,6 +24,13 @@ def test_the_smallest_block_counts_and_of_starts_the_median() -> None:
     assert judge.number(ROW, {"wall": [3.0, 1.0, 2.0]}) == 1.0
     assert judge.number(rows.find("import"), {"wall": [3.0, 1.0, 2.0]}) == 2.0
     assert judge.number(ROW, {"error": "it is broken"}) is None
+
+
+def test_commands_that_come_once_in_a_while_make_no_difference_and_those_of_each_call_do() -> None:
+    row = rows.find("tags-miss")
+    number = functools.partial(judge.number, row)
+    assert number({"commands": [13.0, 13.01, 13.0]}) == number({"commands": [13.03, 13.0, 13.0]}) == 13.0
+    assert number({"commands": [13.0, 14.0, 14.0]}) == 14.0
 
 
 def test_a_ratio_is_what_we_take_divided_by_what_they_take() -> None:
