@@ -15,6 +15,9 @@ from tests.servers import (
     _session_redis,  # noqa: F401  # a fixture
     _session_valkey,  # noqa: F401  # a fixture
 )
+from tests.tls import (
+    _session_tls,  # noqa: F401  # a fixture
+)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -15,6 +15,7 @@ from nearcache.near.view import View
 from nearcache.testing import BackendConformance, Faults, FaultyBackend
 from tests.sentinel import Group
 from tests.servers import RedisServer
+from tests.tls import TlsServer
 
 
 class Built(BackendConformance):
@@ -64,6 +65,14 @@ class TestRedisOverTcp(Built):
     @pytest.fixture(autouse=True)
     def _server(self, any_server: RedisServer) -> None:
         self.url = any_server.url
+
+
+class TestRedisOverTls(Built):
+    """Redis over TLS, with an authority of its own and a certificate of the client."""
+
+    @pytest.fixture(autouse=True)
+    def _server(self, tls_server: TlsServer) -> None:
+        self.url = tls_server.tls_url()
 
 
 class TestRedisThroughSentinels(Built):
