@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from nearcache.backends.registry import BackendSpec, build
 from nearcache.near.store import Limit, Store
 from nearcache.near.view import View
 from nearcache.testing import BackendConformance, Faults, FaultyBackend
+from tests.rights import permissions, user
 from tests.sentinel import Group
 from tests.servers import RedisServer
 from tests.tls import TlsServer
@@ -65,6 +67,15 @@ class TestRedisOverTcp(Built):
     @pytest.fixture(autouse=True)
     def _server(self, any_server: RedisServer) -> None:
         self.url = any_server.url
+
+
+class TestRedisWithTheLeastRights(Built):
+    """Redis and Valkey for a user who may do what the page on rights says, and nothing else."""
+
+    @pytest.fixture(autouse=True)
+    def _user(self, any_server: RedisServer, _own_namespace: None) -> Iterator[None]:
+        with user(any_server, self.namespace, permissions(self.namespace)) as self.url:
+            yield
 
 
 class TestRedisOverTls(Built):

@@ -4,9 +4,11 @@ Only the first words of an engine's answer are repeated: further on it may quote
 password.
 """
 
+import re
 import ssl
 from typing import Any, Final
 
+from nearcache.backends.redis import lua
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
 DOWN: Final = frozenset({"LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOMASTERLINK", "TRYAGAIN"})
@@ -15,7 +17,7 @@ DOWN: Final = frozenset({"LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOMASTERLINK",
 ADVICE: Final[dict[str, str]] = {
     "WRONGPASS": "check user and password in url (CACHE_URL)",
     "NOAUTH": "put user and password into url (CACHE_URL)",
-    "NOPERM": "give the user in url (CACHE_URL) this permission",
+    "NOPERM": "give the user in url (CACHE_URL) this permission; docs/rights.md has the whole rule",
     "READONLY": "url (CACHE_URL) points at a replica; point it at the primary",
     "OOM": "the engine is full; set a maxmemory-policy that evicts, such as allkeys-lru",
     "MISCONF": "the engine cannot save to disk and refuses writes; see its log",
@@ -41,6 +43,14 @@ UNTRUSTED: Final[dict[int, str]] = {9: NOT_ITS_TIME, 10: NOT_ITS_TIME, 62: ANOTH
 """What to do about a certificate, by the number that OpenSSL gives to what is wrong with it (X509_V_ERR_...)."""
 
 
+_DENIED: Final = re.compile(
+    r"(?:(?<=ACL failure in script: )|(?=The user executing the script can't )).*?(?= script:|$)"
+)
+"""What engines answer to a script that does what its user may not: they tell either the command or only the line."""
+
+_PLACE: Final = re.compile(r"([0-9a-f]{40})\b.*@user_script:(\d+)")
+
+
 def code_of(reply: object) -> str:
     """Return the first word of an error answer, such as "NOSCRIPT"; "" if the reply is no error."""
     return str(reply).partition(" ")[0] if isinstance(reply, Exception) else ""
@@ -48,10 +58,12 @@ def code_of(reply: object) -> str:
 
 def refused(reply: Exception, subject: str) -> BackendError:
     """Build the error for an engine's error answer to a command about `subject`."""
-    code = code_of(reply)
+    code, text = code_of(reply), str(reply)
+    if denied := _DENIED.search(text):
+        code, text = "NOPERM", f"NOPERM {_denied_command(denied, text)}"
     kind = BackendUnavailableError if code in DOWN else BackendError
     advice = f"; {ADVICE[code]}" if code in ADVICE else ""
-    return kind(f"{subject}: the engine answered {_safe(str(reply))}{advice}").undone()
+    return kind(f"{subject}: the engine answered {_safe(text)}{advice}").undone()
 
 
 def good(reply: Any, subject: str) -> Any:
@@ -96,6 +108,13 @@ def _reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         return (error.reason or "the connection broke").lower().replace("_", " ")
     return error.strerror or str(error) or type(error).__name__
+
+
+def _denied_command(denied: re.Match[str], text: str) -> str:
+    """Say what a script may not do: newer engines tell, older ones tell the line of the script."""
+    place = _PLACE.search(text)
+    command = lua.command_at(place[1], int(place[2])) if place else None
+    return f"the user may not run {command!r} in a script" if command else denied[0]
 
 
 def _safe(text: str) -> str:
