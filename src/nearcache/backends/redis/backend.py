@@ -8,8 +8,8 @@ from contextlib import suppress
 from typing import Any, ClassVar, Final, NoReturn
 
 from nearcache._core.clock import Clock, EngineTime
-from nearcache.backends.base import Admin, Backend, Counters, Facts, Item, Leases, Marks, Scan
-from nearcache.backends.redis import facts
+from nearcache.backends.base import Admin, Backend, Check, Counters, Facts, Item, Leases, Marks, Scan
+from nearcache.backends.redis import checkup, facts
 from nearcache.backends.redis.carrier import Call
 from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.errors import code_of, good, refused
@@ -59,7 +59,7 @@ class RedisBackend(Backend):
         self.marks: Marks = self._marks
         self.counters: Counters | None = _Counters(self)
         self.scan: Scan | None = _Scan(self, self._prefix)
-        self.admin: Admin | None = _Admin(self)
+        self.admin: Admin | None = _Admin(self, spec.namespace)
 
     async def open(self) -> None:
         """Connect, and learn the engine's time."""
@@ -326,12 +326,17 @@ class _Scan:
 class _Admin:
     """Facts from INFO."""
 
-    def __init__(self, backend: RedisBackend) -> None:
+    def __init__(self, backend: RedisBackend, namespace: str) -> None:
         self._backend = backend
+        self._namespace = namespace
 
     async def facts(self) -> Facts:
         """Ask for INFO; what a restricted server leaves out is None."""
         return facts.facts(facts.read(await self._backend.single(("INFO",))))
+
+    async def examine(self, *, forgets: bool) -> list[Check]:
+        """Try what no other port shows, and judge what the engine says about itself."""
+        return await checkup.examine(self._backend.together, self._namespace, forgets)
 
 
 def _unexpected(reply: Any, subject: str) -> NoReturn:

@@ -14,6 +14,9 @@ from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailab
 DOWN: Final = frozenset({"LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOMASTERLINK", "TRYAGAIN"})
 """Answers of an engine that is there and cannot serve yet."""
 
+UNKNOWN: Final = "ERR unknown command"
+"""What is answered to a command that the engine does not have."""
+
 ADVICE: Final[dict[str, str]] = {
     "WRONGPASS": "check user and password in url (CACHE_URL)",
     "NOAUTH": "put user and password into url (CACHE_URL)",
@@ -21,9 +24,10 @@ ADVICE: Final[dict[str, str]] = {
     "READONLY": "url (CACHE_URL) points at a replica; point it at the primary",
     "OOM": "the engine is full; set a maxmemory-policy that evicts, such as allkeys-lru",
     "MISCONF": "the engine cannot save to disk and refuses writes; see its log",
+    UNKNOWN: "is it older than Redis 6.2, or a proxy? url (CACHE_URL) with ?protocol=2 does without HELLO",
     "LOADING": "the engine is still reading its data; try again soon",
 }
-"""What to do about an answer, by its first word."""
+"""What to do about an answer, by how it begins."""
 
 CLIENT_CERTIFICATE: Final = (
     "does it want a client certificate, or another one? url (CACHE_URL) names it with ?ssl_certfile=...&ssl_keyfile=..."
@@ -61,6 +65,8 @@ def refused(reply: Exception, subject: str) -> BackendError:
     code, text = code_of(reply), str(reply)
     if denied := _DENIED.search(text):
         code, text = "NOPERM", f"NOPERM {_denied_command(denied, text)}"
+    elif text.startswith(UNKNOWN):
+        code = UNKNOWN
     kind = BackendUnavailableError if code in DOWN else BackendError
     advice = f"; {ADVICE[code]}" if code in ADVICE else ""
     return kind(f"{subject}: the engine answered {_safe(text)}{advice}").undone()
