@@ -78,6 +78,23 @@ class TestRedisWithTheLeastRights(Built):
             yield
 
 
+@pytest.mark.soak
+class TestRedisOfOtherVersions(Built):
+    """The oldest Redis that works, and a newer one, each for a user with the least rights."""
+
+    @pytest.fixture(autouse=True)
+    def _user(self, versioned_server: RedisServer, _own_namespace: None) -> Iterator[None]:
+        with user(versioned_server, self.namespace, permissions(self.namespace)) as self.url:
+            yield
+
+
+@pytest.mark.soak
+class TestRedisOfOtherVersionsWithoutHeaders(TestRedisOfOtherVersions):
+    """The same for values that other languages share."""
+
+    enveloped = False
+
+
 class TestRedisOverTls(Built):
     """Redis over TLS, with an authority of its own and a certificate of the client."""
 

@@ -59,6 +59,19 @@ def test_a_sound_engine_is_found_sound_and_nothing_is_left(capsys, sound: RedisS
     assert kept(sound) == {}
 
 
+@pytest.mark.soak
+def test_other_versions_are_sound_too(capsys, versioned_server: RedisServer, namespace: str) -> None:
+    versioned_server.flush()
+    code, checks, found = examined(capsys, versioned_server.url)
+    assert (code, found["findings"]) == (0, 0)
+    assert all(check["works"] is True for check in checks.values())
+    assert versioned_server.info("server")["redis_version"] in checks["role"]["found"]
+    assert kept(versioned_server) == {}
+    with user(versioned_server, "least", permissions(namespace, stream=True)) as url:
+        for bus in ("tracking", "stream"):
+            assert examined(capsys, url, "--bus", bus)[0] == 0
+
+
 @pytest.mark.parametrize("bus", ["tracking", "stream"])
 def test_what_is_there_stays_as_it_is(capsys, sound: RedisServer, namespace: str, bus: Any) -> None:
     with Cache(sound.url, namespace=namespace, bus=bus, observers=()) as cache:
