@@ -17,7 +17,7 @@ from nearcache.backends.registry import BackendSpec, build
 from nearcache.cache import Cache
 from nearcache.codecs.codec import COUNTER
 from nearcache.codecs.envelope import NO_SCHEMA, Record, pack, pack_ages
-from nearcache.errors import BackendError, CacheError
+from nearcache.errors import BackendError, CacheError, UnsupportedError
 from nearcache.near.coherence import NOT_YET, Coherence
 from nearcache.near.flights import Flights
 from nearcache.near.store import Limit, Store
@@ -98,6 +98,8 @@ class _Examination:
     def _tried(self, name: str, work: Callable[[], str]) -> Check:
         try:
             return Check(name, True, work())
+        except UnsupportedError as error:
+            return Check(name, None, str(error))
         except CacheError as error:
             return Check(name, False, str(error))
 
@@ -144,9 +146,8 @@ class _Examination:
         while time.monotonic() < end:
             if self._woken():
                 return "who waits for a load is told when it ends"
-        why = self._coherence.why.removeprefix("no connection announces changes: ")
-        told = why if why not in ("", NOT_YET) else "may the user publish? docs/rights.md has the rule"
-        raise BackendError(f"who waits for a load is not told when it ends: {told}")
+        _, deaf, why = self._coherence.why.partition("no connection announces changes: ")
+        raise BackendError(f"who waits for a load is not told when it ends: {why if deaf else MAY_IT_PUBLISH}")
 
     def _woken(self) -> bool:
         with closing(self._backend.leases.expect(self._key)) as mail:
@@ -171,7 +172,7 @@ class _Examination:
     def _counters(self) -> str:
         counters, fresh = self._backend.counters, self._record(b"") if self._enveloped else b""
         if counters is None:
-            raise BackendError("this engine has none")
+            raise UnsupportedError("this engine has none")
         drive(self._backend.delete([self._key]))
         for total in (1, 2):
             _expect(drive(counters.incr(self._key, 1, fresh, LIFE, b"")), total, "the sum is wrong")
@@ -179,7 +180,7 @@ class _Examination:
 
     def _scan(self) -> str:
         if self._backend.scan is None:
-            raise BackendError("this engine lists no keys")
+            raise UnsupportedError("this engine lists no keys")
         drive(self._backend.scan.page("", self._key))
         return "keys can be listed"
 
@@ -192,6 +193,7 @@ class _Examination:
         return pack(Record(0, FILL_ID, 0, 1.0, LIFE, LIFE, 0.0, COUNTER, NO_SCHEMA, payload=payload))
 
 
+MAY_IT_PUBLISH: Final = "may the user publish? docs/rights.md has the rule"
 STORED: Final = "what was stored is not what is there"
 INVALIDATED: Final = "tags, and everything, can be invalidated"
 NO_STREAM: Final = Check("stream", None, "this engine has none")

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from nearcache import Cache
+from nearcache import Cache, _checkup
+from nearcache._checkup import examine
 from nearcache.cli import main as cli
 from tests.rights import of_namespace, permissions, user
 from tests.sentinel import Group
@@ -84,6 +85,13 @@ def test_what_is_there_stays_as_it_is(capsys, sound: RedisServer, namespace: str
     sound.flush()
 
 
+def test_values_for_other_languages_and_without_a_near_tier_are_examined_too(sound: RedisServer) -> None:
+    checks = {check.name: check for check in examine(Cache(sound.url, codec="json", near=None))}
+    assert [name for name, check in checks.items() if not check.works] == ["tracking"]
+    assert checks["tracking"].works is None
+    assert kept(sound) == {}
+
+
 def test_the_embedded_engine_is_sound(capsys, tmp_path) -> None:
     assert examined(capsys, f"embedded://{tmp_path / 'data'}")[0] == 0
 
@@ -111,7 +119,10 @@ def test_the_least_rights_are_enough(capsys, sound: RedisServer, namespace: str)
 
 
 @pytest.mark.parametrize("left_out", permissions())
-def test_each_right_that_is_missing_is_found(capsys, sound: RedisServer, namespace: str, left_out: str) -> None:
+def test_each_right_that_is_missing_is_found(
+    capsys, monkeypatch, sound: RedisServer, namespace: str, left_out: str
+) -> None:
+    monkeypatch.setattr(_checkup, "PATIENCE", 0.0)
     rights = [right for right in permissions() if right != left_out]
     sound.command("SCRIPT", "FLUSH")
     with user(sound, "least", [of_namespace(right, namespace) for right in rights]) as url:

@@ -46,7 +46,7 @@ async def test_a_certificate_of_another_host_is_refused(flavour: Flavour):
 
 async def test_a_certificate_that_has_expired_is_refused(flavour: Flavour):
     with tls_server(EXPIRED) as server:
-        await fails(server.tls_url(), flavour, BackendUnavailableError, "has expired.*renew the engine's certificate")
+        await fails(server.tls_url(), flavour, BackendUnavailableError, r"has expired.*renew.*url \(CACHE_URL\)")
 
 
 @pytest.mark.parametrize("client", [None, STRANGER, EXPIRED], ids=["none", "another authority's", "expired"])

@@ -39,7 +39,7 @@ ANOTHER_AUTHORITY: Final = (
     "url (CACHE_URL) must name a file with the authority that signed the engine's certificate, ?ssl_ca_certs=..."
 )
 
-NOT_ITS_TIME: Final = "renew the engine's certificate, or set the clock of this machine"
+NOT_ITS_TIME: Final = "renew the certificate of the engine that url (CACHE_URL) names, or set the clock of this machine"
 
 ANOTHER_HOST: Final = "url (CACHE_URL) must name a host that is in the engine's certificate"
 
