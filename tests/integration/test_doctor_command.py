@@ -1,6 +1,7 @@
 """`nearcache doctor` on real engines: it finds what is wrong, names what is missing, and leaves nothing behind."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from nearcache._checkup import examine
 from nearcache.cli import main as cli
 from tests.rights import of_namespace, permissions, user
 from tests.sentinel import Group
-from tests.servers import RedisServer, redis_server
+from tests.servers import CHECKOUT, RedisServer, redis_server
 from tests.tls import TlsServer
 
 SOUND = ("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
@@ -103,6 +104,24 @@ def test_it_works_over_tls_and_through_sentinels(capsys, tls_server: TlsServer, 
 
 def test_the_older_protocol_has_no_say_in_it(capsys, sound: RedisServer) -> None:
     assert examined(capsys, f"{sound.url}?protocol=2")[0] == 0
+
+
+def test_the_page_shows_what_is_printed(capsys, monkeypatch, redis_server: RedisServer) -> None:
+    monkeypatch.setenv("CACHE_NAMESPACE", "app")
+    shown = re.search(r"\$ nearcache doctor.*?\n(.*?)```", COMMAND_LINE.read_text(), re.DOTALL)
+    rights = [right for right in permissions(stream=True) if right != "+client|tracking"]
+    with user(redis_server, "shown", rights) as url:
+        assert cli.main(["doctor", "--url", url]) == 1
+    assert shown is not None
+    assert without_numbers(capsys.readouterr().out) == without_numbers(shown[1])
+
+
+COMMAND_LINE = CHECKOUT / "docs" / "command-line.md"
+
+
+def without_numbers(text: str) -> str:
+    """Return a text without what differs from engine to engine."""
+    return re.sub(r"[\d.,]*\d", "0", text.replace("127.0.0.1", "cache"))
 
 
 # What is wrong
