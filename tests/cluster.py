@@ -1,61 +1,124 @@
-"""A cluster of three masters for tests: a single node would not notice a script that touches keys of two slots."""
+"""A cluster of three primaries for tests: a single node would not notice a script that touches keys of two slots."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tests.servers import RedisServer, free_port, redis_server
+from tests.servers import Kind, RedisServer, free_port, redis_server
 
 SLOTS = 16_384
-FORMS_WITHIN = 20.0
+WITHIN = 30.0
+DOWN_AFTER = 2_000
+"""Milliseconds without an answer after which a node is taken for dead."""
 
 
 class Cluster:
-    """Three masters that share the slots."""
+    """Primaries that share the slots, and replicas of theirs; none may be killed but where a test has its own."""
 
-    def __init__(self, nodes: list[RedisServer]) -> None:
+    def __init__(self, nodes: list[RedisServer], replicas: list[RedisServer]) -> None:
         self.nodes = nodes
+        self.replicas = replicas
+
+    @property
+    def url(self) -> str:
+        """The address of the cluster: two of its nodes."""
+        return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes[:2])}"
 
     def slot(self, name: str) -> int:
         """Return the slot of a key of the engine."""
         return int(self.nodes[0].command("CLUSTER", "KEYSLOT", name))
 
     def owner(self, name: str) -> RedisServer:
-        """Return the master that holds a key of the engine."""
-        return self.nodes[self.slot(name) * len(self.nodes) // SLOTS]
+        """Return the primary that keeps a key of the engine, as a node tells that runs."""
+        slot = self.slot(name)
+        told = next(node for node in self.nodes if node.running).command("CLUSTER", "SLOTS")
+        (port,) = [entry[2][1] for entry in told if entry[0] <= slot <= entry[1]]
+        return next(node for node in (*self.nodes, *self.replicas) if node.port == port)
+
+    def others(self, node: RedisServer) -> list[RedisServer]:
+        """Return the primaries beside one."""
+        return [other for other in self.nodes if other is not node]
+
+    def move(self, name: str, target: RedisServer) -> None:
+        """Move the slot of a key of the engine, with everything in it."""
+        with self.moving(name, target):
+            pass
+
+    @contextmanager
+    def moving(self, name: str, target: RedisServer) -> Iterator[Callable[..., None]]:
+        """Begin to move the slot of a key; yield what carries single keys over; in the end move the rest."""
+        slot, source = self.slot(name), self.owner(name)
+        ids = {node: node.command("CLUSTER", "MYID").decode() for node in (source, target)}
+        target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+        source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+
+        def carry(*names: str | bytes) -> None:
+            source.command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *names)
+
+        try:
+            yield carry
+        finally:
+            while names := source.command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+                carry(*names)
+            for node in (target, source, *self.others(target)):
+                node.command("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
 
 
 @contextmanager
-def cluster() -> Iterator[Cluster]:
-    """Run a cluster for the `with` block."""
+def cluster(kind: Kind = "redis", replicas: int = 0, spare: int = 0) -> Iterator[Cluster]:
+    """Run a cluster for the `with` block: so many replicas of each primary, and primaries without a slot."""
     with ExitStack() as stack:
-        buses = [free_port() for _ in range(3)]
-        nodes = [stack.enter_context(redis_server("redis", *_options(bus))) for bus in buses]
+
+        def started() -> RedisServer:
+            return stack.enter_context(redis_server(kind, *_options()))
+
+        nodes = [started() for _ in range(3)]
+        followers, spares = [started() for _ in range(3 * replicas)], [started() for _ in range(spare)]
         for place, node in enumerate(nodes):
             first, end = (-(-SLOTS * each // len(nodes)) for each in (place, place + 1))
             node.command("CLUSTER", "ADDSLOTSRANGE", first, end - 1)
+        everybody = [*nodes, *followers, *spares]
+        for place, node in enumerate(everybody):
             node.command("CLUSTER", "SET-CONFIG-EPOCH", place + 1)
-        for node, bus in zip(nodes[1:], buses[1:], strict=True):
-            nodes[0].command("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
-        _wait_until_formed(nodes)
-        yield Cluster(nodes)
+            if place:
+                nodes[0].command("CLUSTER", "MEET", "127.0.0.1", node.port, _bus(node))
+        _wait(lambda: all(_knows(node, len(everybody)) for node in everybody), "the cluster does not form")
+        for place, node in enumerate(followers):
+            _follow(node, nodes[place % 3])
+        _wait(lambda: all(b"cluster_state:ok" in node.command("CLUSTER", "INFO") for node in everybody), "it is down")
+        yield Cluster([*nodes, *spares], followers)
 
 
-def _options(bus: int) -> tuple[str, ...]:
-    return ("--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-config-file", "nodes.conf")
+def _follow(replica: RedisServer, primary: RedisServer) -> None:
+    replica.command("CLUSTER", "REPLICATE", primary.command("CLUSTER", "MYID"))
+    _wait(lambda: b"master_link_status:up" in replica.command("INFO", "replication"), "a replica does not follow")
 
 
-def _wait_until_formed(nodes: list[RedisServer]) -> None:
-    deadline = time.monotonic() + FORMS_WITHIN
-    while not all(b"cluster_state:ok" in node.command("CLUSTER", "INFO") for node in nodes):
-        assert time.monotonic() < deadline, "the cluster does not form"
+def _options() -> tuple[str, ...]:
+    cluster = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-config-file", "nodes.conf")
+    stay = ("--cluster-allow-replica-migration", "no")  # a primary whose last slot moves would become a replica
+    return (*cluster, *stay, "--cluster-node-timeout", str(DOWN_AFTER), "--repl-diskless-sync-delay", "0")
+
+
+def _bus(node: RedisServer) -> str:
+    return node.options[node.options.index("--cluster-port") + 1]
+
+
+def _knows(node: RedisServer, count: int) -> bool:
+    return f"cluster_known_nodes:{count}".encode() in node.command("CLUSTER", "INFO")
+
+
+def _wait(true: Callable[[], object], otherwise: str) -> None:
+    deadline = time.monotonic() + WITHIN
+    while not true():
+        assert time.monotonic() < deadline, otherwise
         time.sleep(0.02)
 
 
 @pytest.fixture(scope="session", name="cluster")
 def _session_cluster() -> Iterator[Cluster]:
-    """One cluster for the whole run."""
+    """One cluster for the whole run; whoever moves a slot moves it back."""
     with cluster() as made:
         yield made

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from tests.cluster import (
+    _session_cluster,  # noqa: F401  # a fixture
+)
 from tests.faces import (
     embedded_directory,  # noqa: F401  # a fixture
     face,  # noqa: F401  # a fixture

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from nearcache import AsyncCache, Cache
+from tests.cluster import Cluster
 from tests.servers import RedisServer
 
-ENGINES = ("memory", "redis", "embedded")
+ENGINES = ("memory", "redis", "embedded", "cluster")
 
 
 class Awaited:
@@ -72,6 +73,9 @@ def urls_of(engine: str, request: pytest.FixtureRequest) -> str:
     """Return the URL of an engine that is there for the whole run."""
     if engine == "memory":
         return "memory://"
+    if engine == "cluster":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        return cluster.url
     if engine == "redis":
         server: RedisServer = request.getfixturevalue("redis_server")
         return server.unix_url

@@ -12,8 +12,8 @@ PERMISSION = re.compile(r"[~&+]\S+")
 
 def permissions(namespace: str = "app", *, stream: bool = False) -> list[str]:
     """Return the permissions of the page's rule for a namespace, with those that `bus="stream"` adds."""
-    rule, *additions = re.findall(r"^ACL SETUSER cache (.*)$", PAGE.read_text(), re.MULTILINE)
-    text = " ".join([rule, *additions]) if stream else rule
+    rule, addition, _ = re.findall(r"^ACL SETUSER cache (.*)$", PAGE.read_text(), re.MULTILINE)
+    text = f"{rule} {addition}" if stream else rule
     return [of_namespace(permission, namespace) for permission in PERMISSION.findall(text)]
 
 

@@ -14,6 +14,7 @@ from nearcache.backends.registry import BackendSpec, build
 from nearcache.near.store import Limit, Store
 from nearcache.near.view import View
 from nearcache.testing import BackendConformance, Faults, FaultyBackend
+from tests.cluster import Cluster
 from tests.rights import permissions, user
 from tests.sentinel import Group
 from tests.servers import RedisServer
@@ -109,6 +110,20 @@ class TestRedisThroughSentinels(Built):
     @pytest.fixture(autouse=True)
     def _group(self, watched: Group) -> None:
         self.url = watched.url
+
+
+class TestRedisCluster(Built):
+    """Three primaries, each with its share of the keys."""
+
+    @pytest.fixture(autouse=True)
+    def _cluster(self, cluster: Cluster) -> None:
+        self.url = cluster.url
+
+
+class TestRedisClusterWithoutHeaders(TestRedisCluster):
+    """The same for values that other languages share."""
+
+    enveloped = False
 
 
 class TestRedisWithoutHeaders(TestRedis):

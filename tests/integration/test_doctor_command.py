@@ -10,6 +10,7 @@ import pytest
 from nearcache import Cache, _checkup
 from nearcache._checkup import examine
 from nearcache.cli import main as cli
+from tests.cluster import Cluster
 from tests.rights import of_namespace, permissions, user
 from tests.sentinel import Group
 from tests.servers import CHECKOUT, RedisServer, redis_server
@@ -100,6 +101,16 @@ def test_the_embedded_engine_is_sound(capsys, tmp_path) -> None:
 def test_it_works_over_tls_and_through_sentinels(capsys, tls_server: TlsServer, watched: Group) -> None:
     for url in (tls_server.tls_url(), watched.url):
         assert wrong(examined(capsys, url)[1]) == set()
+
+
+def test_each_primary_of_a_cluster_is_examined(capsys, cluster: Cluster) -> None:
+    before = [kept(node) for node in cluster.nodes]
+    code, checks, found = examined(capsys, cluster.url)
+    assert (code, wrong(checks)) == (1, set())
+    assert {name for name, check in checks.items() if check["advice"]} == {"memory"}
+    assert checks["memory"]["found"].startswith("127.0.0.1:")
+    assert all(each["holds"] for each in found["guarantees"])
+    assert [kept(node) for node in cluster.nodes] == before
 
 
 def test_the_older_protocol_has_no_say_in_it(capsys, sound: RedisServer) -> None:

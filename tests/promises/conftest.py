@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from nearcache import Cache
+from tests.cluster import Cluster
 from tests.promises.helpers import Alarm
 from tests.servers import RedisServer
 
@@ -22,6 +23,9 @@ def url_of(engine: str, request: pytest.FixtureRequest) -> str:
         return "memory://"
     if engine == "embedded":
         return f"embedded://{request.getfixturevalue('embedded_directory')}"
+    if engine == "cluster":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        return cluster.url
     server: RedisServer = request.getfixturevalue(f"{engine}_server")
     return server.unix_url
 
@@ -38,7 +42,7 @@ def valkey_url(request: pytest.FixtureRequest) -> str:
     return url_of("valkey", request)
 
 
-@pytest.fixture(params=["memory", "valkey", "redis", "embedded"])
+@pytest.fixture(params=["memory", "valkey", "redis", "embedded", "cluster"])
 def any_url(request: pytest.FixtureRequest) -> str:
     """Every engine."""
     return url_of(request.param, request)

@@ -12,35 +12,37 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import hiredis
 import pytest
 
+from nearcache.backends.redis.names import marks_of
+from tests.cluster import Cluster, cluster
 from tests.promises.board import KEYS, READERS, Board
 from tests.promises.helpers import LIBRARY, PATIENCE, dice
 from tests.proxy import Proxy, proxied
 from tests.servers import CHECKOUT, Kind, RedisServer, redis_server
+
+T = TypeVar("T", bound="Processes")
 
 STALENESS = 0.6
 NEAR_SHARE = 0.9
 """Of the reads while nobody writes, so many are served from memory."""
 
 
-class Company:
-    """One process that writes and some that read through a proxy, over one engine."""
+class Processes:
+    """One process that writes and some that read."""
 
-    def __init__(self, server: RedisServer, proxy: Proxy, directory: Path, bus: str, without: str = "") -> None:
-        self.server = server
+    def __init__(self, url_to_write: str, url_to_read: str, directory: Path, bus: str, without: str = "") -> None:
         self.bus = bus
-        self.proxy = proxy
         self.board = Board(directory / "board")
         self.namespace = f"c{uuid.uuid4().hex[:8]}"
         self._path = directory / "board"
-        self.writer = self._process("write", server.url)
-        url = f"redis://127.0.0.1:{proxy.port}"
-        self.readers = [self._process(str(number), url, without) for number in range(READERS)]
+        self.writer = self._process("write", url_to_write)
+        self.readers = [self._process(str(number), url_to_read, without) for number in range(READERS)]
 
     def _process(self, role: str, url: str, without: str = "") -> subprocess.Popen[str]:
         words = [
@@ -88,6 +90,23 @@ class Company:
         time.sleep(1.0)
         self.board.be_quiet(False)
 
+    def readers_stop(self, seconds: float = 2.5 * STALENESS) -> None:
+        """Freeze the readers."""
+        for process in self.readers:
+            process.send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        for process in self.readers:
+            process.send_signal(signal.SIGCONT)
+
+
+class Company(Processes):
+    """Processes over one engine, which read through a proxy."""
+
+    def __init__(self, server: RedisServer, proxy: Proxy, directory: Path, bus: str, without: str = "") -> None:
+        self.server = server
+        self.proxy = proxy
+        super().__init__(server.url, f"redis://127.0.0.1:{proxy.port}", directory, bus, without)
+
     def listeners_are_cut_off(self) -> None:
         """Kill the connections that carry announcements."""
         self.server.command("CLIENT", "KILL", "TYPE", "pubsub")
@@ -116,14 +135,6 @@ class Company:
         """Delete some keys as another program would."""
         self.server.command("DEL", *(f"{self.namespace}:{key}" for key in KEYS))
 
-    def readers_stop(self, seconds: float = 2.5 * STALENESS) -> None:
-        """Freeze the readers."""
-        for process in self.readers:
-            process.send_signal(signal.SIGSTOP)
-        time.sleep(seconds)
-        for process in self.readers:
-            process.send_signal(signal.SIGCONT)
-
     def the_engine_stops(self) -> None:
         """Freeze the engine."""
         self.server.pause()
@@ -134,6 +145,49 @@ class Company:
         """Kill the engine and start it anew, with what it has written to its disk, if anything."""
         self.server.kill()
         self.server.start()
+
+
+class ClusterCompany(Processes):
+    """Processes over a cluster."""
+
+    def __init__(self, cluster: Cluster, directory: Path, bus: str) -> None:
+        self.cluster = cluster
+        super().__init__(cluster.url, cluster.url, directory, bus)
+
+    def _some_node(self) -> RedisServer:
+        return random.choice(self.cluster.nodes)
+
+    def listeners_are_cut_off(self) -> None:
+        """Kill the connections that carry the announcements of a node."""
+        self._some_node().command("CLIENT", "KILL", "TYPE", "pubsub")
+
+    def connections_are_cut(self) -> None:
+        """Kill all connections to a node."""
+        self._some_node().command("CLIENT", "KILL", "TYPE", "normal")
+
+    def everything_is_flushed(self) -> None:
+        """Empty a node."""
+        self._some_node().flush()
+
+    def a_stranger_deletes(self) -> None:
+        """Delete some keys as another program would."""
+        for key in KEYS:
+            with suppress(hiredis.ReplyError):  # its slot may be moving
+                self.cluster.owner(f"{self.namespace}:{key}").command("DEL", f"{self.namespace}:{key}")
+
+    def a_node_stops(self) -> None:
+        """Freeze a node, for less long than it takes until another takes over."""
+        node = self._some_node()
+        node.pause()
+        time.sleep(0.8 * STALENESS)
+        node.resume()
+
+    def slots_move(self) -> None:
+        """Move the slots of some keys and of the marks, under way."""
+        for name in (marks_of(self.namespace), *(f"{self.namespace}:{key}" for key in random.sample(KEYS, 3))):
+            source = self.cluster.owner(name)
+            self.cluster.move(name, random.choice(self.cluster.others(source)))
+            time.sleep(0.05)
 
 
 class Report:
@@ -158,15 +212,24 @@ class Report:
 
 
 @contextmanager
+def begun(made: T) -> Iterator[T]:
+    """Wait until these processes are at work, and end what is left of them."""
+    try:
+        made.begin()
+        yield made
+    finally:
+        made.kill()
+
+
+@contextmanager
 def company(kind: Kind, directory: Path, *options: str, bus: str = "tracking", without: str = "") -> Iterator[Company]:
     """Start a company over an engine of its own."""
-    with redis_server(kind, *options) as server, proxied(server.port) as proxy:
-        made = Company(server, proxy, directory, bus, without)
-        try:
-            made.begin()
-            yield made
-        finally:
-            made.kill()
+    with (
+        redis_server(kind, *options) as server,
+        proxied(server.port) as proxy,
+        begun(Company(server, proxy, directory, bus, without)) as made,
+    ):
+        yield made
 
 
 @pytest.fixture
@@ -250,6 +313,45 @@ def play(kind: Kind, bus: str, directory: Path, seconds: float, numbers: random.
         report = made.end()
     print(f"{kind}, {bus}: {happened} faults, {report}")
     return report
+
+
+CLUSTER_FAULTS: tuple[Callable[[ClusterCompany], None], ...] = (
+    ClusterCompany.listeners_are_cut_off,
+    ClusterCompany.connections_are_cut,
+    ClusterCompany.everything_is_flushed,
+    ClusterCompany.a_stranger_deletes,
+    ClusterCompany.readers_stop,
+    ClusterCompany.a_node_stops,
+    ClusterCompany.slots_move,
+)
+
+
+def play_on_a_cluster(kind: Kind, bus: str, directory: Path, times: int) -> None:
+    """Let each fault happen so many times, in any order, and judge what the readers saw."""
+    faults = [*CLUSTER_FAULTS] * times
+    dice().shuffle(faults)
+    with cluster(kind, spare=1) as nodes, begun(ClusterCompany(nodes, directory, bus)) as made:
+        for fault in faults:
+            fault(made)
+            time.sleep(0.3)
+        made.quiet()
+        report = made.end()
+    print(f"{kind}, {bus}: {len(faults)} faults, {report}")
+    assert not report.violations, report.violations[:5]
+    assert report.reads > 1_000
+    assert report.quiet >= NEAR_SHARE, str(report)
+
+
+@pytest.mark.parametrize("bus", ["tracking", "stream"])
+def test_no_read_is_older_than_the_staleness_on_a_cluster(bus: str, directory: Path) -> None:
+    play_on_a_cluster("redis", bus, directory, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("kind", "bus"), [("redis", "tracking"), ("valkey", "tracking"), ("redis", "stream")])
+def test_faults_of_a_cluster(kind: Kind, bus: str, directory: Path) -> None:
+    play_on_a_cluster(kind, bus, directory, 5)
 
 
 @pytest.mark.slow

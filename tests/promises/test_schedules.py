@@ -96,9 +96,9 @@ async def write(source: Source, cache: AsyncCache, change: Change) -> None:
 class World:
     """The caches of the actors, over one engine."""
 
-    def __init__(self, new_cache: NewCache, url: str, server: RedisServer | None) -> None:
+    def __init__(self, new_cache: NewCache, url: str, server: RedisServer | None, *, shared: bool = False) -> None:
         first = new_cache(url, near=None, staleness=STALENESS)
-        self.shared = server is not None
+        self.shared = shared or server is not None
         self.server = server
         self.namespace = first._parts.core.options.namespace
         others = [first] * 3
@@ -160,11 +160,13 @@ def writer(change: Change) -> Callable[[Source, AsyncCache], Awaitable[None]]:
     return lambda source, cache: write(source, cache, change)
 
 
-@pytest.fixture(params=["memory", "valkey", "redis"])
+@pytest.fixture(params=["memory", "valkey", "redis", "cluster"])
 def world(request: pytest.FixtureRequest, new_cache: NewCache) -> World:
     """Caches over each engine."""
     if request.param == "memory":
         return World(new_cache, "memory://", None)
+    if request.param == "cluster":
+        return World(new_cache, request.getfixturevalue("cluster").url, None, shared=True)
     server: RedisServer = request.getfixturevalue(f"{request.param}_server")
     return World(new_cache, server.unix_url, server)
 

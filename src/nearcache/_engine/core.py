@@ -8,12 +8,12 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
-from weakref import WeakMethod
 
 from nearcache._core.clock import Clock
 from nearcache._core.events import Announced, EngineReset, Event, Evicted, Failure, Flushable, Observer, Startable
 from nearcache._core.keys import Namespace
 from nearcache._core.ttl import TTL
+from nearcache._core.weak import weakly
 from nearcache._engine.health import Watch
 from nearcache._engine.modes import Blocks, Mode, Modes
 from nearcache.codecs.codec import Codec, CodecName, Encoded, Record
@@ -68,8 +68,7 @@ class Core:
         self.flights: Flights = Flights()
         self.coherence: Coherence = self._coherent(wanted=self.keeps and not in_memory)
         self.view: View = View(clock, options.staleness, fixed=in_memory or not self.codec.enveloped)
-        news = WeakMethod(self.marked)
-        self.view.news = lambda tags, everything: _call(news, tags, everything)
+        self.view.news = weakly(self.marked)
         self._observers: tuple[Observer, ...] = ()
         self._flushable: tuple[Flushable, ...] = ()
         self._observing = False
@@ -86,9 +85,7 @@ class Core:
 
     def _coherent(self, wanted: bool) -> Coherence:
         made = Coherence(self.near, self.flights, self.clock, self.options.staleness, wanted=wanted)
-        lagged, forgot = WeakMethod(self._lagged), WeakMethod(self._forgot)
-        made.lagged = lambda seconds: _call(lagged, seconds)
-        made.forgot = lambda engine: _call(forgot, engine)
+        made.lagged, made.forgot = weakly(self._lagged), weakly(self._forgot)
         return made
 
     # Keys
@@ -258,8 +255,7 @@ class Core:
         self._observers = tuple(observers)
         self._flushable = tuple(observer for observer in self._observers if isinstance(observer, Flushable))
         # Weakly: what a dropped cache has not told yet is kept with its near tier, which must not keep the cache.
-        flush = WeakMethod(self._flush_observers)
-        self.near.tell = lambda: _call(flush)
+        self.near.tell = weakly(self._flush_observers)
 
     def emit(self, event: Event) -> None:
         """Tell the observers; one that fails is counted as a failure and the cache goes on.
@@ -331,12 +327,6 @@ def _codec(options: Options) -> Codec:
     name, _, compression = options.codec.partition("+")
     above = COMPRESS_ABOVE if compression else None
     return Codec(cast(CodecName, name), types=options.types, secret=options.secret, compress_above=above)
-
-
-def _call(method: WeakMethod[Callable[..., None]], *args: object) -> None:
-    target = method()
-    if target is not None:
-        target(*args)
 
 
 def new_fill_id() -> bytes:

@@ -73,6 +73,7 @@ SCHEMES: Final[dict[str, str]] = {
     "rediss": "nearcache.backends.redis:build",
     "unix": "nearcache.backends.redis:build",
     "redis+sentinel": "nearcache.backends.redis:build",
+    "redis+cluster": "nearcache.backends.redis:build",
 }
 """The builder of each scheme, as `module:function`."""
 
@@ -82,6 +83,7 @@ EXTRAS: Final[dict[str, str]] = {
     "rediss": "redis",
     "unix": "redis",
     "redis+sentinel": "redis",
+    "redis+cluster": "redis",
 }
 """The extra of the package that brings the client library of a scheme."""
 

@@ -130,6 +130,10 @@ class Coherence:
             if session is not None and self._session is session:
                 self._session, self.since = None, self.clock()
 
+    def doubt(self, why: str) -> None:
+        """Note why there is no proof."""
+        self.why = why
+
     def changed(self, keys: Iterable[str]) -> None:
         """Serve nothing that was read or loaded before these keys were changed in the engine, by whomever."""
         self._near.changed(keys)

@@ -44,9 +44,9 @@ def drive(work: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("a blocking backend suspended")
 
 
-def eventually(true: Callable[[], object], what: str) -> None:
+def eventually(true: Callable[[], object], what: str, within: float = PATIENCE) -> None:
     """Poll until `true` returns something true; fail after some seconds."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + within
     while not true():
         assert time.monotonic() < deadline, f"never happened: {what}"
         time.sleep(0.002)

@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -14,7 +14,11 @@ from nearcache.backends.redis import RedisBackend, leases
 from nearcache.backends.registry import Flavour
 from nearcache.codecs.envelope import NO_SCHEMA, Record, pack, pack_ages
 from nearcache.errors import BackendError
+from nearcache.near.coherence import Coherence
+from nearcache.near.flights import Flights
+from nearcache.near.store import Limit, Store
 from nearcache.near.view import View
+from tests.cluster import Cluster
 from tests.integration.redis.helpers import PATIENCE, drive, made
 from tests.rights import PAGE, of_namespace, permissions, user
 from tests.sentinel import GROUP, Group
@@ -59,20 +63,28 @@ async def values(backend: RedisBackend) -> None:
     assert (await backend.remaining(["a:1"]))[0]
     assert backend.counters is not None
     assert await backend.counters.incr("a:1", 1, item(b"").raw, 60.0, b"") == 2
-    assert backend.scan is not None
-    assert "a:1" in (await backend.scan.page("", ""))[1]
+    assert "a:1" in await listed(backend)
     assert backend.admin is not None
     assert (await backend.admin.facts()).version
     assert await backend.delete(["a:1"]) == 1
     assert await backend.add(item(b"1"), b"")
 
 
-async def loads(one: RedisBackend, other: RedisBackend, patience: float) -> None:
+async def listed(backend: RedisBackend) -> list[str]:
+    """Return the keys of the namespace."""
+    assert backend.scan is not None
+    cursor, found = await backend.scan.page("", "")
+    while cursor:
+        cursor, more = await backend.scan.page(cursor, "")
+        found += more
+    return found
+
+
+async def loads(one: RedisBackend, other: RedisBackend, heard: Coherence, patience: float) -> None:
     """Load in one process while another waits, which is woken by a message."""
-    coherence = other.listener._coherence
-    until(lambda: other.listener.channel() or "NOPERM" in coherence.why, "the inbox is listened to", patience)
+    until(lambda: other.listener.channel() or "NOPERM" in heard.why, "the inbox is listened to", patience)
     if not other.listener.channel():
-        raise Broken(coherence.why)
+        raise Broken(heard.why)
     await one.delete(["a:1"])
     (mine,) = await one.leases.acquire([Ask("a:1", "one", b"", 5.0)])
     mail = other.leases.expect("a:1")
@@ -100,11 +112,12 @@ async def everything(
     url: str, namespace: str, patience: float, bus: Any = "tracking", flavour: Flavour = "sync"
 ) -> None:
     """Do whatever a cache does over the URL; raises if something does not work."""
-    one, other = (built(url, namespace, flavour, bus=bus) for _ in range(2))
+    heard = Coherence(Store(Limit(entries=0)), Flights(), time.monotonic, SECOND, wanted=False)
+    one, other = (built(url, namespace, flavour, bus=bus, coherence=heard) for _ in range(2))
     try:
         await values(one)
         await marks(one, other)
-        await loads(one, other, patience)
+        await loads(one, other, heard, patience)
         coherent(url, namespace, patience, bus)
     finally:
         await one.close()
@@ -177,6 +190,30 @@ NAMED = {
 """What is said where a pattern is missing: the key, for the engine does not say which of its records it is. The oldest
 engine does not name subcommands.
 """
+
+
+CLUSTER = re.findall(r"^ACL SETUSER cache (\+cluster.*)$", PAGE.read_text(), re.MULTILINE)[0].split()
+
+
+@pytest.mark.parametrize("left_out", [None, *CLUSTER])
+async def test_a_cluster_needs_some_more(cluster: Cluster, flavour: Flavour, namespace: str, left_out: str | None):
+    added = [right for right in CLUSTER if right != left_out]
+    with ExitStack() as stack:
+        for node in cluster.nodes:
+            stack.enter_context(user(node, "least", [*permissions(namespace), *added]))
+        url = cluster.url.replace("://", "://least:open-sesame@")
+        if left_out == "+cluster|slots":
+            with pytest.raises(BackendError, match=r"cluster\|slots"):
+                await everything(url, namespace, SECOND, "tracking", flavour)
+        else:
+            await everything(url, namespace, PATIENCE, "tracking", flavour)
+            assert {may_ask(node) for node in cluster.nodes} == {left_out is None}
+
+
+def may_ask(node: RedisServer) -> bool:
+    """Tell whether the user may ask for a key of a slot that is about to move to a node."""
+    (reply,) = drive(made(node.url.replace("://", "://least:open-sesame@"), "sync", "t").together(("ASKING",)))
+    return "NOPERM" not in str(reply)
 
 
 def test_a_sentinel_needs_two_rights(watched: Group, namespace: str):

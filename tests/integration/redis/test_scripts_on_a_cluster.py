@@ -18,7 +18,6 @@ from nearcache.codecs.codec import COUNTER
 from nearcache.codecs.envelope import NO_SCHEMA, Record, pack, pack_ages
 from nearcache.near.view import View
 from tests.cluster import Cluster
-from tests.cluster import _session_cluster as _session_cluster
 from tests.promises.helpers import eventually
 
 NAMESPACE = "c"

@@ -13,7 +13,7 @@ from nearcache.backends.redis.sentinel import Sentinels
 from nearcache.backends.registry import Flavour
 from nearcache.errors import BackendError, BackendUnavailableError, ConfigError
 from tests.integration.redis.helpers import clients, eventually, fake_server, made
-from tests.sentinel import GROUP, Group, sentinel_group
+from tests.sentinel import GROUP, WITHIN, Group, sentinel_group
 from tests.servers import KINDS, Kind, free_port
 
 NewCache = Callable[..., Cache]
@@ -78,7 +78,7 @@ def test_the_url_of_the_primary_keeps_login_database_and_options(url: str, prima
     with fake_server(lambda command: b"*2\r\n$1\r\nh\r\n$1\r\n7\r\n") as sentinel:
         sentinels = Sentinels(url.format(sentinel.url.removeprefix("redis://").removesuffix("/0")), 5.0)
         if primary == "tls":
-            assert sentinels._url == "rediss://{}/0?ssl_check_hostname=false"
+            assert sentinels._url("h:7") == "rediss://h:7/0?ssl_check_hostname=false"
             return
         assert sentinels.primary() == primary
         assert sentinel.commands == [[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", b"mymaster"]]
@@ -202,11 +202,11 @@ def test_a_primary_that_was_killed_is_replaced(kind: Kind, new_cache: NewCache):
 
 @pytest.mark.slow
 def test_a_primary_that_was_demoted_is_left(new_cache: NewCache):
-    """It goes on answering, and refuses to write."""
+    """It goes on answering, and refuses to write; sentinels take about ten seconds to tell it of a planned change."""
     with sentinel_group("redis", replicas=1) as group:
         watched, old = Watched(group, new_cache), group.primary()
         group.sentinels[0].command("SENTINEL", "FAILOVER", GROUP)
-        eventually(lambda: b"slave" in old.command("ROLE") and group.primary() is not old, "it is demoted")
+        eventually(lambda: b"slave" in old.command("ROLE") and group.primary() is not old, "it is demoted", WITHIN)
         watched.write_until_it_works()
         assert group.primary().command("EXISTS", f"{watched.cache._parts.core.options.namespace}:users:1")
         eventually(lambda: watched.other.get("users:1") == "new", "the other one reads it")

@@ -71,9 +71,9 @@ def test_snapshots_alone_bring_back_what_was_deleted(aof, snapshots, forgets, wo
         ({b"save": b""}, {}, False),
         ([b"save", b"3600 1"], {}, True),
         ([b"save", b""], {}, False),
-        (RuntimeError("NOPERM"), {}, None),
-        (RuntimeError("NOPERM"), STARTED | {"rdb_last_save_time": "999001"}, None),
-        (RuntimeError("NOPERM"), STARTED | {"rdb_last_save_time": "999900"}, True),
+        (None, {}, None),
+        (None, STARTED | {"rdb_last_save_time": "999001"}, None),
+        (None, STARTED | {"rdb_last_save_time": "999900"}, True),
     ],
 )
 def test_snapshots_are_told_by_settings_or_by_one_that_was_made(saves, info, expected):
@@ -117,3 +117,13 @@ def test_only_the_chosen_way_to_announce_changes_has_to_work(bus, tracking, stre
 def test_a_stream_is_of_no_use_to_who_hears_nothing():
     first, _ = announced(Check("tracking", False, ""), Check("stream", True, ""), "tracking", hears=False)
     assert first.advice == ""
+
+
+def test_of_several_servers_the_worst_is_told():
+    fine, unwise, broken = (Check("x", True, "a"), Check("x", True, "b", "do"), Check("x", False, "c"))
+    for each in ([fine, unwise, broken], [broken, unwise, fine], [unwise, broken, broken]):
+        servers = {f"h{number}": [check, Check("y", True, "y")] for number, check in enumerate(each)}
+        worst, other = checkup.of_all(servers)
+        assert (worst.works, worst.found) == (False, f"h{each.index(broken)}: c")
+        assert other == Check("y", True, "h0: y")
+    assert checkup.of_all({"h0": [fine], "h1": [unwise]})[0].found == "h1: b"

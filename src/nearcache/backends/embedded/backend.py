@@ -17,8 +17,8 @@ class EmbeddedBackend(RedisBackend):
     def __init__(self, spec: BackendSpec, flavour: Flavour, settings: Settings) -> None:
         self._lease = Lease(settings, spec.timeout)
         hearing = Lease(settings, spec.timeout)
-        ears = listener(spec, Route(hearing.address), self.name, hearing.release)
-        super().__init__(link(spec, flavour, Route(self._lease.address), self.name), ears, spec)
+        ears = listener(spec, Route(hearing.address, starts=True), self.name, hearing.release)
+        super().__init__(link(spec, flavour, Route(self._lease.address, starts=True), self.name), ears, spec)
 
     async def close(self) -> None:
         """Give up every connection and the share in the server; the last one to close stops it, within two seconds."""

@@ -84,7 +84,8 @@ class _Home:
     async def _first_call(self, commands: tuple[Command, ...]) -> list[Any]:
         started = self.loop.time()
         stream = await self._another()
-        return await stream.submit(commands, max(started, stream.begun) + self._spec.timeout)
+        began = max(started, stream.begun) if self._route.starts else started
+        return await stream.submit(commands, began + self._spec.timeout)
 
     def _best(self) -> Stream | None:
         streams = self.streams
@@ -109,9 +110,10 @@ class _Home:
         return self._opening
 
     async def _open(self) -> Stream:
+        began = self.loop.time()
         endpoint = await _present_endpoint(self._route)
         try:
-            async with asyncio.timeout(self._spec.timeout):
+            async with asyncio.timeout_at((self.loop.time() if self._route.starts else began) + self._spec.timeout):
                 stream = await self._greeted(endpoint)
         except BackendError:
             raise
@@ -142,6 +144,8 @@ class AwaitingLink:
 
     Connecting takes at most `spec.timeout` seconds, and so does a call from its start to its last reply.
     """
+
+    spreads: bool = False
 
     def __init__(self, route: Route, spec: BackendSpec, history: History) -> None:
         self._route = route

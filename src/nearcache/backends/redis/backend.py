@@ -2,28 +2,24 @@
 
 import functools
 import math
-import re
 from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, Final, NoReturn
 
 from nearcache._core.clock import Clock, EngineTime
-from nearcache.backends.base import Admin, Backend, Check, Counters, Facts, Item, Leases, Marks, Scan
-from nearcache.backends.redis import checkup, facts
+from nearcache.backends.base import Admin, Backend, Counters, Item, Leases, Marks, Scan
+from nearcache.backends.redis import tooling
 from nearcache.backends.redis.carrier import Call
 from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.errors import code_of, good, refused
 from nearcache.backends.redis.leases import RedisLeases, RedisMarks
-from nearcache.backends.redis.listener import Listener
+from nearcache.backends.redis.listener import Ears
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import lease_of
 from nearcache.backends.redis.wire import Link, LostConnection, repeatable
 from nearcache.backends.registry import BackendSpec
 from nearcache.errors import BackendError, BackendUnavailableError, CodecError
 from nearcache.near.view import View
-
-PAGE: Final = "500"
-"""How many keys the engine looks at for one page of a scan."""
 
 _RECORDS: Final = frozenset({bytes, type(None)})
 
@@ -45,9 +41,9 @@ class RedisBackend(Backend):
 
     name: ClassVar[str] = "redis"
 
-    def __init__(self, link: Link, listener: Listener, spec: BackendSpec) -> None:
+    def __init__(self, link: Link, listener: "Ears", spec: BackendSpec) -> None:
         self._link = link
-        self.listener: Listener = listener
+        self.listener: Ears = listener
         self.clock: Clock = spec.time.clock
         self._prefix = f"{spec.namespace}:"
         self._asking = False
@@ -58,8 +54,8 @@ class RedisBackend(Backend):
         self._marks = RedisMarks(self, spec.namespace)
         self.marks: Marks = self._marks
         self.counters: Counters | None = _Counters(self)
-        self.scan: Scan | None = _Scan(self, self._prefix)
-        self.admin: Admin | None = _Admin(self, spec.namespace)
+        self.scan: Scan | None = tooling.Scan(self.single, self._prefix)
+        self.admin: Admin | None = tooling.Admin(self.single, self.together, spec.namespace)
 
     async def open(self) -> None:
         """Connect, and learn the engine's time."""
@@ -102,7 +98,7 @@ class RedisBackend(Backend):
         The lease goes first: a load that stored between the two commands is overwritten by the second.
         """
         key, name = item.key, self._prefix + item.key
-        self.listener.announced.sample(key)
+        self.listener.sample(key)
         store = ("SET", name, item.raw, "PX", _ms(item.ttl))
         revoked, stored = await self.change((key,), ("DEL", lease_of(name)), store, fresh=True)
         good(revoked, key)
@@ -136,7 +132,7 @@ class RedisBackend(Backend):
         if not keys:
             return 0
         names = list(map(self.named, keys))
-        self.listener.announced.sample(keys[0])
+        self.listener.sample(keys[0])
         first, second = await self.change(keys, ("DEL", *map(lease_of, names)), ("DEL", *names))
         good(first, keys[0])
         return int(good(second, keys[0]))
@@ -186,7 +182,11 @@ class RedisBackend(Backend):
         name, rest = call
         code = script(name)
         try:
-            *replies, told = await self.run(*commands, ("EVALSHA", code.sha, *rest), fresh=fresh)
+            if self._link.spreads:  # the announcement would overtake what it announces
+                replies = await self.run(*commands, fresh=fresh)
+                (told,) = await self.run(("EVALSHA", code.sha, *rest))
+            else:
+                *replies, told = await self.run(*commands, ("EVALSHA", code.sha, *rest), fresh=fresh)
             if code_of(told) == "NOSCRIPT":
                 (told,) = await self.run(("EVAL", code.text, *rest))
         except BaseException:
@@ -303,42 +303,6 @@ class _Counters:
         return int(reply)
 
 
-class _Scan:
-    """Keys of the namespace by SCAN; internal records have other names and are never listed."""
-
-    def __init__(self, backend: RedisBackend, prefix: str) -> None:
-        self._backend = backend
-        self._prefix = prefix
-
-    async def page(self, cursor: str, prefix: str) -> tuple[str, list[str]]:
-        """Return the next cursor and some keys; a key may come twice."""
-        command = ("SCAN", cursor or "0", "MATCH", _literally(self._prefix + prefix) + "*", "COUNT", PAGE)
-        following, names = await self._backend.single(command)
-        return _next(following.decode()), [text for name in names if (text := self._key(name)) is not None]
-
-    def _key(self, name: bytes) -> str | None:
-        try:
-            return name.decode().removeprefix(self._prefix)
-        except UnicodeDecodeError:
-            return None  # not a name that this library gives
-
-
-class _Admin:
-    """Facts from INFO."""
-
-    def __init__(self, backend: RedisBackend, namespace: str) -> None:
-        self._backend = backend
-        self._namespace = namespace
-
-    async def facts(self) -> Facts:
-        """Ask for INFO; what a restricted server leaves out is None."""
-        return facts.facts(facts.read(await self._backend.single(("INFO",))))
-
-    async def examine(self, *, forgets: bool) -> list[Check]:
-        """Try what no other port shows, and judge what the engine says about itself."""
-        return await checkup.examine(self._backend.together, self._namespace, forgets)
-
-
 def _unexpected(reply: Any, subject: str) -> NoReturn:
     raise BackendUnavailableError(
         f"{subject}: the engine answered with a {type(reply).__name__} where none belongs; is it a Redis or Valkey?"
@@ -353,11 +317,3 @@ def _life(pttl: int) -> float | None:
     if pttl == -2:
         return None
     return math.inf if pttl < 0 else pttl / 1000
-
-
-def _literally(text: str) -> str:
-    return re.sub(r"([*?\[\]\\^])", r"\\\1", text)
-
-
-def _next(cursor: str) -> str:
-    return "" if cursor == "0" else cursor

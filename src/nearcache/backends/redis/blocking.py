@@ -1,6 +1,7 @@
 """Blocking connections: each call has one to itself, from a pool that survives forks and interrupts."""
 
 import contextlib
+import functools
 import os
 import socket
 import threading
@@ -8,7 +9,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 import hiredis
 
@@ -20,6 +21,9 @@ from nearcache.backends.redis.history import History
 from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, LostConnection, pack, reader, subject
 from nearcache.backends.registry import BackendSpec
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 CHUNK: Final = 65_536
 RECHECK: Final = 0.05
@@ -68,8 +72,25 @@ class Wire:
 
     def call(self, request: bytes, expected: int, deadline: float) -> list[Any]:
         """Send the request and return its replies; after an exception the wire is of no use."""
+        self.send(request, deadline)
+        return self.receive(expected, deadline)
+
+    def send(self, request: bytes, deadline: float) -> None:
+        """Send the request; after an exception the wire is of no use."""
         self._answered = False
-        self._send(request, deadline)
+        sock = self._open_socket()
+        if self._descriptor is not None:
+            try:
+                written = os.write(self._descriptor, request)
+            except BlockingIOError:
+                written = 0
+            request = request[written:]
+        if request:
+            _allow(sock, deadline)
+            sock.sendall(request)
+
+    def receive(self, expected: int, deadline: float) -> list[Any]:
+        """Return the replies to what was sent; after an exception the wire is of no use."""
         replies: list[Any] = []
         while len(replies) < expected:
             self._receive(deadline)
@@ -93,18 +114,6 @@ class Wire:
         sock, self._sock = self._sock, None
         if sock is not None:
             os.close(sock.detach())
-
-    def _send(self, request: bytes, deadline: float) -> None:
-        sock = self._open_socket()
-        if self._descriptor is not None:
-            try:
-                written = os.write(self._descriptor, request)
-            except BlockingIOError:
-                written = 0
-            request = request[written:]
-        if request:
-            _allow(sock, deadline)
-            sock.sendall(request)
 
     def _receive(self, deadline: float) -> None:
         sock = self._open_socket()
@@ -295,8 +304,10 @@ class BlockingLink:
     """A way to the engine that blocks: its methods are coroutines that never suspend.
 
     A call waits at most `spec.pool_timeout` seconds for a connection, then at most `spec.timeout` seconds for all the
-    rest together.
+    rest together: finding out where the engine is, connecting, sending, and all the replies.
     """
+
+    spreads: bool = False
 
     def __init__(self, route: Route, spec: BackendSpec, history: History) -> None:
         self._route = route
@@ -310,8 +321,8 @@ class BlockingLink:
         """Open connections until the pool holds its minimum."""
         while (wire := self._pool.reserve(self._minimum)) is not None:
             try:
-                endpoint = self._route.endpoint()
-                self._history.met(connect(wire, endpoint, time.monotonic() + self._timeout))
+                with contextlib.suppress(EngineReplaced):  # there is nothing to be sent again
+                    self._connect(wire)
             except BaseException:
                 self._pool.drop(wire)
                 raise
@@ -332,29 +343,62 @@ class BlockingLink:
         try:
             replies = self._call(wire, request, commands)
         except BaseException as error:
-            # Replies may be outstanding: nobody else may ever read from this connection.
-            self._pool.drop(wire)
-            if isinstance(error, LostConnection):
-                self._pool.close()  # the other idle ones are as old
+            self._give_up(wire, error)
+            raise
+        self._pool.give_back(wire)
+        return replies
+
+    def begin(self, *commands: Command) -> Callable[[], list[Any]]:
+        """Send commands together; what is returned must be called, and returns their replies."""
+        wire = self._pool.take()
+        try:
+            deadline = self._ready(wire)
+            self._step(wire, commands, wire.send, pack(commands), deadline)
+        except BaseException as error:
+            self._give_up(wire, error)
+            raise
+        return functools.partial(self._finish, wire, commands, deadline)
+
+    def _finish(self, wire: Wire, commands: tuple[Command, ...], deadline: float) -> list[Any]:
+        try:
+            replies = self._step(wire, commands, wire.receive, len(commands), deadline)
+        except BaseException as error:
+            self._give_up(wire, error)
             raise
         self._pool.give_back(wire)
         return replies
 
     def _call(self, wire: Wire, request: bytes, commands: tuple[Command, ...]) -> list[Any]:
-        endpoint = None if wire.connected else self._route.endpoint()
-        deadline = time.monotonic() + self._timeout
-        if endpoint is not None and self._history.met(connect(wire, endpoint, deadline)):
-            raise EngineReplaced(f"another engine answers at {endpoint.where}").undone()
+        return self._step(wire, commands, wire.call, request, len(commands), self._ready(wire))
+
+    def _step(
+        self, wire: Wire, commands: tuple[Command, ...], step: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         try:
-            return wire.call(request, len(commands), deadline)
+            return step(*args, **kwargs)
         except TimeoutError as error:
             raise BackendTimeoutError(f"{subject(commands)}: no answer within {self._timeout:g} s") from error
         except (OSError, *NONSENSE) as error:
-            raise self._broken(wire, commands, error) from error
+            kind = LostConnection if wire.lost_before_answer() else BackendUnavailableError
+            raise kind(f"{subject(commands)}: the connection broke ({type(error).__name__})") from error
 
-    def _broken(self, wire: Wire, commands: tuple[Command, ...], error: Exception) -> BackendUnavailableError:
-        kind = LostConnection if wire.lost_before_answer() else BackendUnavailableError
-        return kind(f"{subject(commands)}: the connection broke ({type(error).__name__})")
+    def _give_up(self, wire: Wire, error: BaseException) -> None:
+        # Replies may be outstanding: nobody else may ever read from this connection.
+        self._pool.drop(wire)
+        if isinstance(error, LostConnection):
+            self._pool.close()  # the other idle ones are as old
+
+    def _ready(self, wire: Wire) -> float:
+        """Return the time until which a call may last, on a wire that is connected by then."""
+        return time.monotonic() + self._timeout if wire.connected else self._connect(wire)
+
+    def _connect(self, wire: Wire) -> float:
+        began = time.monotonic()
+        endpoint = self._route.endpoint()
+        deadline = (time.monotonic() if self._route.starts else began) + self._timeout
+        if self._history.met(connect(wire, endpoint, deadline)):
+            raise EngineReplaced(f"another engine answers at {endpoint.where}").undone()
+        return deadline
 
 
 def connect(wire: Wire, endpoint: Endpoint, deadline: float) -> str:

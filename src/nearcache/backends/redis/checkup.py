@@ -6,7 +6,9 @@ tried follows what caches do: the scripts of marks, and the commands of `bus.Bus
 
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final, cast
 
 from nearcache.backends.base import Check
@@ -15,6 +17,10 @@ from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.errors import ADVICE, refused
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import bus_of, marks_of
+from nearcache.errors import BackendError
+
+Single = Callable[[Command], Awaitable[Any]]
+"""Sends one command and returns the reply; raises `BackendError`."""
 
 Run = Callable[..., Coroutine[Any, Any, list[Any]]]
 """Sends commands and returns the replies, errors of the engine among them."""
@@ -32,17 +38,42 @@ NOTHING: Final = "~nearcache-doctor"
 """A mark that is never made."""
 
 
-async def examine(run: Run, namespace: str, forgets: bool) -> list[Check]:
-    """Return what was found; raises `BackendError` only if the engine cannot be reached."""
+async def rights(run: Run, namespace: str) -> list[Check]:
+    """Find out what the user may do with marks and in the stream of changes."""
+    return [await _marks(run, namespace), await _stream(run, namespace)]
+
+
+async def settings(single: Single, forgets: bool) -> list[Check]:
+    """Judge what a server says about itself."""
     sent = time.time()
-    said, clock, saves = await run(("INFO",), ("TIME",), ("CONFIG", "GET", "save"))
-    found = [await _marks(run, namespace), await _stream(run, namespace)]
-    if not isinstance(clock, Exception):
-        found.append(clock_of(int(clock[0]) + int(clock[1]) / 1e6, sent, time.time()))
-    if isinstance(said, Exception):
-        return [*found, Check("settings", False, str(refused(said, "INFO")))]
-    info = facts.read(said)
-    return [*found, role(info), memory(info), persistence(info, snapshots(info, saves), forgets)]
+    seconds, micros = await single(("TIME",))
+    clock = clock_of(int(seconds) + int(micros) / 1e6, sent, time.time())
+    try:
+        info = facts.read(await single(("INFO",)))
+    except BackendError as error:
+        return [clock, Check("settings", False, str(error))]
+    return [clock, role(info), memory(info), persistence(info, snapshots(info, await _saves(single)), forgets)]
+
+
+async def _saves(single: Single) -> Any:
+    """Ask when snapshots are made; None if that is secret."""
+    with suppress(BackendError):
+        return await single(("CONFIG", "GET", "save"))
+
+
+def of_all(each: Mapping[str, Sequence[Check]]) -> list[Check]:
+    """Return what was found out about several servers, by address, as if they were one: of each thing the worst."""
+    found: dict[str, Check] = {}
+    for where, checks in each.items():
+        for check in checks:
+            told = replace(check, found=f"{where}: {check.found}")
+            if check.name not in found or _trouble(told) > _trouble(found[check.name]):
+                found[check.name] = told
+    return list(found.values())
+
+
+def _trouble(check: Check) -> int:
+    return 2 if check.works is False else int(bool(check.advice))
 
 
 async def _marks(run: Run, namespace: str) -> Check:
@@ -131,7 +162,7 @@ BACK_IN_TIME: Final = (
 
 def snapshots(info: dict[str, str], saves: Any) -> bool | None:
     """Tell whether the engine makes snapshots: by its settings, or where they are secret because it has made one."""
-    if not isinstance(saves, Exception):
+    if saves is not None:
         return bool(cast(dict[bytes, bytes], saves).get(b"save") if isinstance(saves, dict) else saves[1])
     try:
         made, now = int(info["rdb_last_save_time"]), int(info["server_time_usec"]) / 1e6

@@ -132,13 +132,16 @@ class Endpoint:
 class Route:
     """The way to the engine's present address: a URL, or a function that is asked for it before each new connection.
 
-    The function is called in a thread that may block, and may start the engine. With `refused` the engine must be a
-    primary; that is called when it is not.
+    The function is called in a thread that may block; with `starts` it may start the engine, which takes as long as it
+    takes. With `refused` the engine must be a primary; that is called when it is not.
     """
 
-    __slots__ = ("_address", "_known", "_refused")
+    __slots__ = ("_address", "_known", "_refused", "starts")
 
-    def __init__(self, address: str | Callable[[], str], refused: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, address: str | Callable[[], str], refused: Callable[[], None] | None = None, *, starts: bool = False
+    ) -> None:
+        self.starts: bool = starts
         self._address = address
         self._refused = refused
         self._known = (address, Endpoint(address)) if isinstance(address, str) else None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nearcache.backends.base import BACK_OFF, Ask, Fill, Grant, Item, identity_of
 from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.errors import good
-from nearcache.backends.redis.listener import Listener
+from nearcache.backends.redis.listener import Ears
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import lease_of, marks_of, waiters_of
 from nearcache.codecs.envelope import FILL_ID
@@ -52,7 +52,7 @@ class RedisLeases:
 
     life: float = LEASE_LIFE
 
-    def __init__(self, backend: "RedisBackend", listener: Listener, enveloped: bool) -> None:
+    def __init__(self, backend: "RedisBackend", listener: Ears, enveloped: bool) -> None:
         self._backend = backend
         self._listener = listener
         self._enveloped = enveloped

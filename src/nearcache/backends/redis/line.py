@@ -25,6 +25,8 @@ class Line:
     It is a `Link` too, over which a backend can work. Raises `OSError` when the connection is lost.
     """
 
+    spreads: bool = False
+
     def __init__(self, sock: socket.socket, hear: Callable[[hiredis.PushNotification], None]) -> None:
         self._sock = sock
         self._waits_itself = not isinstance(sock, ssl.SSLSocket) and os.name == "posix"

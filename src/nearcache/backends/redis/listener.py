@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol, cast
 import hiredis
 
 from nearcache._core.fork import on_fork
+from nearcache._core.weak import weakly
 from nearcache._io.blocking import drive
 from nearcache.backends.redis.bus import Bus
 from nearcache.backends.redis.carrier import Announced, Carrier
@@ -36,6 +37,7 @@ from nearcache.backends.registry import BackendSpec
 from nearcache.errors import BackendError, BackendUnavailableError
 from nearcache.near.coherence import Coherence, Session
 from nearcache.near.inbox import Inbox
+from nearcache.near.union import Member
 
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 1.0
@@ -63,11 +65,29 @@ class Run(Protocol):
 class Speaker:
     """What speaks to the engine over the listener's line: parts of a backend.
 
-    `settle` repeats the invalidations that the engine has not acknowledged, or has forgotten.
+    `together` sends commands as they are, wherever their keys are. `settle` repeats the invalidations that the engine
+    has not acknowledged, or has forgotten.
     """
 
     run: Run
+    together: Callable[..., Coroutine[Any, Any, list[Any]]]
     settle: Callable[[], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a listener does as one of several, each of which hears another node of a cluster.
+
+    They have the inbox and the leases in common. `leads` tells whether the marks of the namespace are on this node: who
+    leads asks for them, and renews the leases.
+    """
+
+    coherence: Member
+    inbox: Inbox
+    held: dict[str, tuple[str, float]]
+    announced: Announced
+    carrier: Carrier
+    leads: Callable[[], bool]
 
 
 class _Life:
@@ -86,6 +106,33 @@ class _Life:
                 sock.shutdown(socket.SHUT_RDWR)  # wakes the thread
 
 
+class Ears(Protocol):
+    """What hears of other processes."""
+
+    inbox: Inbox
+    carrier: Carrier
+
+    def channel(self) -> str:
+        """Return the channel of this process, "" while nobody listens on it; starts to listen."""
+        ...
+
+    def hold(self, key: str, token: str, until: float) -> None:
+        """Renew the lease of an engine key until the time `until` (monotonic) at most; starts to listen."""
+        ...
+
+    def let_go(self, token: str) -> None:
+        """Renew a lease no longer."""
+        ...
+
+    def sample(self, key: str) -> None:
+        """Measure how long it takes until a change of a key, which is about to be sent, is announced."""
+        ...
+
+    def stop(self) -> None:
+        """Stop to listen, until somebody starts again."""
+        ...
+
+
 class Listener:
     """The ears of a process on one engine, and the leases it keeps alive; opens nothing before it is needed.
 
@@ -101,15 +148,20 @@ class Listener:
         speaker: "Callable[[Line, Listener], Speaker]",
         life: float,
         stopped: Callable[[], None],
+        part: Part | None = None,
     ) -> None:
-        self.inbox: Inbox = Inbox()
+        self._part = part
+        self.inbox: Inbox = Inbox() if part is None else part.inbox
         self._route = route
         self._namespace = spec.namespace
         self._timeout = spec.timeout
-        self._coherence: Coherence = spec.coherence
+        self._coherence: Coherence | Member = spec.coherence if part is None else part.coherence
         self._clock = spec.time.clock
-        self.announced: Announced = Announced(spec.coherence, spec.time.clock, self.inbox.stir)
-        self.carrier: Carrier = CARRIERS[spec.bus](spec.namespace, self.announced)
+        if part is None:
+            self.announced: Announced = Announced(spec.coherence, spec.time.clock, self.inbox.stir)
+            self.carrier: Carrier = CARRIERS[spec.bus](spec.namespace, self.announced)
+        else:
+            self.announced, self.carrier = part.announced, part.carrier
         self._speaker = speaker
         self._lease = life
         self._stopped = stopped
@@ -120,14 +172,18 @@ class Listener:
         self._listening = False
         self._begin()
         _listeners.add(self)
-        this = weakref.WeakMethod(self.start)  # weakly, or nobody could drop the one without the other
-        self._coherence.seek = lambda: _call(this)
+        if part is None:
+            spec.coherence.seek = weakly(self.start)  # or nobody could drop the one without the other
 
     def channel(self) -> str:
         """Return the channel of this process, "" while nobody listens on it; starts to listen."""
         if not self._listening:
             self.start()
         return self._channel if self._listening else ""
+
+    @property
+    def _channel(self) -> str:
+        return f"{self._namespace}~i:{self.inbox.name}"
 
     def hold(self, key: str, token: str, until: float) -> None:
         """Renew the lease of an engine key until the time `until` (monotonic) at most; starts to listen."""
@@ -137,6 +193,10 @@ class Listener:
     def let_go(self, token: str) -> None:
         """Renew a lease no longer."""
         self._held.pop(token, None)
+
+    def sample(self, key: str) -> None:
+        """Measure how long it takes until a change of a key, which is about to be sent, is announced."""
+        self.announced.sample(key)
 
     def start(self) -> None:
         """Start to listen, in the background, unless somebody does."""
@@ -170,13 +230,13 @@ class Listener:
         if self._life is not None and self._life.sock is not None:
             self._life.sock.close()
         self._life, self._listening = None, False
-        self.inbox.after_fork()
+        if self._part is None:
+            self.inbox.after_fork()
         self._begin()
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
-        self._channel = f"{self._namespace}~i:{self.inbox.name}"
-        self._held: dict[str, tuple[str, float]] = {}
+        self._held: dict[str, tuple[str, float]] = {} if self._part is None else self._part.held
         self.announced.reset()
         self.carrier.rename()
 
@@ -225,12 +285,14 @@ class Listener:
                 if session is None and now >= try_again:
                     session, try_again = self._track(line, said), now + self._lease
                 beat = self._lease if session is None else min(self._lease, self._coherence.budget)
-                due, renewals = now + max(SHORTEST_BEAT, beat / BEATS), list[Command]()
-                if now >= renewal:
-                    renewal, renewals = now + self._lease / BEATS, self._renewals()
+                due, leads = now + max(SHORTEST_BEAT, beat / BEATS), self._part is None or self._part.leads()
                 with contextlib.suppress(BackendError):  # which the cache has told of already
-                    drive(speaker.settle())
-                self._ask(speaker, session, said, renewals)
+                    if leads:
+                        drive(speaker.settle())
+                    if leads and now >= renewal:
+                        renewal = now + self._lease / BEATS
+                        self._renew(speaker)
+                self._ask(line, speaker if leads else None, session, said)
                 hear = line.listen if session is None else functools.partial(self.carrier.listen, line)
                 hear(due, lambda: self.announced.marked)
         finally:
@@ -255,26 +317,29 @@ class Listener:
         sent = self._clock()
         try:
             self.carrier.begin(line)
+        except BackendUnavailableError:  # not now; another connection may find it otherwise soon
+            raise
         except BackendError as error:
             coherence.end(None, str(error))
             return None
         return coherence.begin(sent)
 
-    def _ask(
-        self, speaker: Speaker, session: Session | None, said: tuple[object, ...], renewals: list[Command]
-    ) -> None:
-        """Renew leases, and ask for a proof that nothing was missed."""
+    def _ask(self, line: Line, speaker: Speaker | None, session: Session | None, said: tuple[object, ...]) -> None:
+        """Ask for a proof that nothing was missed; who leads, for the marks too."""
         self.announced.marked, sent = False, self._clock()
-        questions = [] if session is None else self.carrier.questions()
+        questions = [("HELLO",), *(self.carrier.questions() if session is not None else [])]
         try:
-            hello, *rest = drive(speaker.run(("HELLO",), *questions, *renewals, fresh=session is not None))
+            if speaker is None:
+                hello, *rest = line.execute(*questions)
+            else:
+                hello, *rest = drive(speaker.run(*questions, fresh=session is not None))
         except BackendError as error:  # an answer, but none about the marks
-            self._coherence.why = f"the engine does not tell the marks of tags: {error}"
+            self._coherence.doubt(f"the engine does not tell the marks of tags: {error}")
             return
         if _who(hello) != said:
             raise BackendUnavailableError("the engine is not what it was when it agreed to announce changes")
         if session is not None:
-            self.carrier.learn(rest[: len(questions)])
+            self.carrier.learn(rest)
             self._coherence.prove(session, sent)
             self.announced.proven(sent)
 
@@ -285,6 +350,10 @@ class Listener:
         elif kind == b"message":
             outcome, token, key = rest[1].decode("utf-8", "replace").split(" ", 2)
             self.inbox.deliver(key, token, outcome)
+
+    def _renew(self, speaker: Speaker) -> None:
+        if renewals := self._renewals():
+            drive(speaker.together(*renewals))
 
     def _renewals(self) -> list[Command]:
         now, text = time.monotonic(), script("renew").text
@@ -311,11 +380,6 @@ def _greeted(line: Line) -> tuple[object, ...]:
 def _who(hello: Any) -> tuple[object, ...]:
     """Return which connection of what kind of engine answers; raises if it does not say so."""
     return hello[b"id"], hello[b"role"]
-
-
-def _call(method: "weakref.WeakMethod[Callable[[], None]]") -> None:
-    if (target := method()) is not None:
-        target()
 
 
 _listeners: "weakref.WeakSet[Listener]" = weakref.WeakSet()

@@ -19,3 +19,8 @@ def marks_of(namespace: str) -> str:
 def bus_of(namespace: str) -> str:
     """Return the name of the stream of changes in a namespace."""
     return f"{{{namespace}}}~b"
+
+
+def heartbeat_of(namespace: str, number: int) -> str:
+    """Return the name of a record that never exists, in another slot for nearly every number."""
+    return f"{{{namespace}:{number}}}~h"

@@ -30,6 +30,9 @@ _pack = cast(Callable[[Command], bytes], hiredis.pack_command)  # pyright: ignor
 class Link(Protocol):
     """A way to an engine; errors that it answers to single commands are among the replies, as exceptions."""
 
+    spreads: bool
+    """Whether commands that are sent together may reach several engines, in no order."""
+
     async def open(self) -> None:
         """Connect ahead of the first use."""
         ...

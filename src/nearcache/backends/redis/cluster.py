@@ -1,0 +1,301 @@
+"""The way to a cluster: every command to the node that keeps its key, all nodes at once, and again where a slot moves.
+
+A node that does not keep a slot any more, or not yet, says who does (MOVED, ASK), and a script whose keys are on two
+nodes at that moment is refused (TRYAGAIN), so it is sent again shortly after. What follows a command that was sent to
+another node is sent again behind it where that can do no harm: so a deletion that meets a moving slot still removes the
+lease of a key before its record.
+"""
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Generic, ParamSpec, TypeVar
+
+from nearcache.backends.base import EngineReplaced
+from nearcache.backends.redis.aio import AwaitingLink
+from nearcache.backends.redis.blocking import BlockingLink
+from nearcache.backends.redis.connect import Command
+from nearcache.backends.redis.errors import code_of, good
+from nearcache.backends.redis.slots import joined, key_of, slot_of, split
+from nearcache.backends.redis.topology import Node, Topology
+from nearcache.backends.redis.wire import repeatable
+from nearcache.backends.registry import BackendSpec
+from nearcache.errors import BackendError
+
+P = ParamSpec("P")
+AnyLink = TypeVar("AnyLink", BlockingLink, AwaitingLink)
+
+ROUNDS: Final = 8
+"""How often commands are sent at most: a slot that has moved costs one more, one that is moving perhaps two."""
+
+PAUSES: Final = (0.005, 0.01, 0.02, 0.04, 0.08)
+"""Seconds to wait before a script is sent again whose keys were on two nodes."""
+
+Answers = list[Any] | BackendError
+"""What became of the commands that were sent to one node."""
+
+
+class _Errand:
+    """One command to one node."""
+
+    __slots__ = ("asking", "command", "key", "node", "reply")
+
+    reply: Any
+
+    def __init__(self, command: Command, key: str, node: Node) -> None:
+        self.command = command
+        self.key = key
+        self.node = node
+        self.asking = False
+        self.reply = None
+
+    def words(self) -> tuple[Command, ...]:
+        """Return what to send."""
+        return (("ASKING",), self.command) if self.asking else (self.command,)
+
+    def answered(self, reply: Any) -> None:
+        """Note an answer; what was deleted at one of two nodes was there."""
+        if self.command[0] == "DEL" and isinstance(self.reply, int) and isinstance(reply, int):
+            reply = max(self.reply, reply)
+        self.reply = reply
+
+
+class ClusterLink(ABC, Generic[AnyLink]):
+    """A way to all nodes of a cluster, made of one to each; a `Link`.
+
+    What names no key is sent to the node that keeps the engine key `home`.
+    """
+
+    spreads: bool = True
+
+    def __init__(self, topology: Topology, spec: BackendSpec, home: str) -> None:
+        self._topology = topology
+        self._spec = spec
+        self._home = home
+        self._links: dict[Node, AnyLink] = {}
+
+    async def open(self) -> None:
+        """Learn the slots, and connect to every primary."""
+        await self._look()
+        for node in self._topology.primaries:
+            await self._to(node).open()
+
+    async def execute(self, *commands: Command) -> list[Any]:
+        """Send commands, those to one node together, and return their replies in order.
+
+        Raises what the first of them met where a node cannot be reached.
+        """
+        if self._topology.due:
+            await self._look_again()
+        parts = [split(command) for command in commands]
+        errands = [self._errand(part) for these in parts for part in these]
+        appeared = self._topology.appeared
+        await self._run(errands)
+        if self._topology.appeared != appeared and repeatable(commands):
+            raise _replaced()
+        for errand in errands:
+            if isinstance(errand.reply, BackendError):
+                raise errand.reply
+        replies = iter(errand.reply for errand in errands)
+        return [joined(command, [next(replies) for _ in these]) for command, these in zip(commands, parts, strict=True)]
+
+    def of(self, node: Node) -> Callable[[Command], Awaitable[Any]]:
+        """Return what sends one command to a node and returns the reply."""
+
+        async def single(command: Command) -> Any:
+            (answers,) = await self._send([(self._to(node), (command,))])
+            if isinstance(answers, BackendError):
+                raise answers
+            return good(answers[0], node.endpoint.where)
+
+        return single
+
+    async def nodes(self) -> list[Node]:
+        """Return the primaries, always in the same order."""
+        if self._topology.due:
+            await self._look_again()
+        return sorted(self._topology.primaries, key=repr)
+
+    def renew(self) -> None:
+        """Begin nothing any more on a connection that is open now."""
+        for link in list(self._links.values()):
+            link.renew()
+
+    async def close(self) -> None:
+        """Give up every connection."""
+        for link in list(self._links.values()):
+            await link.close()
+
+    async def _look_again(self) -> None:
+        appeared = self._topology.appeared
+        await self._look()
+        for node in self._links.keys() - self._topology.primaries:
+            self._links[node].renew()
+        if self._topology.appeared != appeared:
+            raise _replaced()
+
+    def _errand(self, command: Command) -> _Errand:
+        key = key_of(command) or self._home
+        return _Errand(command, key, self._topology.owner(key))
+
+    async def _run(self, errands: list[_Errand]) -> None:
+        """Send commands until none has to be sent to another node, or again."""
+        pauses, left = iter(PAUSES), errands
+        for _ in range(ROUNDS):
+            await self._send_all(left)
+            again = self._again(left)
+            if not again:
+                return
+            if any(code_of(errand.reply) == "TRYAGAIN" for errand in again):
+                pause = next(pauses, None)
+                if pause is None:
+                    return
+                await self._pause(pause)
+            left = again
+
+    async def _send_all(self, errands: Sequence[_Errand]) -> None:
+        """Send each command to its node, and note the replies."""
+        shares: dict[Node, list[_Errand]] = {}
+        for errand in errands:
+            shares.setdefault(errand.node, []).append(errand)
+        # Always in the same order: who has a connection to one node and waits for one to another waits for nobody who
+        # waits for the first.
+        nodes = sorted(shares, key=repr) if len(shares) > 1 else list(shares)
+        calls = [(self._to(node), tuple(word for errand in shares[node] for word in errand.words())) for node in nodes]
+        for node, answers in zip(nodes, await self._send(calls), strict=True):
+            if isinstance(answers, BackendError):
+                self._topology.doubt()
+                for errand in shares[node]:
+                    errand.reply = answers
+            else:
+                replies = iter(answers)
+                for errand in shares[node]:
+                    if errand.asking:
+                        next(replies)
+                    errand.answered(next(replies))
+
+    def _again(self, errands: Sequence[_Errand]) -> list[_Errand]:
+        """Return what has to be sent again, and note where to."""
+        again, moving = list[_Errand](), dict[int, _Errand]()
+        for errand in errands:
+            slot, code = slot_of(errand.key), code_of(errand.reply)
+            if code in ("MOVED", "ASK"):
+                self._redirect(errand, code)
+                moving[slot] = errand
+            elif code == "TRYAGAIN":
+                errand.node, errand.asking = self._topology.owner(errand.key), False
+            elif slot in moving and repeatable([errand.command]):
+                errand.node, errand.asking = moving[slot].node, moving[slot].asking
+            else:
+                if code == "CLUSTERDOWN":
+                    self._topology.doubt()
+                continue
+            again.append(errand)
+        return again
+
+    def _redirect(self, errand: _Errand, code: str) -> None:
+        """Note to which node a command has to be sent instead: from now on, or this once."""
+        errand.node = self._topology.named(str(errand.reply).rpartition(" ")[2], errand.node)
+        errand.asking = code == "ASK"
+        if errand.asking:
+            self._not_near(errand)
+        else:
+            self._topology.moved(errand.key, errand.node)
+
+    def _not_near(self, errand: _Errand) -> None:
+        """Have nothing kept near of what is read from a node that nobody listens to."""
+        prefix = f"{self._spec.namespace}:"
+        if errand.node not in self._topology.primaries and errand.key.startswith(prefix):
+            self._spec.coherence.changed([errand.key.removeprefix(prefix)])
+
+    def _to(self, node: Node) -> AnyLink:
+        return self._links.get(node) or self._links.setdefault(node, self._made(node))
+
+    @abstractmethod
+    def _made(self, node: Node) -> AnyLink:
+        """Make a way to a node."""
+
+    @abstractmethod
+    async def _look(self) -> None:
+        """Have the topology look."""
+
+    @abstractmethod
+    async def _send(self, calls: Sequence[tuple[AnyLink, tuple[Command, ...]]]) -> list[Answers]:
+        """Send to all, then hear them all."""
+
+    @abstractmethod
+    async def _pause(self, seconds: float) -> None:
+        """Let a moment pass."""
+
+
+class BlockingCluster(ClusterLink[BlockingLink]):
+    """A way that blocks: its methods are coroutines that never suspend."""
+
+    def _made(self, node: Node) -> BlockingLink:
+        return BlockingLink(node.route, self._spec, node.history)
+
+    async def _look(self) -> None:
+        self._topology.look()
+
+    async def _send(self, calls: Sequence[tuple[BlockingLink, tuple[Command, ...]]]) -> list[Answers]:
+        if len(calls) == 1:
+            ((link, commands),) = calls
+            return [_answers(link.execute, *commands)]
+        begun = [_begun(link, commands) for link, commands in calls]
+        return [start if isinstance(start, BackendError) else _answers(start) for start in begun]
+
+    async def _pause(self, seconds: float) -> None:
+        time.sleep(seconds)  # noqa: ASYNC251 -- driven by a caller that blocks
+
+
+class AwaitingCluster(ClusterLink[AwaitingLink]):
+    """A way that awaits."""
+
+    def _made(self, node: Node) -> AwaitingLink:
+        return AwaitingLink(node.route, self._spec, node.history)
+
+    async def _look(self) -> None:
+        await asyncio.to_thread(self._topology.look)
+
+    async def _send(self, calls: Sequence[tuple[AwaitingLink, tuple[Command, ...]]]) -> list[Answers]:
+        # All begin before the first is waited for; and all are waited for, also when the caller is cancelled: what is
+        # done about a write that is on its way must not overtake it.
+        begun = [asyncio.ensure_future(link.execute(*commands)) for link, commands in calls]
+        answers, cancelled = list[Answers](), None
+        for future in begun:
+            try:
+                answers.append(await future)
+            except BackendError as error:
+                answers.append(error)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+        return answers
+
+    async def _pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+AnyCluster = BlockingCluster | AwaitingCluster
+
+
+def _answers(call: Callable[P, list[Any]], *args: P.args, **kwargs: P.kwargs) -> Answers:
+    try:
+        return call(*args, **kwargs)
+    except BackendError as error:
+        return error
+
+
+def _begun(link: BlockingLink, commands: tuple[Command, ...]) -> Callable[[], list[Any]] | BackendError:
+    try:
+        return link.begin(*commands)
+    except BackendError as error:
+        return error
+
+
+def _replaced() -> EngineReplaced:
+    error = EngineReplaced("another node of the cluster has taken over")
+    error.ambiguous = False
+    return error

@@ -1,0 +1,57 @@
+"""Which slot of a cluster a command goes to, and what becomes of commands about several keys.
+
+A cluster runs a command only where all of its keys are in one slot, so what names several is sent as one command for
+each, and the answers are put together again.
+"""
+
+from binascii import crc_hqx
+from collections.abc import Sequence
+from typing import Any, Final
+
+from nearcache.backends.redis.connect import Command
+from nearcache.backends.redis.errors import code_of
+from nearcache.backends.redis.wire import SCRIPTS
+
+SLOTS: Final = 16_384
+
+KEYLESS: Final = frozenset({"TIME", "PING", "INFO", "SCAN"})
+"""Commands that may go to any node."""
+
+
+def slot_of(name: str) -> int:
+    """Return the slot of an engine key: that of what stands in its first braces, if anything does."""
+    start = name.find("{")
+    end = name.find("}", start + 1) if start >= 0 else -1
+    if end > start + 1:
+        name = name[start + 1 : end]
+    return crc_hqx(name.encode(), 0) % SLOTS
+
+
+def key_of(command: Command) -> str | None:
+    """Return the first key of a command, None if it has none."""
+    name = command[0]
+    if name in KEYLESS:
+        return None
+    return str(command[3] if name in SCRIPTS else command[1])
+
+
+def split(command: Command) -> list[Command]:
+    """Return the commands that do for one key each what a command does for all of them."""
+    name, *keys = command
+    if name == "MGET":
+        return [("GET", key) for key in keys]
+    if name == "DEL":
+        return [(name, key) for key in keys]
+    return [command]
+
+
+def joined(command: Command, replies: Sequence[Any]) -> Any:
+    """Return the answer to a command, made from those to its parts; the first error if there is one."""
+    if command[0] not in ("MGET", "DEL"):
+        return replies[0]
+    if command[0] == "MGET":
+        replies = [None if code_of(reply) == "WRONGTYPE" else reply for reply in replies]
+    for reply in replies:
+        if isinstance(reply, Exception):
+            return reply
+    return list(replies) if command[0] == "MGET" else sum(replies)

@@ -1,0 +1,172 @@
+"""redis+cluster://: which primary of a cluster keeps which slots, as its nodes tell.
+
+The nodes that are known are asked, and those in the URL. That a node sends somebody to another one, or cannot be
+reached, is a reason to ask again.
+"""
+
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, Final
+
+from nearcache._core.fork import on_fork
+from nearcache.backends.redis.ask import Hosts, ask, in_turn, where
+from nearcache.backends.redis.connect import Endpoint, Route
+from nearcache.backends.redis.history import History
+from nearcache.backends.redis.slots import SLOTS, slot_of
+from nearcache.errors import BackendError, BackendUnavailableError, ConfigError
+
+SCHEME: Final = "redis+cluster"
+
+PORT: Final = 6379
+
+ASK_AGAIN: Final = 0.1
+"""Seconds between two questions for the slots at least."""
+
+
+class Node:
+    """One node of a cluster: how to connect to it, and whose data was found there."""
+
+    def __init__(self, url: str, history: History) -> None:
+        self.route: Route = Route(url)
+        self.history: History = history
+        self.endpoint: Endpoint = self.route.endpoint()
+
+    def __repr__(self) -> str:
+        return f"Node({self.endpoint.where})"
+
+
+class Topology:
+    """The slots of one cluster, for both flavours and any number of threads; opens nothing before it is asked.
+
+    `forgot` is called when a primary appears: it may be a replica that took over, and know less than the one before.
+    All nodes together may take `seconds` to answer. Raises `ConfigError` for a wrong URL.
+    """
+
+    def __init__(self, url: str, seconds: float, forgot: Callable[[], None]) -> None:
+        self._hosts = hosts = Hosts(url, PORT)
+        if hosts.path or not hosts.names:
+            raise ConfigError(
+                "url (CACHE_URL): it names some nodes of a cluster, and no database: redis+cluster://h1:6379,h2:6379"
+            )
+        self._seconds = seconds
+        self._forgot = forgot
+        self._nodes: dict[str, Node] = {}
+        self._named = [self._node(name) for name in hosts.names]
+        self._turn = 0
+        self._slots: list[Node | None] = [None] * SLOTS
+        self._ask_at = 0.0
+        self.primaries: frozenset[Node] = frozenset()
+        """The nodes that keep slots."""
+        self.appeared: int = 0
+        """How often a primary has appeared."""
+        self.changed: Callable[[], None] = _ignore
+        """Called when slots may be elsewhere than before."""
+        self._stale = True
+        self.after_fork()
+        _all.add(self)
+
+    def after_fork(self) -> None:
+        """Make it usable in a forked child."""
+        self._lock, self._looking = threading.RLock(), threading.RLock()
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to `look`."""
+        return self._stale and (not self.primaries or time.monotonic() >= self._ask_at)
+
+    def doubt(self) -> None:
+        """Note that it may not be right any more."""
+        self._stale = True
+
+    def owner(self, name: str) -> Node:
+        """Return the node that keeps an engine key; raises `BackendUnavailableError` if none does."""
+        node = self._slots[slot_of(name)]
+        if node is None:
+            self._stale = True
+            raise BackendUnavailableError("no node of the cluster keeps this slot at present").undone()
+        return node
+
+    def keeps(self, node: Node, name: str) -> bool:
+        """Tell whether a node keeps an engine key."""
+        return self._slots[slot_of(name)] is node
+
+    def named(self, address: str, by: Node) -> Node:
+        """Return the node at an address that another has named; without a host it is that of who named it."""
+        host, _, port = address.rpartition(":")
+        return self._node(where(host or by.endpoint.host, int(port)))
+
+    def moved(self, name: str, node: Node) -> None:
+        """Note that the slot of an engine key is at a node now."""
+        with self._lock:
+            self._slots[slot_of(name)] = node
+            self._stale = True
+            self._settle(self.primaries | {node})
+
+    def look(self) -> None:
+        """Ask the nodes in turn, unless somebody just did (blocks); raises `BackendError` if none tells."""
+        with self._looking:
+            if self.due:
+                self._look()
+
+    def _look(self) -> None:
+        problems: list[str] = []
+        for node, deadline in in_turn(self._next(), self._seconds):
+            where = node.endpoint.where
+            try:
+                self.take(ask(node.endpoint, ("CLUSTER", "SLOTS"), deadline, where), node.endpoint.host)
+            except BackendError as error:
+                problems.append(str(error))
+            else:
+                return
+        self._ask_at = time.monotonic() + ASK_AGAIN
+        raise BackendUnavailableError(f"no node tells the slots of the cluster: {'; '.join(problems)}").undone()
+
+    def _next(self) -> list[Node]:
+        """Return whom to ask, each time beginning with another: one that is cut off from the others tells what was."""
+        nodes = sorted({*self.primaries, *self._named}, key=repr)
+        self._turn = first = (self._turn + 1) % len(nodes)
+        return nodes[first:] + nodes[:first]
+
+    def take(self, table: Any, host: str) -> None:
+        """Take in the answer to CLUSTER SLOTS of a node on `host`."""
+        slots: list[Node | None] = [None] * SLOTS
+        try:
+            for first, last, (address, port, *_), *_ in table:
+                node = self._node(where(address.decode() if address else host, port))
+                slots[first : last + 1] = [node] * (last + 1 - first)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise BackendUnavailableError(f"{host} does not answer as a node of a cluster does").undone() from error
+        if len(slots) != SLOTS or not any(slots):
+            raise BackendUnavailableError(f"{host} knows of no slots; does it belong to a cluster?").undone()
+        with self._lock:
+            self._slots, self._stale, self._ask_at = slots, False, time.monotonic() + ASK_AGAIN
+            self._settle(frozenset(node for node in set(slots) if node is not None))
+
+    def _settle(self, primaries: frozenset[Node]) -> None:
+        before, self.primaries = self.primaries, primaries
+        if before and not primaries <= before:
+            self.appeared += 1
+            self._forgot()
+        self.changed()
+
+    def _node(self, place: str) -> Node:
+        return self._nodes.get(place) or self._nodes.setdefault(
+            place, Node(self._hosts.url(place), History(self._forgot))
+        )
+
+
+def _ignore() -> None:
+    pass
+
+
+_all: "weakref.WeakSet[Topology]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for topology in list(_all):
+        topology.after_fork()
+
+
+on_fork(in_child=_after_fork)

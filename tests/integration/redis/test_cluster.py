@@ -1,0 +1,467 @@
+"""A cluster: every key at its node, slots that move while they are used, primaries that appear and go."""
+
+import asyncio
+import contextlib
+import functools
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, cast
+
+import pytest
+
+from nearcache import MISS, Cache
+from nearcache._io.blocking import drive
+from nearcache.backends.base import Ask, Fill, Item
+from nearcache.backends.redis import RedisBackend
+from nearcache.backends.redis.cluster import BlockingCluster, ClusterLink
+from nearcache.backends.redis.names import lease_of, marks_of, waiters_of
+from nearcache.backends.redis.slots import SLOTS, joined, key_of, slot_of, split
+from nearcache.backends.redis.topology import Topology
+from nearcache.backends.registry import Flavour
+from nearcache.errors import BackendError, BackendUnavailableError, ConfigError
+from tests.cluster import Cluster
+from tests.cluster import cluster as a_cluster
+from tests.integration.redis.helpers import eventually, fake_server, made
+from tests.promises.helpers import broken, noticed
+from tests.servers import KINDS, Kind
+
+NewCache = Callable[..., Cache]
+
+
+@pytest.fixture
+def new_cache(namespace: str) -> Iterator[NewCache]:
+    """Makes caches of one namespace, each of which stands for a process."""
+    opened = list[Cache]()
+
+    def new(url: str, **options: Any) -> Cache:
+        options = {"observers": (), "pool_min": 1, "namespace": namespace, **options}
+        opened.append(Cache(url, **options))
+        return opened[-1]
+
+    yield new
+    for cache in opened:
+        cache.close()
+
+
+@pytest.fixture
+async def backend(cluster: Cluster, flavour: Flavour, namespace: str) -> Any:
+    """A backend that knows where everything is."""
+    backend = made(cluster.url, flavour, namespace)
+    await backend.open()
+    yield backend
+    await backend.close()
+
+
+# Slots
+
+
+@pytest.mark.parametrize(
+    "name", ["app:users:1", "{app:users:1}~l", "{app}~m", "a{}b", "a{b", "{}{x}", "{{x}}", "ü:{ü}"]
+)
+def test_a_slot_is_the_one_that_the_engine_takes(cluster: Cluster, name: str):
+    assert slot_of(name) == cluster.slot(name)
+
+
+def test_commands_about_several_keys_are_split_and_their_answers_joined():
+    assert split(("MGET", "a", "b")) == [("GET", "a"), ("GET", "b")]
+    assert split(("DEL", "a", "b")) == [("DEL", "a"), ("DEL", "b")]
+    assert split(("SET", "a", "b")) == [("SET", "a", "b")]
+    wrong, refused = Exception("WRONGTYPE no string"), Exception("NOPERM")
+    assert joined(("MGET", "a", "b", "c"), [b"1", None, wrong]) == [b"1", None, None]
+    assert joined(("MGET", "a", "b"), [b"1", refused]) is refused
+    assert joined(("DEL", "a", "b"), [1, 1]) == 2
+    assert joined(("DEL", "a", "b"), [refused, 1]) is refused
+    assert joined(("TIME",), [wrong]) is wrong
+
+
+def test_the_key_of_a_command_is_found():
+    assert key_of(("GET", "k")) == "k"
+    assert key_of(("EVALSHA", "sha", "2", "k", "l", "argument")) == "k"
+    assert key_of(("TIME",)) is None
+
+
+# URLs
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis+cluster://", "some nodes of a cluster"),
+        ("redis+cluster://:secret@h1/3", "no database"),
+        ("redis+cluster://:secret@h1:port", "the port"),
+        ("redis+cluster://:secret@h1?nosuch=secret", "no option nosuch"),
+        ("redis+cluster://:secret@h1?max_connections=3", "CACHE_POOL_MAX_SIZE"),
+    ],
+)
+def test_a_wrong_url_is_named_and_without_credentials(url: str, said: str):
+    with pytest.raises(ConfigError, match="CACHE_URL") as raised:
+        Cache(url)
+    assert said in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"*0\r\n", "knows of no slots"),
+        (b"+OK\r\n", "does not answer as a node of a cluster does"),
+        (b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$1\r\nh\r\n$1\r\nx\r\n", "does not answer as a node of a cluster does"),
+        (b"-ERR This instance has cluster support disabled\r\n", "cluster support disabled"),
+    ],
+)
+async def test_what_is_wrong_with_the_nodes_is_told(answer: bytes, said: str, flavour: Flavour, namespace: str):
+    with fake_server(lambda command: answer) as wrong:
+        url = f"redis+cluster://{wrong.url.removeprefix('redis://').removesuffix('/0')}"
+        backend = made(url, flavour, namespace)
+        with pytest.raises(BackendUnavailableError, match="no node tells the slots of the cluster") as raised:
+            await backend.get("a:1")
+        assert said in str(raised.value)
+        await backend.close()
+
+
+def test_a_node_without_a_name_is_where_the_answer_came_from():
+    topology = Topology("redis+cluster://h1:7,h2:7", 1.0, lambda: None)
+    topology.take([[0, SLOTS - 1, [b"", 9, b"id"]]], "h3")
+    assert [node.endpoint.where for node in topology.primaries] == ["h3:9"]
+    topology.take([[0, 99, [b"::1", 9]], [100, SLOTS - 1, [None, 9]]], "h4")
+    assert {node.endpoint.where for node in topology.primaries} == {"::1:9", "h4:9"}
+
+
+def test_a_slot_that_nobody_keeps_is_an_outage():
+    topology = Topology("redis+cluster://h1:7", 1.0, lambda: None)
+    topology.take([[0, 0, [b"h", 9]]], "h")
+    assert not topology.due
+    with pytest.raises(BackendUnavailableError, match="no node of the cluster keeps this slot"):
+        topology.owner("app:users:1")
+
+
+# Where commands go
+
+
+async def test_a_batch_is_one_trip_to_each_node(cluster: Cluster, backend: RedisBackend, monkeypatch: Any):
+    keys = [f"users:{number}" for number in range(60)]
+    await backend.set_many([Item(key, key.encode(), 60.0) for key in keys])
+    link: Any = backend._link
+    sent = list[int]()
+    send = link._send
+
+    def counted(calls: Any) -> Awaitable[Any]:
+        sent.append(len(calls))
+        result: Awaitable[Any] = send(calls)
+        return result
+
+    monkeypatch.setattr(link, "_send", counted)
+    assert await backend.get_many(keys) == [key.encode() for key in keys]
+    assert await backend.delete(keys) == len(keys)
+    assert sent == [3, 3]
+    assert await backend.get_many(keys) == [None] * len(keys)
+
+
+async def test_a_value_of_another_kind_reads_as_absent(cluster: Cluster, backend: RedisBackend, namespace: str):
+    name = f"{namespace}:list:1"
+    cluster.owner(name).command("RPUSH", name, "x")
+    assert await backend.get_many(["list:1", "none:1"]) == [None, None]
+
+
+async def test_keys_of_all_nodes_are_listed(backend: RedisBackend):
+    keys = {f"users:{number}" for number in range(1_500)}
+    await backend.set_many([Item(key, b"x", 60.0) for key in keys])
+    assert backend.scan is not None
+    found, cursor, pages = list[str](), "", 0
+    while pages == 0 or cursor:
+        cursor, some = await backend.scan.page(cursor, "users:")
+        found, pages = [*found, *some], pages + 1
+    assert set(found) == keys
+    assert pages > 3
+    assert await backend.scan.page("~ 0", "users:") == ("", []), "the node of the cursor is gone, and none comes after"
+
+
+async def test_facts_are_sums(cluster: Cluster, backend: RedisBackend):
+    assert backend.admin is not None
+    facts = await backend.admin.facts()
+    assert facts.used_bytes is not None
+    assert facts.used_bytes > 3_000_000
+    assert (facts.limit_bytes, facts.policy, facts.evictions) == (None, "noeviction", 0)
+    assert facts.version == cluster.nodes[0].info("server")["redis_version"]
+
+
+# Slots that move
+
+
+async def steps(backend: RedisBackend, key: str) -> list[Any]:
+    """Do everything that can be done to a key."""
+    item = Item(key, b"\x01" * 40, 60.0)
+    await backend.set(item)
+    found: list[Any] = [await backend.get(key), await backend.get_many([key, "other:1"])]
+    found += [await backend.touch(key, 60.0, b"", b""), (await backend.remaining([key]))[0] is not None]
+    found += [await backend.delete([key]), await backend.add(item, b""), await backend.delete([key])]
+    (grant,) = await backend.leases.acquire([Ask(key, "t", b"", 5.0)])
+    found += [grant.leads, await backend.leases.fill([Fill(item, "t", b"")]), await backend.get(key)]
+    return [*found, await backend.delete([key])]
+
+
+def expected(key: str) -> list[Any]:
+    """Return what `steps` should find."""
+    raw = b"\x01" * 40
+    return [raw, [raw, None], True, True, 1, True, 1, True, [True], raw, 1]
+
+
+async def test_a_slot_that_has_moved_is_followed(cluster: Cluster, backend: RedisBackend, namespace: str):
+    name = f"{namespace}:users:1"
+    source = cluster.owner(name)
+    for target in (*cluster.others(source), source):
+        cluster.move(name, target)
+        assert await steps(backend, "users:1") == expected("users:1")
+
+
+async def test_a_slot_that_moves_is_used_as_before_where_its_keys_are_new(
+    cluster: Cluster, backend: RedisBackend, namespace: str
+):
+    name = f"{namespace}:users:1"
+    source = cluster.owner(name)
+    try:
+        with cluster.moving(name, cluster.others(source)[0]):
+            item = Item("users:1", b"\x01" * 40, 60.0)
+            await backend.set(item)
+            assert await backend.get("users:1") == item.raw
+            assert await backend.delete(["users:1"]) == 1
+            assert await backend.get("users:1") is None
+    finally:
+        cluster.move(name, source)
+
+
+async def test_the_lease_goes_before_the_record_where_they_are_on_two_nodes(
+    cluster: Cluster, backend: RedisBackend, namespace: str
+):
+    """Else what was loaded before could be stored between the two."""
+    name = f"{namespace}:users:1"
+    source = cluster.owner(name)
+    target = cluster.others(source)[0]
+    try:
+        await backend.set(Item("users:1", b"old", 60.0))
+        (grant,) = await backend.leases.acquire([Ask("users:1", "t", backend.leases.identity(b"old"), 60.0)])
+        assert grant.leads
+        with cluster.moving(name, target) as carry:
+            carry(lease_of(name))
+            assert await backend.delete(["users:1"]) == 1
+        assert target.command("EXISTS", name, lease_of(name), waiters_of(name)) == 0
+    finally:
+        cluster.move(name, source)
+
+
+async def test_a_script_whose_keys_are_on_two_nodes_is_refused_after_a_while(
+    cluster: Cluster, backend: RedisBackend, namespace: str
+):
+    name = f"{namespace}:users:1"
+    source = cluster.owner(name)
+    try:
+        await backend.set(Item("users:1", b"old", 60.0))
+        await backend.leases.acquire([Ask("users:1", "t", backend.leases.identity(b"old"), 60.0)])
+        with cluster.moving(name, cluster.others(source)[0]) as carry:
+            carry(lease_of(name))
+            with pytest.raises(BackendUnavailableError, match="TRYAGAIN"):
+                await backend.leases.fill([Fill(Item("users:1", b"new", 60.0), "t", backend.leases.identity(b"old"))])
+            assert await backend.get("users:1") == b"old"
+    finally:
+        cluster.move(name, source)
+
+
+def test_a_script_is_sent_again_until_its_keys_are_together(cluster: Cluster, namespace: str):
+    backend, name = made(cluster.url, "sync", namespace), f"{namespace}:users:1"
+    source, pauses = cluster.owner(name), list[float]()
+    try:
+        drive(backend.set(Item("users:1", b"old", 60.0)))
+        drive(backend.leases.acquire([Ask("users:1", "t", backend.leases.identity(b"old"), 60.0)]))
+        with cluster.moving(name, cluster.others(source)[0]) as carry:
+            carry(lease_of(name))
+
+            async def pause(_link: object, seconds: float) -> None:
+                pauses.append(seconds)
+                carry(name)
+
+            with broken(BlockingCluster, "_pause", pause):
+                assert not drive(backend.add(Item("users:1", b"new", 60.0), b""))
+        assert len(pauses) == 1
+        assert drive(backend.get("users:1")) == b"old"
+    finally:
+        cluster.move(name, source)
+        drive(backend.close())
+
+
+def test_traffic_goes_on_while_a_slot_moves_to_and_fro(cluster: Cluster, new_cache: NewCache, namespace: str):
+    one, other = new_cache(cluster.url), new_cache(cluster.url)
+    name, key = f"{namespace}:users:1", "users:1"
+    source = cluster.owner(name)
+
+    async def by_a_task(number: int) -> None:
+        await other.aio.set(key, number)
+        assert await one.aio.get_or_load(key, lambda: asyncio.sleep(0, number)) == number
+
+    for number, target in enumerate([*cluster.others(source), source] * 3):
+        with cluster.moving(name, target):
+            one.set(key, -number)
+            assert one.get(key) == -number
+            asyncio.run(by_a_task(number))
+            other.delete(key)
+        eventually(lambda: one.get(key) is None, "it hears of the deletion")
+        assert one.get_or_load(key, functools.partial(int, 1000 + number)) == 1000 + number
+        assert one.delete(key)
+    asyncio.run(one.aio.aclose())
+    asyncio.run(other.aio.aclose())
+
+
+# Near values
+
+
+def coherent(*caches: Cache) -> None:
+    """Wait until these caches hear of every change."""
+    for cache in caches:
+        cache.set("warm:1", 1)
+        eventually(functools.partial(_hears, cache), "it hears of changes")
+
+
+def _hears(cache: Cache) -> bool | None:
+    return cache.health().coherent
+
+
+@pytest.mark.parametrize("bus", ["tracking", "stream"])
+def test_changes_on_every_node_are_heard(cluster: Cluster, new_cache: NewCache, bus: str):
+    one, other = new_cache(cluster.url, bus=bus), new_cache(cluster.url, bus=bus)
+    keys = [f"users:{number}" for number in range(12)]
+    one.set_many(dict.fromkeys(keys, "old"))
+    coherent(one, other)
+    assert other.get_many(keys) == one.get_many(keys) == dict.fromkeys(keys, "old")
+    for key in keys:
+        one.set(key, "new")
+    eventually(lambda: other.get_many(keys) == dict.fromkeys(keys, "new"), "it is told")
+    near = other.stats().near_hits
+    assert other.get_many(keys) == dict.fromkeys(keys, "new")
+    assert other.stats().near_hits == near + len(keys)
+
+
+def test_an_announcement_in_the_stream_comes_after_the_change(cluster: Cluster, namespace: str, monkeypatch: Any):
+    """The stream is on one node, and the key may be on another one."""
+    backend = made(cluster.url, "sync", namespace, bus="stream")
+    stream = f"{{{namespace}}}~b"
+    keys = [f"users:{number}" for number in range(30)]
+    (key, *_) = [key for key in keys if cluster.owner(f"{namespace}:{key}") is not cluster.owner(stream)]
+    order, link = list[set[str]](), cast(Any, backend._link)
+    send = link._send
+
+    def noted(calls: Any) -> Any:
+        order.append({str(command[0]) for _, commands in calls for command in commands} - {"ZREVRANGEBYSCORE", "TIME"})
+        return send(calls)
+
+    monkeypatch.setattr(link, "_send", noted)
+    drive(backend.delete([key]))
+    drive(backend.delete([key]))
+    assert order[-2:] == [{"DEL"}, {"EVALSHA"}]
+    drive(backend.close())
+
+
+def test_a_node_that_is_not_heard_stops_near_hits(new_cache: NewCache, namespace: str):
+    with a_cluster() as own:
+        cache = new_cache(own.url, staleness=0.3)
+        keys = [f"users:{number}" for number in range(12)]
+        cache.set_many(dict.fromkeys(keys, 1))
+        coherent(cache)
+        cache.get_many(keys)
+        lost = own.owner(f"{namespace}:users:1")
+        lost.kill()
+        eventually(lambda: cache.health().coherent is False, "it is noticed")
+        assert not cache.health().coherent
+        lost.start()
+        eventually(lambda: _answers(cache), "the node is back")
+        coherent(cache)
+
+
+def _answers(cache: Cache) -> bool:
+    with contextlib.suppress(BackendError):
+        cache.set("users:1", 2)
+        return True
+    return False
+
+
+def test_what_a_stranger_to_the_cluster_serves_is_not_kept_near(new_cache: NewCache, namespace: str):
+    """A primary without a slot is not listened to: what it is given while a slot moves there changes unheard."""
+    with a_cluster(spare=1) as own:
+        cache, other = new_cache(own.url, staleness=30), new_cache(own.url)
+        cache.set("users:1", "old")
+        coherent(cache)
+        name = f"{namespace}:users:1"
+        with own.moving(name, own.nodes[3]) as carry:
+            carry(name)
+            for _ in range(3):
+                assert cache.get("users:1") == "old"
+            assert cache._parts.core.near.lookup("users:1") is MISS
+            other.set("users:1", "new")
+            assert cache.get("users:1") == "new"
+        eventually(lambda: cache.get("users:1") and cache.health().coherent, "the new primary is heard")
+        other.set("users:1", "newest")
+        eventually(lambda: cache.get("users:1") == "newest", "it is told")
+
+
+def test_where_it_is_kept_near_all_the_same_old_values_are_served(new_cache: NewCache, namespace: str):
+    with noticed(), broken(ClusterLink, "_not_near", lambda *_: None):
+        test_what_a_stranger_to_the_cluster_serves_is_not_kept_near(new_cache, namespace)
+
+
+@pytest.mark.parametrize("bus", ["tracking", "stream"])
+def test_marks_that_move_are_found(cluster: Cluster, new_cache: NewCache, namespace: str, bus: str):
+    one, other = new_cache(cluster.url, bus=bus), new_cache(cluster.url, bus=bus)
+    source = cluster.owner(marks_of(namespace))
+    for target in (*cluster.others(source), source):
+        one.set("users:1", "old", tags=["staff"])
+        coherent(one, other)
+        assert other.get("users:1") == "old"
+        cluster.move(marks_of(namespace), target)
+        one.invalidate_tags("staff")
+        eventually(lambda: other.get("users:1") is None, "it hears of the mark")
+        assert other.get_or_load("users:1", lambda: "new", tags=["staff"]) == "new"
+    coherent(one, other)
+
+
+# Primaries that go
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_primary_that_was_killed_is_replaced(kind: Kind, new_cache: NewCache, namespace: str):
+    with a_cluster(kind, replicas=1) as own:
+        one, other = new_cache(own.url), new_cache(own.url)
+        one.set_many({f"users:{number}": "old" for number in range(30)})
+        coherent(one, other)
+        victim = own.owner(f"{namespace}:users:1")
+        elsewhere = next(key for key in range(30) if own.owner(f"{namespace}:users:{key}") is not victim)
+        one.delete("users:2")
+        victim.kill()
+        began, failed = time.monotonic(), 0
+        while time.monotonic() < began + 30.0:
+            assert other.get_or_load(f"users:{elsewhere}", lambda: "old") == "old", "reads do not fail"
+            assert other.get_or_load("users:1", lambda: "new") in ("old", "new"), "reads do not fail"
+            try:
+                one.set("users:1", "new")
+                break
+            except BackendError:
+                failed += 1
+                time.sleep(0.02)
+        print(f"{kind}: writes worked {time.monotonic() - began:.1f} s after the primary was killed; {failed} failed")
+        assert own.owner(f"{namespace}:users:1") is not victim
+        eventually(lambda: other.get("users:1") == "new", "the other one reads it")
+        assert other.get("users:2") is None
+        coherent(one, other)
+        one.set("users:1", "newer")
+        eventually(lambda: other.get("users:1") == "newer", "it is told")
+
+
+def test_a_primary_that_appears_may_have_forgotten(new_cache: NewCache, namespace: str):
+    """What was invalidated shortly before is invalidated once more, before anything else is sent."""
+    with a_cluster(spare=1) as own:
+        cache = new_cache(own.url)
+        cache.set("users:1", "old")
+        assert cache.delete("users:1")
+        name, spare = f"{namespace}:users:1", own.nodes[3]
+        own.move(name, spare)
+        spare.command("SET", name, "what a replica that lags would have")
+        assert cache.get("users:1") is None
+        assert not spare.command("EXISTS", name)
