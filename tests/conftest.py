@@ -17,6 +17,10 @@ from tests.servers import (
     _session_any,  # noqa: F401  # a fixture
     _session_redis,  # noqa: F401  # a fixture
     _session_valkey,  # noqa: F401  # a fixture
+    _session_versions,  # noqa: F401  # a fixture
+)
+from tests.tls import (
+    _session_tls,  # noqa: F401  # a fixture
 )
 
 

@@ -20,11 +20,11 @@ HASTY = ("--repl-diskless-sync-delay", "0", "--repl-diskless-sync", "yes")
 class Sentinel(RedisServer):
     """A server that watches others; it writes what it learns into its configuration."""
 
-    def __init__(self, kind: Kind, primary: RedisServer) -> None:
-        super().__init__(kind)
+    def __init__(self, kind: Kind, port: int, *options: str) -> None:
+        super().__init__(kind, *options)
         self._file = self.directory / "sentinel.conf"
         self._file.write_text(
-            f"sentinel monitor {GROUP} 127.0.0.1 {primary.port} {QUORUM}\n"
+            f"sentinel monitor {GROUP} 127.0.0.1 {port} {QUORUM}\n"
             f"sentinel down-after-milliseconds {GROUP} {DOWN_AFTER}\n"
             f"sentinel failover-timeout {GROUP} 3000\n"
         )
@@ -81,7 +81,7 @@ def sentinel_group(kind: Kind, replicas: int = 2) -> Iterator[Group]:
         followers = [
             started(RedisServer(kind, *HASTY, "--replicaof", f"127.0.0.1 {primary.port}")) for _ in range(replicas)
         ]
-        group = Group([primary, *followers], [started(Sentinel(kind, primary)) for _ in range(3)])
+        group = Group([primary, *followers], [started(Sentinel(kind, primary.port)) for _ in range(3)])
         group.wait_until_watched()
         yield group
 

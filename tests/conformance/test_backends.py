@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,8 +15,10 @@ from nearcache.near.store import Limit, Store
 from nearcache.near.view import View
 from nearcache.testing import BackendConformance, Faults, FaultyBackend
 from tests.cluster import Cluster
+from tests.rights import permissions, user
 from tests.sentinel import Group
 from tests.servers import RedisServer
+from tests.tls import TlsServer
 
 
 class Built(BackendConformance):
@@ -65,6 +68,40 @@ class TestRedisOverTcp(Built):
     @pytest.fixture(autouse=True)
     def _server(self, any_server: RedisServer) -> None:
         self.url = any_server.url
+
+
+class TestRedisWithTheLeastRights(Built):
+    """Redis and Valkey for a user who may do what the page on rights says, and nothing else."""
+
+    @pytest.fixture(autouse=True)
+    def _user(self, any_server: RedisServer, _own_namespace: None) -> Iterator[None]:
+        with user(any_server, self.namespace, permissions(self.namespace)) as self.url:
+            yield
+
+
+@pytest.mark.soak
+class TestRedisOfOtherVersions(Built):
+    """The oldest Redis that works, and a newer one, each for a user with the least rights."""
+
+    @pytest.fixture(autouse=True)
+    def _user(self, versioned_server: RedisServer, _own_namespace: None) -> Iterator[None]:
+        with user(versioned_server, self.namespace, permissions(self.namespace)) as self.url:
+            yield
+
+
+@pytest.mark.soak
+class TestRedisOfOtherVersionsWithoutHeaders(TestRedisOfOtherVersions):
+    """The same for values that other languages share."""
+
+    enveloped = False
+
+
+class TestRedisOverTls(Built):
+    """Redis over TLS, with an authority of its own and a certificate of the client."""
+
+    @pytest.fixture(autouse=True)
+    def _server(self, tls_server: TlsServer) -> None:
+        self.url = tls_server.tls_url()
 
 
 class TestRedisThroughSentinels(Built):

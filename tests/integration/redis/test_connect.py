@@ -5,8 +5,9 @@ import pytest
 from nearcache.backends.redis.connect import CLIENT_NAME, Endpoint, Route
 from nearcache.backends.registry import Flavour
 from nearcache.errors import BackendError, BackendUnavailableError, ConfigError
-from tests.integration.redis.helpers import CERTIFICATE, made, tls_in_front_of
+from tests.integration.redis.helpers import made, tls_in_front_of
 from tests.servers import RedisServer, free_port
+from tests.tls import STRANGER
 
 WHOSE = ("INFO", "replication")
 """The last question of a new connection."""
@@ -124,7 +125,7 @@ async def test_tls_serves_with_the_certificate_and_is_refused_without(
 ):
     with tls_in_front_of(valkey_server.socket) as port:
         url = f"rediss://localhost:{port}/0"
-        trusting = made(f"{url}?ssl_ca_certs={CERTIFICATE}", flavour, namespace)
+        trusting = made(f"{url}?ssl_ca_certs={STRANGER}", flavour, namespace)
         assert await trusting.get("a") is None
         assert await trusting.get("a") is None
         await trusting.close()

@@ -52,7 +52,7 @@ def _clustered(spec: BackendSpec, flavour: Flavour) -> RedisBackend:
     way = kind(slots, spec, home)
     backend = heard(RedisBackend(way, ears, spec))
     backend.scan = ClusterScan(way, f"{spec.namespace}:")
-    backend.admin = ClusterAdmin(way)
+    backend.admin = ClusterAdmin(way, backend.together, spec.namespace)
     return backend
 
 

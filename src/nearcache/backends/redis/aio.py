@@ -11,11 +11,10 @@ from typing import Any, Final
 from nearcache._core.fork import on_fork
 from nearcache.backends.base import EngineReplaced
 from nearcache.backends.redis.connect import Command, Endpoint, Route
-from nearcache.backends.redis.errors import unreachable
 from nearcache.backends.redis.history import History
 from nearcache.backends.redis.stream import Stream
 from nearcache.backends.registry import BackendSpec
-from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
+from nearcache.errors import BackendError, BackendUnavailableError
 
 CROWDED: Final = 256
 """How many calls may wait on every connection before another one is opened."""
@@ -121,10 +120,8 @@ class _Home:
                 stream = await self._greeted(endpoint)
         except BackendError:
             raise
-        except TimeoutError as error:
-            raise BackendTimeoutError(f"connecting to {endpoint.where} took too long").undone() from error
         except OSError as error:
-            raise unreachable(endpoint.where, error).undone() from error
+            raise endpoint.unreachable(error) from error
         self._add(stream)
         return stream
 

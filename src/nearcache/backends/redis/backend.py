@@ -55,7 +55,7 @@ class RedisBackend(Backend):
         self.marks: Marks = self._marks
         self.counters: Counters | None = _Counters(self)
         self.scan: Scan | None = tooling.Scan(self.single, self._prefix)
-        self.admin: Admin | None = tooling.Admin(self.single)
+        self.admin: Admin | None = tooling.Admin(self.single, self.together, spec.namespace)
 
     async def open(self) -> None:
         """Connect, and learn the engine's time."""

@@ -409,10 +409,8 @@ def connect(wire: Wire, endpoint: Endpoint, deadline: float) -> str:
         return wire.connect(endpoint, deadline)
     except BackendError:
         raise
-    except TimeoutError as error:
-        raise BackendTimeoutError(f"the engine at {endpoint.where} did not greet in time").undone() from error
     except (OSError, *NONSENSE) as error:
-        raise BackendUnavailableError(f"{endpoint.where} does not speak as a Redis engine does").undone() from error
+        raise endpoint.not_greeted(error) from error
 
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()

@@ -18,8 +18,8 @@ from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocket
 from redis.exceptions import RedisError
 
 from nearcache.backends.redis import facts
-from nearcache.backends.redis.errors import refused, unreachable
-from nearcache.errors import BackendTimeoutError, BackendUnavailableError, ConfigError
+from nearcache.backends.redis.errors import not_greeted, refused, unreachable
+from nearcache.errors import BackendError, BackendUnavailableError, ConfigError
 
 Command = tuple[str | bytes, ...]
 """A command and its arguments. No numbers: a signal that comes while hiredis 3.5 writes one crashes the process."""
@@ -76,9 +76,17 @@ class Endpoint:
         options: Any = self._settings.ssl_context
         try:
             context: ssl.SSLContext = options.get()
-        except (OSError, ValueError) as error:
+        except (OSError, TypeError, ValueError) as error:
             raise ConfigError(f"url (CACHE_URL): the TLS options for {self.where} cannot be used: {error}") from error
         return context
+
+    def unreachable(self, error: OSError) -> BackendError:
+        """Return the error for a connection that did not come about."""
+        return unreachable(self.where, error, tls=isinstance(self._settings, SSLConnection))
+
+    def not_greeted(self, error: Exception) -> BackendError:
+        """Return the error for a connection that broke, or told nonsense, before the engine had answered anything."""
+        return not_greeted(self.where, error, tls=isinstance(self._settings, SSLConnection))
 
     def addresses(self) -> Sequence[tuple[int, str | tuple[Any, ...]]]:
         """Look the host name up (may block) and return socket families with addresses to try in order."""
@@ -156,10 +164,8 @@ def dial(endpoint: Endpoint, deadline: float) -> socket.socket:
     """Open a blocking socket to the endpoint, TLS included, before `deadline` (on the monotonic clock)."""
     try:
         return _secure(endpoint, _reach(endpoint, deadline), deadline)
-    except TimeoutError as error:
-        raise BackendTimeoutError(f"connecting to {endpoint.where} took too long").undone() from error
     except OSError as error:
-        raise unreachable(endpoint.where, error).undone() from error
+        raise endpoint.unreachable(error) from error
 
 
 def time_left(deadline: float) -> float:

@@ -4,23 +4,55 @@ Only the first words of an engine's answer are repeated: further on it may quote
 password.
 """
 
+import re
+import ssl
 from typing import Any, Final
 
-from nearcache.errors import BackendError, BackendUnavailableError
+from nearcache.backends.redis import lua
+from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
 DOWN: Final = frozenset({"LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOMASTERLINK", "TRYAGAIN"})
 """Answers of an engine that is there and cannot serve yet."""
 
+UNKNOWN: Final = "ERR unknown command"
+"""What is answered to a command that the engine does not have."""
+
 ADVICE: Final[dict[str, str]] = {
     "WRONGPASS": "check user and password in url (CACHE_URL)",
     "NOAUTH": "put user and password into url (CACHE_URL)",
-    "NOPERM": "give the user in url (CACHE_URL) this permission",
+    "NOPERM": "give the user in url (CACHE_URL) this permission; docs/rights.md has the whole rule",
     "READONLY": "url (CACHE_URL) points at a replica; point it at the primary",
     "OOM": "the engine is full; set a maxmemory-policy that evicts, such as allkeys-lru",
     "MISCONF": "the engine cannot save to disk and refuses writes; see its log",
+    UNKNOWN: "is it older than Redis 6.2, or a proxy? url (CACHE_URL) with ?protocol=2 does without HELLO",
     "LOADING": "the engine is still reading its data; try again soon",
 }
-"""What to do about an answer, by its first word."""
+"""What to do about an answer, by how it begins."""
+
+CLIENT_CERTIFICATE: Final = (
+    "does it want a client certificate, or another one? url (CACHE_URL) names it with ?ssl_certfile=...&ssl_keyfile=..."
+)
+
+IS_THERE_TLS: Final = "does it speak TLS there? If not, url (CACHE_URL) begins with redis://"
+
+ANOTHER_AUTHORITY: Final = (
+    "url (CACHE_URL) must name a file with the authority that signed the engine's certificate, ?ssl_ca_certs=..."
+)
+
+NOT_ITS_TIME: Final = "renew the certificate of the engine that url (CACHE_URL) names, or set the clock of this machine"
+
+ANOTHER_HOST: Final = "url (CACHE_URL) must name a host that is in the engine's certificate"
+
+UNTRUSTED: Final[dict[int, str]] = {9: NOT_ITS_TIME, 10: NOT_ITS_TIME, 62: ANOTHER_HOST, 64: ANOTHER_HOST}
+"""What to do about a certificate, by the number that OpenSSL gives to what is wrong with it (X509_V_ERR_...)."""
+
+
+_DENIED: Final = re.compile(
+    r"(?:(?<=ACL failure in script: )|(?=The user executing the script can't )).*?(?= script:|$)"
+)
+"""What engines answer to a script that does what its user may not: they tell either the command or only the line."""
+
+_PLACE: Final = re.compile(r"([0-9a-f]{40})\b.*@user_script:(\d+)")
 
 
 def code_of(reply: object) -> str:
@@ -30,10 +62,14 @@ def code_of(reply: object) -> str:
 
 def refused(reply: Exception, subject: str) -> BackendError:
     """Build the error for an engine's error answer to a command about `subject`."""
-    code = code_of(reply)
+    code, text = code_of(reply), str(reply)
+    if denied := _DENIED.search(text):
+        code, text = "NOPERM", f"NOPERM {_denied_command(denied, text)}"
+    elif text.startswith(UNKNOWN):
+        code = UNKNOWN
     kind = BackendUnavailableError if code in DOWN else BackendError
     advice = f"; {ADVICE[code]}" if code in ADVICE else ""
-    return kind(f"{subject}: the engine answered {_safe(str(reply))}{advice}").undone()
+    return kind(f"{subject}: the engine answered {_safe(text)}{advice}").undone()
 
 
 def good(reply: Any, subject: str) -> Any:
@@ -43,12 +79,48 @@ def good(reply: Any, subject: str) -> Any:
     return reply
 
 
-def unreachable(where: str, error: OSError) -> BackendUnavailableError:
-    """Build the error for an engine that cannot be connected to."""
-    reason = error.strerror or str(error) or type(error).__name__
-    return BackendUnavailableError(
-        f"cannot reach the engine at {where} ({reason}): is it running, and is url (CACHE_URL) right?"
-    )
+def unreachable(where: str, error: OSError, *, tls: bool) -> BackendError:
+    """Build the error for an engine that cannot be connected to, by a connection that was to speak `tls` or not."""
+    if isinstance(error, TimeoutError):
+        return BackendTimeoutError(f"connecting to {where} took too long{f'; {IS_THERE_TLS}' * tls}").undone()
+    problem, advice = f"cannot reach the engine at {where}", "is it running, and is url (CACHE_URL) right?"
+    if tls and isinstance(error, (ssl.SSLError, ConnectionResetError)):
+        problem, advice = f"no TLS with the engine at {where}", _about_tls(error)
+    return BackendUnavailableError(f"{problem} ({_reason(error)}): {advice}").undone()
+
+
+def not_greeted(where: str, error: Exception, *, tls: bool) -> BackendError:
+    """Build the error for a connection that broke, or told nonsense, before the engine had answered anything."""
+    if isinstance(error, TimeoutError):
+        return BackendTimeoutError(f"the engine at {where} did not greet in time").undone()
+    if tls and isinstance(error, OSError):
+        return BackendUnavailableError(
+            f"the engine at {where} hung up as soon as TLS was agreed on ({_reason(error)}): {CLIENT_CERTIFICATE}"
+        ).undone()
+    hint = "" if tls else "; if it speaks TLS, url (CACHE_URL) begins with rediss://"
+    return BackendUnavailableError(f"{where} does not speak as a Redis engine does{hint}").undone()
+
+
+def _about_tls(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return UNTRUSTED.get(error.verify_code, ANOTHER_AUTHORITY)
+    alerted = isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or "")
+    return CLIENT_CERTIFICATE if alerted else IS_THERE_TLS
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or "the connection broke").lower().replace("_", " ")
+    return error.strerror or str(error) or type(error).__name__
+
+
+def _denied_command(denied: re.Match[str], text: str) -> str:
+    """Say what a script may not do: newer engines tell, older ones tell the line of the script."""
+    place = _PLACE.search(text)
+    command = lua.command_at(place[1], int(place[2])) if place else None
+    return f"the user may not run {command!r} in a script" if command else denied[0]
 
 
 def _safe(text: str) -> str:

@@ -157,7 +157,7 @@ class NodeTracking(Tracking):
 
     def questions(self) -> list[Command]:
         """Ask for the slots, and for a key that the node keeps."""
-        if not self._topology.keeps(self._node, self._alive):
+        if not (self._alive and self._topology.keeps(self._node, self._alive)):
             self._alive = self._some_key()
         return [("CLUSTER", "SLOTS"), ("GET", self._alive)]
 

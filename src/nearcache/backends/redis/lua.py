@@ -1,6 +1,7 @@
 """Scripts that run inside the engine, from the package's `scripts` folder."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -41,6 +42,18 @@ def made(text: str) -> Script:
 def repeatable() -> frozenset[str]:
     """Return the engine's names of the scripts that may run again."""
     return frozenset(script(name).sha for name in REPEATABLE)
+
+
+def command_at(sha: str, line: int) -> str | None:
+    """Return the command that a script calls in a line (the first is 1), None if that is not to be told."""
+    for path in files("nearcache.backends.redis").joinpath("scripts").iterdir():
+        if (found := script(path.name.removesuffix(".lua"))).sha == sha:
+            called = _CALL.search(found.text.splitlines()[line - 1])
+            return called[1] if called else None
+    return None
+
+
+_CALL: Final = re.compile(r"redis\.p?call\('(\w+)'")
 
 
 def _read(name: str) -> str:

@@ -61,6 +61,8 @@ class Stream(asyncio.Protocol):
         self._sweep_at = math.inf
         self._heard = False
         self._moved = False
+        self._broken: Exception | None = None
+        """What broke the connection, if it was not this side."""
         self.used: bool = False
         self.ended: bool = False
         self.begun: float = self._loop.time()
@@ -79,7 +81,12 @@ class Stream(asyncio.Protocol):
         """Exchange the first commands and return the name of the history that the connection leads to; raises
         `BackendError`, after which the stream is of no use.
         """
-        replies = await self.submit(tuple(endpoint.greeting()), self._loop.time() + self._timeout)
+        try:
+            replies = await self.submit(tuple(endpoint.greeting()), self._loop.time() + self._timeout)
+        except BackendUnavailableError as error:
+            if self._broken is None:
+                raise
+            raise endpoint.not_greeted(self._broken) from error
         return endpoint.check_greeting(replies)
 
     def submit(self, commands: tuple[Command, ...], deadline: float) -> asyncio.Future[list[Any]]:
@@ -117,6 +124,8 @@ class Stream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail what is under way; asyncio calls this."""
+        if not self.ended:
+            self._broken = exc or ConnectionResetError("the engine closed the connection")
         kind = LostConnection if self.used and not self._heard else BackendUnavailableError
         self._fail(lambda call: kind(f"{subject(call.commands)}: the connection broke"))
 
@@ -136,7 +145,8 @@ class Stream(asyncio.Protocol):
                     calls.popleft()
                     if not call.future.done():
                         call.future.set_result(call.replies)
-        except (*NONSENSE, IndexError):
+        except (*NONSENSE, IndexError) as error:
+            self._broken = error
             self._fail(lambda call: BackendUnavailableError(f"{subject(call.commands)}: the engine talks nonsense"))
 
     def _flush(self) -> None:

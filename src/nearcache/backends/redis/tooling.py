@@ -4,8 +4,8 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from nearcache.backends.base import Facts
-from nearcache.backends.redis import facts
+from nearcache.backends.base import Check, Facts
+from nearcache.backends.redis import checkup, facts
 from nearcache.backends.redis.cluster import AnyCluster
 from nearcache.backends.redis.connect import Command
 
@@ -42,12 +42,18 @@ class Scan:
 class Admin:
     """Facts from INFO."""
 
-    def __init__(self, single: Single) -> None:
+    def __init__(self, single: Single, run: checkup.Run, namespace: str) -> None:
         self._single = single
+        self._run = run
+        self._namespace = namespace
 
     async def facts(self) -> Facts:
         """Ask for INFO; what a restricted server leaves out is None."""
         return facts.facts(facts.read(await self._single(("INFO",))))
+
+    async def examine(self, *, forgets: bool) -> list[Check]:
+        """Try what no other port shows, and judge what the engine says about itself."""
+        return [*await checkup.rights(self._run, self._namespace), *await checkup.settings(self._single, forgets)]
 
 
 class ClusterScan(Scan):
@@ -73,13 +79,21 @@ class ClusterScan(Scan):
 class ClusterAdmin(Admin):
     """The sums of what the primaries of a cluster say."""
 
-    def __init__(self, link: AnyCluster) -> None:
+    def __init__(self, link: AnyCluster, run: checkup.Run, namespace: str) -> None:
         self._link = link
+        self._run = run
+        self._namespace = namespace
 
     async def facts(self) -> Facts:
         """Ask every primary for INFO."""
         each = [facts.facts(facts.read(await self._link.of(node)(("INFO",)))) for node in await self._link.nodes()]
         return facts.of_all(each)
+
+    async def examine(self, *, forgets: bool) -> list[Check]:
+        """Do so, and ask every primary about itself."""
+        nodes = await self._link.nodes()
+        each = {node.endpoint.where: await checkup.settings(self._link.of(node), forgets) for node in nodes}
+        return [*await checkup.rights(self._run, self._namespace), *checkup.of_all(each)]
 
 
 def _literally(text: str) -> str:

@@ -36,6 +36,9 @@ redis.call('SET', value, payload, 'KEEPTTL')
 local added = redis.pcall('INCRBY', value, by)
 if type(added) == 'table' and added.err then
   redis.call('SET', value, held, 'KEEPTTL')
+  if not string.find(added.err, 'integer') and not string.find(added.err, 'overflow') then
+    redis.call('INCRBY', value, by) -- the user may not: this raises, and says where
+  end
   return false
 end
 local sum = redis.call('GET', value)

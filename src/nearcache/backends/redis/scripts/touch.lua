@@ -4,7 +4,11 @@ local fill_id = ARGV[1] -- 8 bytes
 local life = ARGV[2] -- milliseconds
 local ages = ARGV[3] -- soft and hard age of the header, 8 bytes
 
-if redis.pcall('GETRANGE', value, 2, 9) ~= fill_id then -- an absent record answers '', what is no string an error
+local found = redis.pcall('GETRANGE', value, 2, 9) -- '' if there is no record
+if type(found) == 'table' and not string.find(found.err, 'WRONGTYPE') then
+  redis.call('GETRANGE', value, 2, 9) -- the user may not: this raises, and says where
+end
+if found ~= fill_id then
   return 0
 end
 redis.call('SETRANGE', value, 24, ages)

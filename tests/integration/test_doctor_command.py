@@ -1,0 +1,232 @@
+"""`nearcache doctor` on real engines: it finds what is wrong, names what is missing, and leaves nothing behind."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from nearcache import Cache, _checkup
+from nearcache._checkup import examine
+from nearcache.cli import main as cli
+from tests.cluster import Cluster
+from tests.rights import of_namespace, permissions, user
+from tests.sentinel import Group
+from tests.servers import CHECKOUT, RedisServer, redis_server
+from tests.tls import TlsServer
+
+SOUND = ("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
+
+
+@pytest.fixture(scope="module", params=["redis", "valkey"])
+def sound(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A server that is set up as it should be."""
+    with redis_server(request.param, *SOUND) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def namespace(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have the doctor look at this namespace."""
+    monkeypatch.setenv("CACHE_NAMESPACE", "examined")
+    return "examined"
+
+
+def examined(capsys: pytest.CaptureFixture[str], url: str, *arguments: str) -> tuple[int, dict[str, Any], Any]:
+    """Return the exit code, the checks by name, and everything."""
+    code = cli.main(["doctor", "--json", "--url", url, *arguments])
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert "open-sesame" not in said.out
+    found = json.loads(said.out)
+    return code, {check["name"]: check for check in found["checks"]}, found
+
+
+def wrong(checks: dict[str, Any]) -> set[str]:
+    """Return what fails."""
+    return {name for name, check in checks.items() if check["works"] is False}
+
+
+def kept(server: RedisServer) -> dict[bytes, object]:
+    """Return what is in the engine."""
+    return {key: server.command("DUMP", key) for key in server.command("KEYS", "*")}
+
+
+def test_a_sound_engine_is_found_sound_and_nothing_is_left(capsys, sound: RedisServer) -> None:
+    sound.flush()
+    code, checks, found = examined(capsys, sound.url)
+    assert (code, found["findings"]) == (0, 0)
+    assert all(check["works"] is True and not check["advice"] for check in checks.values())
+    assert all(each["holds"] for each in found["guarantees"])
+    assert kept(sound) == {}
+
+
+@pytest.mark.soak
+def test_other_versions_are_sound_too(capsys, versioned_server: RedisServer, namespace: str) -> None:
+    versioned_server.flush()
+    code, checks, found = examined(capsys, versioned_server.url)
+    assert (code, found["findings"]) == (0, 0)
+    assert all(check["works"] is True for check in checks.values())
+    assert versioned_server.info("server")["redis_version"] in checks["role"]["found"]
+    assert kept(versioned_server) == {}
+    with user(versioned_server, "least", permissions(namespace, stream=True)) as url:
+        for bus in ("tracking", "stream"):
+            assert examined(capsys, url, "--bus", bus)[0] == 0
+
+
+@pytest.mark.parametrize("bus", ["tracking", "stream"])
+def test_what_is_there_stays_as_it_is(capsys, sound: RedisServer, namespace: str, bus: Any) -> None:
+    with Cache(sound.url, namespace=namespace, bus=bus, observers=()) as cache:
+        cache.set("users:1", "x", tags=["t"])
+        cache.invalidate_tags("other")
+        before = kept(sound)
+        assert examined(capsys, sound.url, "--bus", bus)[0] == 0
+        assert kept(sound) == before
+        assert cache.get("users:1") == "x"
+    sound.flush()
+
+
+def test_values_for_other_languages_and_without_a_near_tier_are_examined_too(sound: RedisServer) -> None:
+    checks = {check.name: check for check in examine(Cache(sound.url, codec="json", near=None))}
+    assert [name for name, check in checks.items() if not check.works] == ["tracking"]
+    assert checks["tracking"].works is None
+    assert kept(sound) == {}
+
+
+def test_the_embedded_engine_is_sound(capsys, tmp_path) -> None:
+    assert examined(capsys, f"embedded://{tmp_path / 'data'}")[0] == 0
+
+
+def test_it_works_over_tls_and_through_sentinels(capsys, tls_server: TlsServer, watched: Group) -> None:
+    for url in (tls_server.tls_url(), watched.url):
+        assert wrong(examined(capsys, url)[1]) == set()
+
+
+def test_each_primary_of_a_cluster_is_examined(capsys, cluster: Cluster) -> None:
+    before = [kept(node) for node in cluster.nodes]
+    code, checks, found = examined(capsys, cluster.url)
+    assert (code, wrong(checks)) == (1, set())
+    assert {name for name, check in checks.items() if check["advice"]} == {"memory"}
+    assert checks["memory"]["found"].startswith("127.0.0.1:")
+    assert all(each["holds"] for each in found["guarantees"])
+    assert [kept(node) for node in cluster.nodes] == before
+
+
+def test_the_older_protocol_has_no_say_in_it(capsys, sound: RedisServer) -> None:
+    assert examined(capsys, f"{sound.url}?protocol=2")[0] == 0
+
+
+def test_the_page_shows_what_is_printed(capsys, monkeypatch, redis_server: RedisServer) -> None:
+    monkeypatch.setenv("CACHE_NAMESPACE", "app")
+    shown = re.search(r"\$ nearcache doctor.*?\n(.*?)```", COMMAND_LINE.read_text(), re.DOTALL)
+    rights = [right for right in permissions(stream=True) if right != "+client|tracking"]
+    with user(redis_server, "shown", rights) as url:
+        assert cli.main(["doctor", "--url", url]) == 1
+    assert shown is not None
+    assert without_numbers(capsys.readouterr().out) == without_numbers(shown[1])
+
+
+COMMAND_LINE = CHECKOUT / "docs" / "command-line.md"
+
+
+def without_numbers(text: str) -> str:
+    """Return a text without what differs from engine to engine."""
+    return re.sub(r"[\d.,]*\d", "0", text.replace("127.0.0.1", "cache"))
+
+
+# What is wrong
+
+
+def test_the_least_rights_are_enough(capsys, sound: RedisServer, namespace: str) -> None:
+    with user(sound, "least", permissions(namespace)) as url:
+        code, checks, _ = examined(capsys, url)
+        assert (code, wrong(checks)) == (0, set())
+        assert (checks["stream"]["works"], checks["persistence"]["works"]) == (None, None)
+        assert examined(capsys, url, "--bus", "stream")[0] == 1
+    with user(sound, "least", permissions(namespace, stream=True)) as url:
+        assert examined(capsys, url, "--bus", "stream")[0] == 0
+
+
+@pytest.mark.parametrize("left_out", permissions())
+def test_each_right_that_is_missing_is_found(
+    capsys, monkeypatch, sound: RedisServer, namespace: str, left_out: str
+) -> None:
+    monkeypatch.setattr(_checkup, "PATIENCE", 0.0)
+    rights = [right for right in permissions() if right != left_out]
+    sound.command("SCRIPT", "FLUSH")
+    with user(sound, "least", [of_namespace(right, namespace) for right in rights]) as url:
+        code, checks, _ = examined(capsys, url)
+    assert code == 1
+    said = " ".join(checks[name]["found"] for name in wrong(checks)).lower()
+    assert NAMED.get(left_out, left_out[1:]) in said
+
+
+NAMED = {"~app:*": "noperm", "~{app:*": "noperm", "~{app}~m": "{examined}~m: ", "&app~i:*": "channel"}
+"""What is said where a pattern is missing."""
+
+
+def test_a_stream_is_advised_where_the_engine_may_not_be_asked_to_announce(
+    capsys, sound: RedisServer, namespace
+) -> None:
+    rights = [right for right in permissions(namespace, stream=True) if right != "+client|tracking"]
+    with user(sound, "least", rights) as url:
+        _, checks, found = examined(capsys, url)
+        assert wrong(checks) == {"tracking"}
+        assert 'bus="stream"' in checks["tracking"]["advice"]
+        assert examined(capsys, url, "--bus", "stream")[0] == 0
+    lacks = {each["title"]: each["lack"] for each in found["guarantees"] if each["lack"]}
+    assert lacks == {"How old a near value may be": "near values live for `staleness`, however seldom they change"}
+
+
+def test_an_engine_without_limits_and_with_snapshots_is_told_of(capsys) -> None:
+    with redis_server("redis", "--save", "3600 1") as server:
+        code, checks, found = examined(capsys, server.url)
+        assert (code, wrong(checks)) == (1, set())
+        lacks = {each["title"]: each["lack"] for each in found["guarantees"] if each["lack"]}
+        assert lacks == {
+            "After a restart or a fail-over": "what was deleted before the last minute comes back with a snapshot"
+        }
+        assert "set maxmemory" in checks["memory"]["advice"]
+        assert 'on_reset="clear"' in checks["persistence"]["advice"]
+        server.command("CONFIG", "SET", "maxmemory", "100mb")
+        code, checks, _ = examined(capsys, server.url, "--on-reset", "clear")
+        assert (code, checks["persistence"]["advice"]) == (1, "")
+        assert "noeviction" in checks["memory"]["found"]
+        server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lfu")
+        assert examined(capsys, server.url, "--on-reset", "clear")[0] == 0
+
+
+def test_a_full_engine_is_found_full(capsys) -> None:
+    with redis_server("redis", "--maxmemory", "1") as server:
+        _, checks, _ = examined(capsys, server.url)
+    assert {"values", "leases"} <= wrong(checks)
+    assert "the engine is full" in checks["values"]["found"]
+
+
+def test_a_replica_is_found_to_be_one(capsys, watched: Group) -> None:
+    replica = next(server for server in watched.servers if server is not watched.primary())
+    code, checks, found = examined(capsys, replica.url)
+    assert code == 1
+    assert {"values", "leases", "tags", "role", "tracking"} <= wrong(checks)
+    assert f"a replica of 127.0.0.1:{watched.primary().port}" in checks["role"]["found"]
+    assert "point it at the primary" in checks["values"]["found"]
+    assert not any(each["holds"] for each in found["guarantees"])
+
+
+def test_an_engine_without_the_newer_protocol_is_told_of(capsys) -> None:
+    with redis_server("redis", *SOUND, "--rename-command", "HELLO", "") as server:
+        _, checks, _ = examined(capsys, server.url)
+        assert set(checks) == {"connection"}
+        assert "unknown command" in checks["connection"]["found"]
+        assert "protocol=2" in checks["connection"]["found"]
+        _, checks, _ = examined(capsys, f"{server.url}?protocol=2")
+        assert wrong(checks) == {"tracking", "messages"}
+        assert "unknown command" in checks["tracking"]["found"]
+        assert "bus" not in checks["tracking"]["advice"]
+
+
+def test_an_engine_that_is_silent_is_the_only_finding(capsys, own_server: RedisServer) -> None:
+    own_server.pause()
+    code, checks, _ = examined(capsys, own_server.url)
+    assert (code, set(checks)) == (1, {"connection"})

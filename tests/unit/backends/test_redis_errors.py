@@ -1,0 +1,40 @@
+"""What engines answer to a user without a permission is said in one way, with the command."""
+
+import pytest
+
+from nearcache.backends.redis.errors import refused
+from nearcache.backends.redis.lua import command_at, script
+
+ADD = script("add")
+LINE = next(number for number, line in enumerate(ADD.text.splitlines(), 1) if "'GET'" in line)
+SENTENCE = "The user executing the script can't run this command or subcommand"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"ERR {SENTENCE} script: {ADD.sha}, on @user_script:{LINE}.",
+        f"ERR Error running script (call to f_{ADD.sha}): @user_script:{LINE}: @user_script: {LINE}: {SENTENCE}",
+    ],
+)
+def test_a_script_is_named_by_its_line(answer: str):
+    said = str(refused(RuntimeError(answer), "a:1"))
+    assert said.startswith("a:1: the engine answered NOPERM the user may not run 'GET' in a script; give the user")
+
+
+def test_an_engine_that_names_the_command_is_repeated():
+    answer = "NOPERM ACL failure in script: User u has no permissions to run the 'zadd' command script: abc, on @x:1."
+    assert "answered NOPERM User u has no permissions to run the 'zadd' command; give" in str(
+        refused(RuntimeError(answer), "a:1")
+    )
+
+
+def test_a_script_that_is_not_ours_is_not_looked_at():
+    said = str(refused(RuntimeError(f"ERR {SENTENCE} script: {'0' * 40}, on @user_script:7."), "a:1"))
+    assert said.startswith(f"a:1: the engine answered NOPERM {SENTENCE}; give the user")
+    assert said.endswith("docs/rights.md has the whole rule")
+    assert command_at(ADD.sha, 1) is None
+
+
+def test_other_errors_of_scripts_are_what_they_are():
+    assert "NOPERM" not in str(refused(RuntimeError("ERR something script: abc, on @user_script:7."), "a:1"))
