@@ -94,8 +94,8 @@ def test_files_that_do_not_belong_together_are_an_error_of_the_settings(files: s
 @pytest.mark.parametrize("bus", ["tracking", "stream"])
 def test_changes_are_announced_over_tls(tls_server: TlsServer, namespace: str, bus):
     with (
-        closing(Cache(tls_server.tls_url(), namespace=namespace, bus=bus)) as here,
-        closing(Cache(tls_server.tls_url(), namespace=namespace, bus=bus)) as elsewhere,
+        closing(Cache(tls_server.tls_url(), namespace=namespace, bus=bus, timeout=10)) as here,
+        closing(Cache(tls_server.tls_url(), namespace=namespace, bus=bus, timeout=10)) as elsewhere,
     ):
         elsewhere.set("a:1", "old")
         assert here.get("a:1") == "old"
