@@ -256,10 +256,14 @@ class RedisBackend(Backend):
             replies = await self._execute((*commands, *riders))
         finally:
             self._asking = False
-        if asks_time:
-            self._learn_time(replies.pop(), sent)
-        if asks_marks:
-            await self._learn_marks(replies.pop(), sent)
+        try:
+            if asks_time:
+                self._learn_time(replies.pop(), sent)
+            if asks_marks:
+                await self._learn_marks(replies.pop(), sent)
+        except BackendError as error:
+            error.ambiguous = True  # the commands were done, which go on the same trip
+            raise
         return replies
 
     def _learn_time(self, reply: Any, sent: float) -> None:

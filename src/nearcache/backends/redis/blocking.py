@@ -17,7 +17,7 @@ from nearcache.backends.base import EngineReplaced
 from nearcache.backends.redis import probe
 from nearcache.backends.redis.connect import Command, Endpoint, Route, dial, time_left
 from nearcache.backends.redis.history import History
-from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, LostConnection, pack, reader, subject
+from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, LostConnection, pack, reader, soon, subject
 from nearcache.backends.registry import BackendSpec
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
@@ -350,10 +350,13 @@ class BlockingLink:
         except TimeoutError as error:
             raise BackendTimeoutError(f"{subject(commands)}: no answer within {self._timeout:g} s") from error
         except (OSError, *NONSENSE) as error:
-            raise self._broken(wire, commands, error) from error
+            raise self._broken(wire, commands, error, deadline) from error
 
-    def _broken(self, wire: Wire, commands: tuple[Command, ...], error: Exception) -> BackendUnavailableError:
-        kind = LostConnection if wire.lost_before_answer() else BackendUnavailableError
+    def _broken(
+        self, wire: Wire, commands: tuple[Command, ...], error: Exception, deadline: float
+    ) -> BackendUnavailableError:
+        lost = wire.lost_before_answer() and soon(deadline - time.monotonic(), self._timeout)
+        kind = LostConnection if lost else BackendUnavailableError
         return kind(f"{subject(commands)}: the connection broke ({type(error).__name__})")
 
 

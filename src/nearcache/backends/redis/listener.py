@@ -230,9 +230,10 @@ class Listener:
                     renewal, renewals = now + self._lease / BEATS, self._renewals()
                 with contextlib.suppress(BackendError):  # which the cache has told of already
                     drive(speaker.settle())
-                self._ask(speaker, session, said, renewals)
+                told = self._ask(speaker, session, said, renewals)
                 hear = line.listen if session is None else functools.partial(self.carrier.listen, line)
-                hear(due, lambda: self.announced.marked)
+                # A full engine announces without end that it lost the marks which it was given back.
+                hear(due, lambda told=told: told and self.announced.marked)
         finally:
             if session is not None:
                 self._coherence.end(session, "the connection that announces changes was lost")
@@ -262,21 +263,22 @@ class Listener:
 
     def _ask(
         self, speaker: Speaker, session: Session | None, said: tuple[object, ...], renewals: list[Command]
-    ) -> None:
-        """Renew leases, and ask for a proof that nothing was missed."""
+    ) -> bool:
+        """Renew leases, and ask for a proof that nothing was missed; False if the engine does not tell the marks."""
         self.announced.marked, sent = False, self._clock()
         questions = [] if session is None else self.carrier.questions()
         try:
             hello, *rest = drive(speaker.run(("HELLO",), *questions, *renewals, fresh=session is not None))
         except BackendError as error:  # an answer, but none about the marks
             self._coherence.why = f"the engine does not tell the marks of tags: {error}"
-            return
+            return False
         if _who(hello) != said:
             raise BackendUnavailableError("the engine is not what it was when it agreed to announce changes")
         if session is not None:
             self.carrier.learn(rest[: len(questions)])
             self._coherence.prove(session, sent)
             self.announced.proven(sent)
+        return True
 
     def _hear(self, message: hiredis.PushNotification) -> None:
         kind, *rest = cast(list[Any], message)

@@ -50,8 +50,19 @@ class Link(Protocol):
         ...
 
 
+SOON: Final = 0.1
+"""The share of a call's time in which a connection that was dead before turns out to be."""
+
+
 class LostConnection(BackendUnavailableError):
-    """A kept connection turned out dead before any reply byte came: repeatable commands may go again, once."""
+    """A kept connection turned out dead, soon and before any reply byte came: repeatable commands may go again, once,
+    in a time of their own.
+    """
+
+
+def soon(left: float, timeout: float) -> bool:
+    """Tell whether so much of a call's time is left that a second call takes hardly longer than one."""
+    return left >= (1 - SOON) * timeout
 
 
 def reader() -> hiredis.Reader:
