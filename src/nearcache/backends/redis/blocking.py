@@ -1,6 +1,7 @@
 """Blocking connections: each call has one to itself, from a pool that survives forks and interrupts."""
 
 import contextlib
+import gc
 import os
 import socket
 import threading
@@ -24,6 +25,10 @@ from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailab
 CHUNK: Final = 65_536
 RECHECK: Final = 0.05
 """How many seconds a waiter sleeps at most before it looks for itself: a lost wake-up costs no more."""
+
+
+COLLECT_EVERY: Final = 60.0
+"""Seconds between two collections of garbage because a pool looks exhausted."""
 
 
 class Wire:
@@ -157,12 +162,16 @@ class Pool:
         self._size = size
         self._timeout = timeout
         self._generation = 0
+        self._collect_from = 0.0
         self._reset()
         _pools.add(self)
 
     def __len__(self) -> int:
-        """The number of wires, idle or in use."""
-        return len(self._alive)
+        """The number of wires, idle or in use.
+
+        They are counted one by one: a wire that is gone stays in the set if an interrupt came while that let go of it.
+        """
+        return sum(1 for _ in self._alive)
 
     def take(self) -> Wire:
         """Return a wire for one call, connected or not; wait for one if all are in use.
@@ -199,7 +208,7 @@ class Pool:
     def reserve(self, count: int) -> Wire | None:
         """Return a wire to be connected and given back, None if there are `count` already."""
         with self._lock:
-            return self._admit() if len(self._alive) < count and self._has_room() else None
+            return self._admit() if len(self) < count and self._has_room() else None
 
     def close(self) -> None:
         """Close idle wires now, and those in use when they come back."""
@@ -255,14 +264,21 @@ class Pool:
             return waiter.wire
 
     def _leave(self, waiter: _Waiter) -> Wire:
+        self._collect()
+        if (wire := self._look(waiter)) is not None:
+            return wire
         with self._lock:
-            if waiter.wire is not None:
-                return waiter.wire
             self._forget(waiter)
         raise BackendTimeoutError(
             f"all {self._size} connections stayed in use for {self._timeout:g} s; "
             "raise CACHE_POOL_MAX_SIZE (connections) or CACHE_POOL_TIMEOUT (milliseconds)"
         ).undone()
+
+    def _collect(self) -> None:
+        """Have Python look for wires that nobody can reach: an interrupt's traceback may hold one, and itself."""
+        if (now := time.monotonic()) >= self._collect_from:
+            self._collect_from = now + COLLECT_EVERY
+            gc.collect()
 
     def _available(self) -> Wire | None:
         try:
@@ -283,7 +299,7 @@ class Pool:
         self._idle.append(wire)
 
     def _has_room(self) -> bool:
-        return len(self._alive) < self._size
+        return len(self._alive) < self._size or len(self) < self._size
 
     def _admit(self) -> Wire:
         wire = Wire(self._generation)

@@ -4,7 +4,7 @@ Only the first words of an engine's answer are repeated: further on it may quote
 password.
 """
 
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from nearcache.errors import BackendError, BackendUnavailableError
 
@@ -21,6 +21,10 @@ ADVICE: Final[dict[str, str]] = {
     "LOADING": "the engine is still reading its data; try again soon",
 }
 """What to do about an answer, by its first word."""
+
+
+MISSHAPEN: Final = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
+"""What reading an answer raises that has another form than engines give."""
 
 
 def code_of(reply: object) -> str:
@@ -41,6 +45,21 @@ def good(reply: Any, subject: str) -> Any:
     if isinstance(reply, Exception):
         raise refused(reply, subject) from reply
     return reply
+
+
+def unexpected(reply: Any, subject: str) -> NoReturn:
+    """Raise the error for an answer that no engine gives."""
+    raise BackendUnavailableError(
+        f"{subject}: the engine answered with a {type(reply).__name__} where none belongs; is it a Redis or Valkey?"
+    )
+
+
+def whole(reply: Any, subject: str) -> int:
+    """Return an answer that is a whole number, or the text of one; raises if it is an error or anything else."""
+    try:
+        return int(good(reply, subject))
+    except MISSHAPEN:
+        unexpected(reply, subject)
 
 
 def unreachable(where: str, error: OSError) -> BackendUnavailableError:

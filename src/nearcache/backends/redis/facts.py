@@ -24,4 +24,4 @@ def facts(info: dict[str, str]) -> Facts:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdigit() else None
+    return int(text) if text is not None and text.isdecimal() else None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nearcache.backends.base import BACK_OFF, Ask, Fill, Grant, Item, identity_of
 from nearcache.backends.redis.connect import Command
-from nearcache.backends.redis.errors import good
+from nearcache.backends.redis.errors import MISSHAPEN, good, unexpected
 from nearcache.backends.redis.listener import Listener
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import lease_of, marks_of, waiters_of
@@ -70,13 +70,14 @@ class RedisLeases:
         """Ask for leases and for the marks on one trip."""
         inbox = self._listener.channel()
         calls = [(ask.key, (ask.token, _ms(ask.life), ask.seen, inbox, self._kind)) for ask in asks]
-        return [_granted(reply) for reply in await self._evaluate("acquire", calls)]
+        replies = await self._evaluate("acquire", calls)
+        return [_granted(reply, ask.key) for reply, ask in zip(replies, asks, strict=True)]
 
     async def steal(self, ask: Ask) -> bytes:
         """Take the lease, and ask for the marks on the same trip."""
         calls = [(ask.key, (ask.token, _ms(ask.life), self._kind))]
         (reply,) = await self._evaluate("steal", calls)
-        return bytes(reply)
+        return reply if type(reply) is bytes else unexpected(reply, ask.key)
 
     async def fill(self, fills: Sequence[Fill]) -> list[bool]:
         """Store what the leases still allow, and ask for the marks on the same trip."""
@@ -146,7 +147,10 @@ class RedisMarks:
         sent = self._backend.clock()
         replies = await self._backend.together(*self._restoring(), self.news())
         *behind, answer = [good(reply, self.name) for reply in replies]
-        await self.learn(answer, sent, anew=any(behind))
+        try:
+            await self.learn(answer, sent, anew=any(behind))
+        except MISSHAPEN:
+            unexpected(answer, self.name)
 
     def _restoring(self) -> list[Command]:
         """Return the commands that give the record the marks back that are known here, the newest last."""
@@ -166,8 +170,12 @@ class RedisMarks:
         known_from = view.known_from
         members = [CLEAR, PURGE, *(TAG + tag for tag in tags)]
         reply = await self._backend.single(("ZMSCORE", self.name, *members))
-        clear, purge, *scores = [_stamp(score) for score in reply]
-        view.answer(dict(zip(tags, scores, strict=True)), max(clear or view.last, purge), known_from)
+        try:
+            clear, purge, *scores = [_stamp(score) for score in reply]
+            marks = dict(zip(tags, scores, strict=True))
+        except MISSHAPEN:
+            unexpected(reply, self.name)
+        view.answer(marks, max(clear or view.last, purge), known_from)
 
     def news(self) -> Command:
         """Return the command that asks for everything since the newest stamp known, and for that itself.
@@ -202,16 +210,16 @@ class RedisMarks:
             view.forget()
 
 
-def _granted(reply: Any) -> Grant:
+def _granted(reply: Any, key: str) -> Grant:
     match reply:
         case [b"LEAD"]:
             return Grant(leads=True)
-        case [b"VALUE", raw]:
+        case [b"VALUE", bytes(raw)]:
             return Grant(raw=raw)
-        case [_, left, holder]:
+        case [b"WAIT", int(left), bytes(holder)]:
             return Grant(left=max(0, left) / 1000, holder=holder.decode("ascii", "replace"))
         case _:
-            raise TypeError(reply)
+            return unexpected(reply, key)
 
 
 def _scores(reply: Any) -> dict[str, int]:

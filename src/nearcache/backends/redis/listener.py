@@ -232,8 +232,7 @@ class Listener:
                     drive(speaker.settle())
                 told = self._ask(speaker, session, said, renewals)
                 hear = line.listen if session is None else functools.partial(self.carrier.listen, line)
-                # A full engine announces without end that it lost the marks which it was given back.
-                hear(due, lambda told=told: told and self.announced.marked)
+                hear(due, functools.partial(self._hurries, told))
         finally:
             if session is not None:
                 self._coherence.end(session, "the connection that announces changes was lost")
@@ -279,6 +278,10 @@ class Listener:
             self._coherence.prove(session, sent)
             self.announced.proven(sent)
         return True
+
+    def _hurries(self, told: bool) -> bool:
+        """Tell whether to ask at once. A full engine announces without end that it lost the marks it was given back."""
+        return told and self.announced.marked
 
     def _hear(self, message: hiredis.PushNotification) -> None:
         kind, *rest = cast(list[Any], message)

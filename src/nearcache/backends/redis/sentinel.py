@@ -32,7 +32,10 @@ class Sentinels:
     """
 
     def __init__(self, url: str, timeout: float) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # whose message may hold a password
+            raise ConfigError(f"url (CACHE_URL): not a URL; it is written as in {EXAMPLE}") from None
         login, _, hosts = parts.netloc.rpartition("@")
         self._group, _, database = parts.path.strip("/").partition("/")
         if not (hosts and self._group):
@@ -43,12 +46,12 @@ class Sentinels:
         own = _login(options.pop("sentinel_username", ""), options.pop("sentinel_password", ""))
         tls = {name: value for name, value in options.items() if name.startswith(TLS)}
         scheme = "rediss" if tls else "redis"
-        self._url = f"{scheme}://{login}{'@' * bool(login)}{{}}/{database}?{urlencode(options)}"
+        self._around = f"{scheme}://{login}{'@' * bool(login)}", f"/{database}?{urlencode(options)}"
         self._sentinels = [
             Endpoint(f"{scheme}://{own}{_with_port(host)}?{urlencode(tls)}") for host in hosts.split(",")
         ]
         self._timeout = timeout
-        Endpoint(self._url.format("localhost"))  # raises for an option that is wrong
+        Endpoint("localhost".join(self._around))  # raises for an option that is wrong
 
     def primary(self) -> str:
         """Return the URL of the present primary; raises `BackendError` if no sentinel tells."""
@@ -60,7 +63,7 @@ class Sentinels:
                 problems.append(str(error))
             else:
                 self._prefer(sentinel)
-                return self._url.format(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+                return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}").join(self._around)
         raise BackendUnavailableError(
             f"no sentinel tells where the primary of {self._group!r} is: {'; '.join(problems)}"
         ).undone()

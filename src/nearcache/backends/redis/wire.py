@@ -12,8 +12,10 @@ from nearcache.errors import BackendUnavailableError
 INCOMPLETE: Final = object()
 """What a reader returns when the next reply has not arrived completely."""
 
-NONSENSE: Final = (hiredis.ProtocolError, TypeError, ValueError)
-"""What parsing raises for bytes that are no reply; a map whose key is a list is one that Python cannot build."""
+NONSENSE: Final = (hiredis.ProtocolError, TypeError, ValueError, MemoryError)
+"""What parsing raises for bytes that are no reply; a map whose key is a list is one that Python cannot build, a list of
+billions neither.
+"""
 
 REPEATABLE: Final = frozenset(
     {"GET", "MGET", "PTTL", "TIME", "PING", "SCAN", "INFO", "DEL", "ZMSCORE", "ZREVRANGEBYSCORE"}
