@@ -171,7 +171,9 @@ class Pool:
 
         They are counted one by one: a wire that is gone stays in the set if an interrupt came while that let go of it.
         """
-        return sum(1 for _ in self._alive)
+        while True:
+            with contextlib.suppress(RuntimeError):  # another thread, or a signal handler in here, has changed the set
+                return sum(1 for _ in self._alive)
 
     def take(self) -> Wire:
         """Return a wire for one call, connected or not; wait for one if all are in use.

@@ -42,6 +42,9 @@ Call = tuple[str, tuple[str | bytes, ...]]
 NOT_MARKED: Final = 0
 """What the script answers that did not mark, because the record has lost marks."""
 
+MARK_TRIES: Final = 10
+"""How often marks are given back to the engine before a new one is given up."""
+
 CLEAR: Final = "~clear"
 PURGE: Final = "~purge"
 TAG: Final = "t:"
@@ -127,8 +130,11 @@ class RedisMarks:
         """Mark, and learn what is new since on the same trip."""
         members = [*([CLEAR] if everything else []), *(TAG + tag for tag in tags)]
         evaluate = functools.partial(self._backend.evaluate, "mark", subject=self.name, changed=("",), fresh=True)
-        while NOT_MARKED in await evaluate(self._calls(members)):
+        for _ in range(MARK_TRIES):
+            if NOT_MARKED not in await evaluate(self._calls(members)):
+                return
             await self.restore()
+        raise BackendUnavailableError(f"{self.name}: the engine forgets marks as soon as they are given back")
 
     def _calls(self, members: Sequence[str]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
         # No more get one stamp than are read at once, or everybody would read them again and again.
