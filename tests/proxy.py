@@ -1,5 +1,5 @@
-"""A loopback proxy between clients and a server: it delays, holds, swallows and cuts what passes, and can change its
-target.
+"""A loopback proxy between clients and a server: it delays, holds, swallows, drips and cuts what passes, and can change
+its target.
 """
 
 import asyncio
@@ -19,10 +19,12 @@ class Proxy:
         self.target = target
         self.delay = 0.0
         """Seconds that everything takes from one side to the other."""
+        self.drip = 0.0
+        """Seconds for each byte that the server says, if it is not to come at once."""
         self.port = 0
         self._loop = asyncio.new_event_loop()
         self._open: asyncio.Event
-        self._swallowing = False
+        self._swallowing = self._halving = False
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
@@ -46,10 +48,15 @@ class Proxy:
         """Lose everything that is said from now on; connections stay open until they are cut."""
         self._swallowing = True
 
+    def halve(self) -> None:
+        """Pass on half of what the server says from now on at a time, and end that connection then."""
+        self._halving = True
+
     def cut(self) -> None:
         """End every connection, and lose nothing any more."""
         self._do(self._cut)
-        self._swallowing = False
+        self._swallowing = self._halving = False
+        self.drip = 0.0
 
     def stop(self) -> None:
         """End everything."""
@@ -97,19 +104,33 @@ class Proxy:
             writer.transport.abort()
             return
         self._writers |= {writer, back}
-        await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
+        with contextlib.suppress(asyncio.CancelledError):  # of which asyncio would complain, at the end
+            await asyncio.gather(self._pass(reader, back), self._pass(there, writer, speaks=True))
         self._writers -= {writer, back}
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, speaks: bool = False) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65_536):
                 if self.delay:
                     await asyncio.sleep(self.delay)
                 await self._open.wait()
-                if not self._swallowing:
-                    writer.write(data)
-                    await writer.drain()
-        writer.transport.abort()
+                if self._swallowing:
+                    continue
+                if speaks and self.drip:
+                    await self._let_drip(data, writer)
+                    continue
+                halved = speaks and self._halving
+                writer.write(data[: len(data) // 2] if halved else data)
+                await writer.drain()
+                if halved:
+                    break
+        writer.close()  # and not `abort`, which would lose what is still to be sent
+
+    async def _let_drip(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+        for place in range(len(data)):
+            writer.write(data[place : place + 1])
+            await writer.drain()
+            await asyncio.sleep(self.drip)
 
 
 @contextmanager

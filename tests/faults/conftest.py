@@ -1,5 +1,6 @@
-"""Fixtures of tests that kill real processes."""
+"""Fixtures of tests that kill real processes, or stand in their way."""
 
 from tests.embedded_world import world
+from tests.promises.conftest import alarm, new_cache
 
-__all__ = ["world"]
+__all__ = ["alarm", "new_cache", "world"]

@@ -273,9 +273,10 @@ LIBRARY = os.path.dirname(nearcache.__file__) + os.sep
 
 
 class Alarm:
-    """Interrupts the main thread after a while, by a real signal, while `armed`."""
+    """Interrupts the main thread after a while, by a real signal, while `armed`: its handler raises `error`."""
 
     def __init__(self) -> None:
+        self.error: type[BaseException] = KeyboardInterrupt
         self.armed = False
         self.rung = 0
 
@@ -285,7 +286,7 @@ class Alarm:
             signal.setitimer(signal.ITIMER_REAL, 1e-4)
         elif self.armed:
             self.rung += 1
-            raise KeyboardInterrupt
+            raise self.error
 
     def during(self, seconds: float, do: Callable[[], Any]) -> None:
         """Do it, interrupted after so many seconds."""
@@ -296,7 +297,7 @@ class Alarm:
                 do()
             finally:
                 self.armed = False
-        except KeyboardInterrupt:
+        except self.error:
             pass
 
 

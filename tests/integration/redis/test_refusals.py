@@ -47,3 +47,15 @@ def test_it_is_one_warning_and_no_lost_engine(refusing: Cache, caplog: pytest.Lo
             refusing.get_or_load(f"cold:{number}", lambda: "v")
     assert len(caplog.messages) == 1
     assert "the redis engine refuses" in caplog.messages[0]
+
+
+def test_what_was_done_on_the_same_trip_as_a_question_that_was_refused_is_in_doubt(own_server: RedisServer) -> None:
+    cache = Cache(own_server.unix_url, namespace="refused", near=None)
+    assert cache.incr("n:1") == 1
+    own_server.command("ACL", "SETUSER", "default", "-zrevrangebyscore")
+    with pytest.raises(BackendError, match="permission") as raised:
+        cache.incr("n:1")
+    assert raised.value.ambiguous, "it was counted"
+    own_server.command("ACL", "SETUSER", "default", "+zrevrangebyscore")
+    assert cache.get("n:1") == 2
+    cache.close()

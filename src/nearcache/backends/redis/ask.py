@@ -9,7 +9,7 @@ from nearcache.backends.redis.blocking import Wire, connect
 from nearcache.backends.redis.connect import Command, Endpoint
 from nearcache.backends.redis.errors import good
 from nearcache.backends.redis.wire import NONSENSE, pack
-from nearcache.errors import BackendError, BackendUnavailableError
+from nearcache.errors import BackendError, BackendUnavailableError, ConfigError
 
 T = TypeVar("T")
 
@@ -18,10 +18,16 @@ TLS: Final = "ssl_"
 
 
 class Hosts:
-    """The parts of a URL that names several hosts; `port` is that of hosts without one."""
+    """The parts of a URL that names several hosts; `port` is that of hosts without one.
+
+    Raises `ConfigError` for what is no URL.
+    """
 
     def __init__(self, url: str, port: int) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # whose message may hold a password
+            raise ConfigError("url (CACHE_URL): not a URL; are brackets where no IPv6 address is?") from None
         login, at, hosts = parts.netloc.rpartition("@")
         self.names: list[str] = [_with_port(host, port) for host in hosts.split(",") if host]
         self.login: str = login + at

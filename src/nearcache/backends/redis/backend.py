@@ -4,21 +4,21 @@ import functools
 import math
 from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, ClassVar, Final, NoReturn
+from typing import Any, ClassVar, Final
 
 from nearcache._core.clock import Clock, EngineTime
 from nearcache.backends.base import Admin, Backend, Counters, Item, Leases, Marks, Scan
 from nearcache.backends.redis import tooling
 from nearcache.backends.redis.carrier import Call
 from nearcache.backends.redis.connect import Command
-from nearcache.backends.redis.errors import code_of, good, refused
+from nearcache.backends.redis.errors import MISSHAPEN, code_of, good, refused, unexpected, whole
 from nearcache.backends.redis.leases import RedisLeases, RedisMarks
 from nearcache.backends.redis.listener import Ears
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import lease_of
 from nearcache.backends.redis.wire import Link, LostConnection, repeatable
 from nearcache.backends.registry import BackendSpec
-from nearcache.errors import BackendError, BackendUnavailableError, CodecError
+from nearcache.errors import BackendError, CodecError
 from nearcache.near.view import View
 
 _RECORDS: Final = frozenset({bytes, type(None)})
@@ -72,7 +72,7 @@ class RedisBackend(Backend):
         (reply,) = await self.run(("GET", self._prefix + key))
         if reply is None or type(reply) is bytes:
             return reply
-        return None if code_of(reply) == "WRONGTYPE" else _unexpected(good(reply, key), key)
+        return None if code_of(reply) == "WRONGTYPE" else unexpected(good(reply, key), key)
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """Ask for records with one command."""
@@ -82,7 +82,7 @@ class RedisBackend(Backend):
         (reply,) = await self.run(("MGET", *[prefix + key for key in keys]))
         records: list[bytes | None] = good(reply, keys[0])
         if type(reply) is not list or len(records) != len(keys) or not _RECORDS.issuperset(map(type, records)):
-            _unexpected(reply, keys[0])
+            unexpected(reply, keys[0])
         return records
 
     async def remaining(self, keys: Sequence[str]) -> list[float | None]:
@@ -90,7 +90,7 @@ class RedisBackend(Backend):
         if not keys:
             return []
         replies = await self.run(*(("PTTL", self.named(key)) for key in keys))
-        return [_life(good(reply, key)) for reply, key in zip(replies, keys, strict=True)]
+        return [_life(whole(reply, key)) for reply, key in zip(replies, keys, strict=True)]
 
     async def set(self, item: Item) -> None:
         """Store one record.
@@ -135,7 +135,7 @@ class RedisBackend(Backend):
         self.listener.sample(keys[0])
         first, second = await self.change(keys, ("DEL", *map(lease_of, names)), ("DEL", *names))
         good(first, keys[0])
-        return int(good(second, keys[0]))
+        return whole(second, keys[0])
 
     async def touch(self, key: str, ttl: float, fill_id: bytes, ages: bytes) -> bool:
         """Give a record a new life, in one atomic step."""
@@ -256,10 +256,14 @@ class RedisBackend(Backend):
             replies = await self._execute((*commands, *riders))
         finally:
             self._asking = False
-        if asks_time:
-            self._learn_time(replies.pop(), sent)
-        if asks_marks:
-            await self._learn_marks(replies.pop(), sent)
+        try:
+            if asks_time:
+                self._learn_time(replies.pop(), sent)
+            if asks_marks:
+                await self._learn_marks(replies.pop(), sent)
+        except BackendError as error:
+            error.ambiguous = True  # the commands were done, which go on the same trip
+            raise
         return replies
 
     def _learn_time(self, reply: Any, sent: float) -> None:
@@ -267,8 +271,8 @@ class RedisBackend(Backend):
         try:
             seconds, micros = answer
             self.time.observe(sent, received, int(seconds) + int(micros) / 1_000_000)
-        except (TypeError, ValueError):
-            _unexpected(answer, "TIME")
+        except MISSHAPEN:
+            unexpected(answer, "TIME")
 
     async def _learn_marks(self, reply: Any, sent: float) -> None:
         answer = good(reply, self._marks.name)
@@ -277,8 +281,8 @@ class RedisBackend(Backend):
                 await self._marks.learn(answer, sent)
             else:  # the record is absent, lost, or was put back to an earlier state
                 await self._marks.restore()
-        except (TypeError, ValueError, AttributeError):
-            _unexpected(answer, self._marks.name)
+        except MISSHAPEN:
+            unexpected(answer, self._marks.name)
         if self.clock() > self._keep_alive_at:
             self._keep_alive_at = self.clock() + KEEP_ALIVE_EVERY
             with suppress(BackendError):  # a replica may not
@@ -300,13 +304,7 @@ class _Counters:
         (reply,) = await self._backend.evaluate("incr", calls, key, changed=(key,), fresh=True)
         if reply is None:
             raise CodecError(f"{key}: the record holds no integer, or the sum does not fit into 64 bits")
-        return int(reply)
-
-
-def _unexpected(reply: Any, subject: str) -> NoReturn:
-    raise BackendUnavailableError(
-        f"{subject}: the engine answered with a {type(reply).__name__} where none belongs; is it a Redis or Valkey?"
-    )
+        return whole(reply, key)
 
 
 def _ms(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import os
 import socket
 import threading
@@ -9,7 +10,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, TypeVar
 
 import hiredis
 
@@ -18,16 +19,19 @@ from nearcache.backends.base import EngineReplaced
 from nearcache.backends.redis import probe
 from nearcache.backends.redis.connect import Command, Endpoint, Route, dial, time_left
 from nearcache.backends.redis.history import History
-from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, LostConnection, pack, reader, subject
+from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, LostConnection, pack, reader, soon, subject
 from nearcache.backends.registry import BackendSpec
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 CHUNK: Final = 65_536
 RECHECK: Final = 0.05
 """How many seconds a waiter sleeps at most before it looks for itself: a lost wake-up costs no more."""
+
+
+COLLECT_EVERY: Final = 60.0
+"""Seconds between two collections of garbage because a pool looks exhausted."""
 
 
 class Wire:
@@ -166,12 +170,18 @@ class Pool:
         self._size = size
         self._timeout = timeout
         self._generation = 0
+        self._collect_from = 0.0
         self._reset()
         _pools.add(self)
 
     def __len__(self) -> int:
-        """The number of wires, idle or in use."""
-        return len(self._alive)
+        """The number of wires, idle or in use.
+
+        They are counted one by one: a wire that is gone stays in the set if an interrupt came while that let go of it.
+        """
+        while True:
+            with contextlib.suppress(RuntimeError):  # another thread, or a signal handler in here, has changed the set
+                return sum(1 for _ in self._alive)
 
     def take(self) -> Wire:
         """Return a wire for one call, connected or not; wait for one if all are in use.
@@ -208,7 +218,7 @@ class Pool:
     def reserve(self, count: int) -> Wire | None:
         """Return a wire to be connected and given back, None if there are `count` already."""
         with self._lock:
-            return self._admit() if len(self._alive) < count and self._has_room() else None
+            return self._admit() if len(self) < count and self._has_room() else None
 
     def close(self) -> None:
         """Close idle wires now, and those in use when they come back."""
@@ -264,14 +274,21 @@ class Pool:
             return waiter.wire
 
     def _leave(self, waiter: _Waiter) -> Wire:
+        self._collect()
+        if (wire := self._look(waiter)) is not None:
+            return wire
         with self._lock:
-            if waiter.wire is not None:
-                return waiter.wire
             self._forget(waiter)
         raise BackendTimeoutError(
             f"all {self._size} connections stayed in use for {self._timeout:g} s; "
             "raise CACHE_POOL_MAX_SIZE (connections) or CACHE_POOL_TIMEOUT (milliseconds)"
         ).undone()
+
+    def _collect(self) -> None:
+        """Have Python look for wires that nobody can reach: an interrupt's traceback may hold one, and itself."""
+        if (now := time.monotonic()) >= self._collect_from:
+            self._collect_from = now + COLLECT_EVERY
+            gc.collect()
 
     def _available(self) -> Wire | None:
         try:
@@ -292,7 +309,7 @@ class Pool:
         self._idle.append(wire)
 
     def _has_room(self) -> bool:
-        return len(self._alive) < self._size
+        return len(self._alive) < self._size or len(self) < self._size
 
     def _admit(self) -> Wire:
         wire = Wire(self._generation)
@@ -355,7 +372,7 @@ class BlockingLink:
         wire = self._pool.take()
         try:
             deadline = min(until, self._ready(wire))
-            self._step(wire, commands, wire.send, pack(commands), deadline)
+            self._step(wire, commands, deadline, wire.send, pack(commands))
         except BaseException as error:
             self._give_up(wire, error)
             raise
@@ -363,7 +380,7 @@ class BlockingLink:
 
     def _finish(self, wire: Wire, commands: tuple[Command, ...], deadline: float) -> list[Any]:
         try:
-            replies = self._step(wire, commands, wire.receive, len(commands), deadline)
+            replies = self._step(wire, commands, deadline, wire.receive, len(commands))
         except BaseException as error:
             self._give_up(wire, error)
             raise
@@ -371,17 +388,18 @@ class BlockingLink:
         return replies
 
     def _call(self, wire: Wire, request: bytes, commands: tuple[Command, ...]) -> list[Any]:
-        return self._step(wire, commands, wire.call, request, len(commands), self._ready(wire))
+        return self._step(wire, commands, self._ready(wire), wire.call, request, len(commands))
 
     def _step(
-        self, wire: Wire, commands: tuple[Command, ...], step: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+        self, wire: Wire, commands: tuple[Command, ...], deadline: float, step: Callable[..., T], *arguments: Any
     ) -> T:
         try:
-            return step(*args, **kwargs)
+            return step(*arguments, deadline)
         except TimeoutError as error:
             raise BackendTimeoutError(f"{subject(commands)}: no answer within {self._timeout:g} s") from error
         except (OSError, *NONSENSE) as error:
-            kind = LostConnection if wire.lost_before_answer() else BackendUnavailableError
+            lost = wire.lost_before_answer() and soon(deadline - time.monotonic(), self._timeout)
+            kind = LostConnection if lost else BackendUnavailableError
             raise kind(f"{subject(commands)}: the connection broke ({type(error).__name__})") from error
 
     def _give_up(self, wire: Wire, error: BaseException) -> None:

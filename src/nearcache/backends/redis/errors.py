@@ -6,7 +6,7 @@ password.
 
 import re
 import ssl
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from nearcache.backends.redis import lua
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
@@ -55,6 +55,10 @@ _DENIED: Final = re.compile(
 _PLACE: Final = re.compile(r"([0-9a-f]{40})\b.*@user_script:(\d+)")
 
 
+MISSHAPEN: Final = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
+"""What reading an answer raises that has another form than engines give."""
+
+
 def code_of(reply: object) -> str:
     """Return the first word of an error answer, such as "NOSCRIPT"; "" if the reply is no error."""
     return str(reply).partition(" ")[0] if isinstance(reply, Exception) else ""
@@ -77,6 +81,21 @@ def good(reply: Any, subject: str) -> Any:
     if isinstance(reply, Exception):
         raise refused(reply, subject) from reply
     return reply
+
+
+def unexpected(reply: Any, subject: str) -> NoReturn:
+    """Raise the error for an answer that no engine gives."""
+    raise BackendUnavailableError(
+        f"{subject}: the engine answered with a {type(reply).__name__} where none belongs; is it a Redis or Valkey?"
+    )
+
+
+def whole(reply: Any, subject: str) -> int:
+    """Return an answer that is a whole number, or the text of one; raises if it is an error or anything else."""
+    try:
+        return int(good(reply, subject))
+    except MISSHAPEN:
+        unexpected(reply, subject)
 
 
 def unreachable(where: str, error: OSError, *, tls: bool) -> BackendError:

@@ -29,7 +29,7 @@ def facts(info: dict[str, str]) -> Facts:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdigit() else None
+    return int(text) if text is not None and text.isdecimal() else None
 
 
 def of_all(each: Sequence[Facts]) -> Facts:

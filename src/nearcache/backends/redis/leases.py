@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nearcache.backends.base import BACK_OFF, Ask, Fill, Grant, Item, identity_of
 from nearcache.backends.redis.connect import Command
-from nearcache.backends.redis.errors import good
+from nearcache.backends.redis.errors import MISSHAPEN, good, unexpected
 from nearcache.backends.redis.listener import Ears
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import lease_of, marks_of, waiters_of
@@ -41,6 +41,9 @@ Call = tuple[str, tuple[str | bytes, ...]]
 
 NOT_MARKED: Final = 0
 """What the script answers that did not mark, because the record has lost marks."""
+
+MARK_TRIES: Final = 10
+"""How often marks are given back to the engine before a new one is given up."""
 
 CLEAR: Final = "~clear"
 PURGE: Final = "~purge"
@@ -70,13 +73,14 @@ class RedisLeases:
         """Ask for leases and for the marks on one trip."""
         inbox = self._listener.channel()
         calls = [(ask.key, (ask.token, _ms(ask.life), ask.seen, inbox, self._kind)) for ask in asks]
-        return [_granted(reply) for reply in await self._evaluate("acquire", calls)]
+        replies = await self._evaluate("acquire", calls)
+        return [_granted(reply, ask.key) for reply, ask in zip(replies, asks, strict=True)]
 
     async def steal(self, ask: Ask) -> bytes:
         """Take the lease, and ask for the marks on the same trip."""
         calls = [(ask.key, (ask.token, _ms(ask.life), self._kind))]
         (reply,) = await self._evaluate("steal", calls)
-        return bytes(reply)
+        return reply if type(reply) is bytes else unexpected(reply, ask.key)
 
     async def fill(self, fills: Sequence[Fill]) -> list[bool]:
         """Store what the leases still allow, and ask for the marks on the same trip."""
@@ -126,8 +130,11 @@ class RedisMarks:
         """Mark, and learn what is new since on the same trip."""
         members = [*([CLEAR] if everything else []), *(TAG + tag for tag in tags)]
         evaluate = functools.partial(self._backend.evaluate, "mark", subject=self.name, changed=("",), fresh=True)
-        while NOT_MARKED in await evaluate(self._calls(members)):
+        for _ in range(MARK_TRIES):
+            if NOT_MARKED not in await evaluate(self._calls(members)):
+                return
             await self.restore()
+        raise BackendUnavailableError(f"{self.name}: the engine forgets marks as soon as they are given back")
 
     def _calls(self, members: Sequence[str]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
         # No more get one stamp than are read at once, or everybody would read them again and again.
@@ -146,7 +153,10 @@ class RedisMarks:
         sent = self._backend.clock()
         replies = await self._backend.together(*self._restoring(), self.news())
         *behind, answer = [good(reply, self.name) for reply in replies]
-        await self.learn(answer, sent, anew=any(behind))
+        try:
+            await self.learn(answer, sent, anew=any(behind))
+        except MISSHAPEN:
+            unexpected(answer, self.name)
 
     def _restoring(self) -> list[Command]:
         """Return the commands that give the record the marks back that are known here, the newest last."""
@@ -166,8 +176,12 @@ class RedisMarks:
         known_from = view.known_from
         members = [CLEAR, PURGE, *(TAG + tag for tag in tags)]
         reply = await self._backend.single(("ZMSCORE", self.name, *members))
-        clear, purge, *scores = [_stamp(score) for score in reply]
-        view.answer(dict(zip(tags, scores, strict=True)), max(clear or view.last, purge), known_from)
+        try:
+            clear, purge, *scores = [_stamp(score) for score in reply]
+            marks = dict(zip(tags, scores, strict=True))
+        except MISSHAPEN:
+            unexpected(reply, self.name)
+        view.answer(marks, max(clear or view.last, purge), known_from)
 
     def news(self) -> Command:
         """Return the command that asks for everything since the newest stamp known, and for that itself.
@@ -202,16 +216,16 @@ class RedisMarks:
             view.forget()
 
 
-def _granted(reply: Any) -> Grant:
+def _granted(reply: Any, key: str) -> Grant:
     match reply:
         case [b"LEAD"]:
             return Grant(leads=True)
-        case [b"VALUE", raw]:
+        case [b"VALUE", bytes(raw)]:
             return Grant(raw=raw)
-        case [_, left, holder]:
+        case [b"WAIT", int(left), bytes(holder)]:
             return Grant(left=max(0, left) / 1000, holder=holder.decode("ascii", "replace"))
         case _:
-            raise TypeError(reply)
+            return unexpected(reply, key)
 
 
 def _scores(reply: Any) -> dict[str, int]:

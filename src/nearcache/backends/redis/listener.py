@@ -292,9 +292,9 @@ class Listener:
                     if leads and now >= renewal:
                         renewal = now + self._lease / BEATS
                         self._renew(speaker)
-                self._ask(line, speaker if leads else None, session, said)
+                told = self._ask(line, speaker if leads else None, session, said)
                 hear = line.listen if session is None else functools.partial(self.carrier.listen, line)
-                hear(due, lambda: self.announced.marked)
+                hear(due, functools.partial(self._hurries, told))
         finally:
             if session is not None:
                 self._coherence.end(session, "the connection that announces changes was lost")
@@ -324,8 +324,8 @@ class Listener:
             return None
         return coherence.begin(sent)
 
-    def _ask(self, line: Line, speaker: Speaker | None, session: Session | None, said: tuple[object, ...]) -> None:
-        """Ask for a proof that nothing was missed; who leads, for the marks too."""
+    def _ask(self, line: Line, speaker: Speaker | None, session: Session | None, said: tuple[object, ...]) -> bool:
+        """Ask for a proof that nothing was missed; who leads, for the marks too. False if they are not told."""
         self.announced.marked, sent = False, self._clock()
         questions = [("HELLO",), *(self.carrier.questions() if session is not None else [])]
         try:
@@ -335,13 +335,18 @@ class Listener:
                 hello, *rest = drive(speaker.run(*questions, fresh=session is not None))
         except BackendError as error:  # an answer, but none about the marks
             self._coherence.doubt(f"the engine does not tell the marks of tags: {error}")
-            return
+            return False
         if _who(hello) != said:
             raise BackendUnavailableError("the engine is not what it was when it agreed to announce changes")
         if session is not None:
             self.carrier.learn(rest)
             self._coherence.prove(session, sent)
             self.announced.proven(sent)
+        return True
+
+    def _hurries(self, told: bool) -> bool:
+        """Tell whether to ask at once. A full engine announces without end that it lost the marks it was given back."""
+        return told and self.announced.marked
 
     def _hear(self, message: hiredis.PushNotification) -> None:
         kind, *rest = cast(list[Any], message)

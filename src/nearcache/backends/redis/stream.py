@@ -10,7 +10,7 @@ from typing import Any, cast
 import hiredis
 
 from nearcache.backends.redis.connect import Command, Endpoint
-from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, LostConnection, pack, reader, repeatable, subject
+from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, LostConnection, pack, reader, repeatable, soon, subject
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
 
@@ -126,8 +126,14 @@ class Stream(asyncio.Protocol):
         """Fail what is under way; asyncio calls this."""
         if not self.ended:
             self._broken = exc or ConnectionResetError("the engine closed the connection")
-        kind = LostConnection if self.used and not self._heard else BackendUnavailableError
-        self._fail(lambda call: kind(f"{subject(call.commands)}: the connection broke"))
+        dead, now = self.used and not self._heard, self._loop.time()
+
+        def error(call: _Call) -> BackendError:
+            lost = dead and soon(call.deadline - now, self._timeout)
+            kind = LostConnection if lost else BackendUnavailableError
+            return kind(f"{subject(call.commands)}: the connection broke")
+
+        self._fail(error)
 
     def data_received(self, data: bytes) -> None:
         """Hand replies to their callers; asyncio calls this."""

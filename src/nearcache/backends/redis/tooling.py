@@ -8,6 +8,7 @@ from nearcache.backends.base import Check, Facts
 from nearcache.backends.redis import checkup, facts
 from nearcache.backends.redis.cluster import AnyCluster
 from nearcache.backends.redis.connect import Command
+from nearcache.backends.redis.errors import MISSHAPEN, unexpected
 
 PAGE: Final = "500"
 """How many keys the engine looks at for one page of a scan."""
@@ -29,8 +30,12 @@ class Scan:
 
     async def _page(self, single: Single, cursor: str, prefix: str) -> tuple[str, list[str]]:
         command = ("SCAN", cursor or "0", "MATCH", _literally(self._prefix + prefix) + "*", "COUNT", PAGE)
-        following, names = await single(command)
-        return _next(following.decode()), [text for name in names if (text := self._key(name)) is not None]
+        reply = await single(command)
+        try:
+            following, names = reply
+            return _next(following.decode()), [text for name in names if (text := self._key(name)) is not None]
+        except MISSHAPEN:
+            unexpected(reply, "SCAN")
 
     def _key(self, name: bytes) -> str | None:
         try:

@@ -12,8 +12,10 @@ from nearcache.errors import BackendUnavailableError
 INCOMPLETE: Final = object()
 """What a reader returns when the next reply has not arrived completely."""
 
-NONSENSE: Final = (hiredis.ProtocolError, TypeError, ValueError)
-"""What parsing raises for bytes that are no reply; a map whose key is a list is one that Python cannot build."""
+NONSENSE: Final = (hiredis.ProtocolError, TypeError, ValueError, MemoryError)
+"""What parsing raises for bytes that are no reply; a map whose key is a list is one that Python cannot build, a list of
+billions neither.
+"""
 
 REPEATABLE: Final = frozenset(
     {"GET", "MGET", "PTTL", "TIME", "PING", "SCAN", "INFO", "DEL", "ZMSCORE", "ZREVRANGEBYSCORE"}
@@ -53,8 +55,19 @@ class Link(Protocol):
         ...
 
 
+SOON: Final = 0.1
+"""The share of a call's time in which a connection that was dead before turns out to be."""
+
+
 class LostConnection(BackendUnavailableError):
-    """A kept connection turned out dead before any reply byte came: repeatable commands may go again, once."""
+    """A kept connection turned out dead, soon and before any reply byte came: repeatable commands may go again, once,
+    in a time of their own.
+    """
+
+
+def soon(left: float, timeout: float) -> bool:
+    """Tell whether so much of a call's time is left that a second call takes hardly longer than one."""
+    return left >= (1 - SOON) * timeout
 
 
 def reader() -> hiredis.Reader:

@@ -9,6 +9,7 @@ local held = redis.pcall('GET', value)
 if type(held) == 'table' or (held and (dead == '' or string.sub(held, 3, 10) ~= dead)) then -- bytes 2 to 9: the fill id
   return 0
 end
-redis.call('DEL', lease)
+-- In this order: a full engine lets a script store that has changed anything before.
 redis.call('SET', value, record, 'PX', life)
+redis.call('DEL', lease)
 return 1

@@ -14,9 +14,10 @@ local held = redis.pcall('GET', value)
 if type(held) == 'table' then
   return false
 end
-redis.call('DEL', lease)
+-- The lease goes after the first SET: a full engine lets a script store that has changed anything before.
 if not held or (dead ~= '' and string.sub(held, 3, FILL_ID_ENDS) == dead) then
   redis.call('SET', value, fresh .. by, 'PX', life)
+  redis.call('DEL', lease)
   return by
 end
 
@@ -41,6 +42,7 @@ if type(added) == 'table' and added.err then
   end
   return false
 end
+redis.call('DEL', lease)
 local sum = redis.call('GET', value)
 redis.call('SET', value, header .. sum, 'KEEPTTL')
 return sum
