@@ -21,9 +21,9 @@ CLIENT_CERTIFICATE = r"client certificate.*\(CACHE_URL\).*ssl_certfile"
 AUTHORITY = r"no TLS with the engine.*self-signed certificate.*\(CACHE_URL\).*ssl_ca_certs"
 
 
-async def fails(url: str, flavour: Flavour, kind: type[BackendError], said: str) -> None:
+async def fails(url: str, flavour: Flavour, kind: type[BackendError], said: str, timeout: float = 10.0) -> None:
     """Connect, and have it fail in these words, without a password."""
-    backend = made(url.replace("://", "://me:open-sesame@"), flavour, "t", timeout=0.5)
+    backend = made(url.replace("://", "://me:open-sesame@"), flavour, "t", timeout=timeout)
     with pytest.raises(kind, match=said) as raised:
         await backend.get("a")
     await backend.close()
@@ -66,13 +66,14 @@ async def test_with_the_older_tls_that_is_said_within_the_handshake(flavour: Fla
 async def test_a_port_without_tls_is_asked_about(tls_server: TlsServer, flavour: Flavour):
     """The engine waits for the end of what it takes for a line, or calls it nonsense, as chance has it."""
     url = f"rediss://localhost:{tls_server.port}/0?{query()}"
-    await fails(url, flavour, BackendError, r"does it speak TLS there\? If not, url \(CACHE_URL\) begins with redis://")
+    said = r"does it speak TLS there\? If not, url \(CACHE_URL\) begins with redis://"
+    await fails(url, flavour, BackendError, said, timeout=0.5)
 
 
 async def test_an_engine_that_is_silent_took_too_long(flavour: Flavour):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"rediss://localhost:{silent.getsockname()[1]}/0"
-        await fails(url, flavour, BackendTimeoutError, "took too long; does it speak TLS there")
+        await fails(url, flavour, BackendTimeoutError, "took too long; does it speak TLS there", timeout=0.5)
 
 
 async def test_a_plain_connection_to_a_port_of_tls_is_told_of_it(tls_server: TlsServer, flavour: Flavour):
