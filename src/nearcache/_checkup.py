@@ -18,7 +18,7 @@ from nearcache.cache import Cache
 from nearcache.codecs.codec import COUNTER
 from nearcache.codecs.envelope import NO_SCHEMA, Record, pack, pack_ages
 from nearcache.errors import BackendError, CacheError, UnsupportedError
-from nearcache.near.coherence import NOT_YET, Coherence
+from nearcache.near.coherence import Coherence
 from nearcache.near.flights import Flights
 from nearcache.near.store import Limit, Store
 from nearcache.options import Options
@@ -161,7 +161,7 @@ class _Examination:
         if not coherence.wanted:
             return Check("tracking", None, "nothing is kept near (near=None)")
         coherence.seek()
-        _within(self._patience, lambda: coherence.told()[0] or coherence.why not in ("", NOT_YET))
+        _within(self._patience, lambda: coherence.told()[0])
         announced, _, why = coherence.told()
         return Check("tracking", announced, why or "the engine announces every change, by whomever")
 

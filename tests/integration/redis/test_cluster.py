@@ -485,7 +485,7 @@ def test_a_primary_that_was_killed_is_replaced(kind: Kind, new_cache: NewCache, 
 def test_a_primary_that_appears_may_have_forgotten(new_cache: NewCache, namespace: str):
     """What was invalidated shortly before is invalidated once more, before anything else is sent."""
     with a_cluster(spare=1) as own:
-        cache = new_cache(own.url)
+        cache = new_cache(own.url, near=None)  # nobody listens, who could find it first
         cache.set("users:1", "old")
         assert cache.delete("users:1")
         name, spare = f"{namespace}:users:1", own.nodes[3]

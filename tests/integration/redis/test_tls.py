@@ -67,13 +67,13 @@ async def test_a_port_without_tls_is_asked_about(tls_server: TlsServer, flavour:
     """The engine waits for the end of what it takes for a line, or calls it nonsense, as chance has it."""
     url = f"rediss://localhost:{tls_server.port}/0?{query()}"
     said = r"does it speak TLS there\? If not, url \(CACHE_URL\) begins with redis://"
-    await fails(url, flavour, BackendError, said, 0.5)
+    await fails(url, flavour, BackendError, said, timeout=0.5)
 
 
 async def test_an_engine_that_is_silent_took_too_long(flavour: Flavour):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"rediss://localhost:{silent.getsockname()[1]}/0"
-        await fails(url, flavour, BackendTimeoutError, "took too long; does it speak TLS there", 0.5)
+        await fails(url, flavour, BackendTimeoutError, "took too long; does it speak TLS there", timeout=0.5)
 
 
 async def test_a_plain_connection_to_a_port_of_tls_is_told_of_it(tls_server: TlsServer, flavour: Flavour):
