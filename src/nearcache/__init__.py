@@ -3,6 +3,7 @@
 from nearcache._core.entry import Entry
 from nearcache._core.events import Observer
 from nearcache._core.missing import MISS
+from nearcache._core.queued import Queued
 from nearcache._engine.health import Health
 from nearcache._engine.loading import loading
 from nearcache.cache import AsyncCache, Cache
@@ -35,6 +36,7 @@ __all__ = [  # noqa: RUF022 -- by topic
     "CachedFunction",
     "Entry",
     "Health",
+    "Queued",
     "StatsView",
     # for loaders
     "loading",

@@ -7,6 +7,7 @@ from typing import Any, ParamSpec, Self, TypeVar, Unpack, cast, overload
 from nearcache import _blocks, decorate, decorate_many
 from nearcache._core.entry import Entry
 from nearcache._core.missing import MISS, Missing
+from nearcache._core.queued import Queued
 from nearcache._core.ttl import TTL
 from nearcache._engine.engine import Engine
 from nearcache._engine.health import Health
@@ -108,17 +109,21 @@ class Cache(Face):
         """
         return drive(self._engine.writer.add(key, value, ttl))
 
-    def delete(self, key: str) -> bool:
+    def delete(self, key: str) -> bool | Queued:
         """Remove a value and tell whether there was one.
 
-        Raises `BackendError` when the engine fails; the key is then deleted as soon as it answers again.
+        An engine that cannot be reached is told as soon as it answers again, and the call returns `Queued`, which is
+        false: test with `isinstance`. Until then the key is a miss for this process, others may read the old value, and
+        if this process ends the deletion is lost. Raises `BackendError` when the engine answers and refuses (it is
+        full, a replica, or you lack the right); the deletion waits all the same. With `policy={"invalidate": "closed"}`
+        an engine that cannot be reached raises, too.
         """
         return drive(self._engine.delete_one(key))
 
-    def delete_many(self, keys: Iterable[str]) -> int:
+    def delete_many(self, keys: Iterable[str]) -> int | Queued:
         """Remove values in one round trip and return how many there were.
 
-        Raises like `delete`.
+        `Queued` if the engine cannot be reached, and errors, as for `delete`.
         """
         return drive(self._engine.writer.delete(keys))
 
@@ -205,22 +210,22 @@ class Cache(Face):
         """
         return drive(self._engine.get_or_load_many(keys, loader_many, ttl, tags, options))
 
-    def invalidate_tags(self, *tags: str) -> None:
+    def invalidate_tags(self, *tags: str) -> Queued | None:
         """Invalidate every value that has one of these tags, in all processes.
 
-        It takes the same time however many values there are, and wins against every load that began before. Raises
-        `BackendError` when the engine fails; it is then repeated before this process sends anything else. Other
-        processes go on serving near copies for `staleness` seconds at most.
+        It takes the same time however many values there are, and wins against every load that began before. Other
+        processes go on serving near copies for `staleness` seconds at most. `Queued` if the engine cannot be reached,
+        and errors, as for `delete`; it is then repeated before this process sends anything else.
         """
-        drive(self._engine.writer.invalidate(tags, everything=False))
+        return drive(self._engine.writer.invalidate(tags, everything=False))
 
-    def clear(self) -> None:
+    def clear(self) -> Queued | None:
         """Invalidate every cached value of the namespace, in all processes.
 
         In one step, and with the same limits as `invalidate_tags`. The bytes stay in the engine until their time to
         live ends.
         """
-        drive(self._engine.writer.invalidate((), everything=True))
+        return drive(self._engine.writer.invalidate((), everything=True))
 
     def write_through(
         self, key: str, value: T, store: Callable[[T], T | None], ttl: TTL = "default", tags: Iterable[str] = ()
@@ -249,7 +254,8 @@ class Cache(Face):
 
         The block is that of the running thread or task, and of the tasks started inside. An inner block joins the
         outermost; if it raises, only its own part is dropped. The end raises what the collected verbs would have
-        raised. Nothing is sent if the process dies between the commit and the end of the block.
+        raised; invalidations wait for an engine that cannot be reached, as they do outside, and the end says nothing of
+        it. Nothing is sent if the process dies between the commit and the end of the block.
         """
         return _blocks.transaction(self._engine)
 
@@ -373,11 +379,11 @@ class AsyncCache(Face):
         """Store a value only if there is none, and tell whether it was stored."""
         return await self._engine.writer.add(key, value, ttl)
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, key: str) -> bool | Queued:
         """Remove a value and tell whether there was one."""
         return await self._engine.delete_one(key)
 
-    async def delete_many(self, keys: Iterable[str]) -> int:
+    async def delete_many(self, keys: Iterable[str]) -> int | Queued:
         """Remove values in one round trip and return how many there were."""
         return await self._engine.writer.delete(keys)
 
@@ -428,13 +434,13 @@ class AsyncCache(Face):
         """Return the cached values, and what the loader returns for all keys that nobody else is loading."""
         return await self._engine.get_or_load_many(keys, loader_many, ttl, tags, options)
 
-    async def invalidate_tags(self, *tags: str) -> None:
+    async def invalidate_tags(self, *tags: str) -> Queued | None:
         """Invalidate every value that has one of these tags, in all processes."""
-        await self._engine.writer.invalidate(tags, everything=False)
+        return await self._engine.writer.invalidate(tags, everything=False)
 
-    async def clear(self) -> None:
+    async def clear(self) -> Queued | None:
         """Invalidate every cached value of the namespace, in all processes."""
-        await self._engine.writer.invalidate((), everything=True)
+        return await self._engine.writer.invalidate((), everything=True)
 
     async def write_through(
         self,

@@ -127,6 +127,13 @@ class EngineRefused:
     error: str
 
 
+@dataclass(slots=True)
+class QueueFull:
+    """So many invalidations waited for the engine that one of everything took their place."""
+
+    waiting: int
+
+
 Event: TypeAlias = (
     Hit
     | Miss
@@ -140,6 +147,7 @@ Event: TypeAlias = (
     | EngineBack
     | EngineReset
     | EngineRefused
+    | QueueFull
 )
 
 

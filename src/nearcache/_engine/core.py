@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from weakref import WeakMethod
 
 from nearcache._core.clock import Clock
-from nearcache._core.events import Announced, EngineReset, Event, Evicted, Failure, Flushable, Observer, Startable
+from nearcache._core.events import (
+    Announced,
+    EngineReset,
+    Event,
+    Evicted,
+    Failure,
+    Flushable,
+    Observer,
+    QueueFull,
+    Startable,
+)
 from nearcache._core.keys import Namespace
 from nearcache._core.ttl import TTL
 from nearcache._engine.health import Watch
@@ -25,7 +35,7 @@ from nearcache.near.flights import Flights
 from nearcache.near.recent import Recent
 from nearcache.near.slot import NEVER, Copier
 from nearcache.near.store import Limit, Store
-from nearcache.near.view import KNOWN, View
+from nearcache.near.view import KNOWN, MOST_OWED, View
 from nearcache.options import Options
 
 if TYPE_CHECKING:
@@ -129,10 +139,28 @@ class Core:
     # Debts
 
     def owe(self, *keys: str) -> None:
-        """Note that these records may be wrong in the engine and must be deleted before they are read again."""
+        """Note that these records may be wrong in the engine and must be deleted before they are read again.
+
+        Of too many, one invalidation of everything is made, where values have a header.
+        """
         for key in keys:
             self.debts[key] = object()
         self.changed(*keys)
+        if len(self.debts) > MOST_OWED and self.codec.enveloped:
+            self.emit(QueueFull(len(self.debts)))
+            self.view.owe((), True)  # first: a key is owed at any moment
+            self.debts.clear()
+        self.coherence.seek()  # who listens to the engine pays as soon as it answers
+
+    def owe_marks(self, tags: Iterable[str], everything: bool) -> None:
+        """Note that these invalidations must be repeated before anything else is sent."""
+        self.view.owe(tags, everything)
+        self.coherence.seek()
+
+    @property
+    def owed(self) -> int:
+        """How many keys and tags the engine has to be told of."""
+        return len(self.debts) + len(self.view.owed)
 
     def paid(self, debts: Sequence[tuple[str, object]]) -> None:
         """Note that these records were deleted; a debt made again meanwhile stays."""

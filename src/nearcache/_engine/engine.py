@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from nearcache._core.missing import MISS, Missing
 from nearcache._core.outcome import Outcome
+from nearcache._core.queued import Queued
 from nearcache._core.settings import TTL_CLASSES
 from nearcache._core.ttl import TTL
 from nearcache._engine.batch import Batch, Batches, LoadMany
@@ -111,8 +112,8 @@ class Engine:
         used, rules = core.ttl_classes_used, core.options.ttl_rules
         unused = tuple(sorted(name for name in rules.classes if name not in used and name not in TTL_CLASSES))
         error = await self._silence()
-        told = core.coherence.told() if core.coherence.wanted else (None, 0.0, None)
-        return Health(error is None, error, core.loads.stuck(), unused, *told)
+        coherent, seconds, why = core.coherence.told() if core.coherence.wanted else (None, 0.0, None)
+        return Health(error is None, error, core.loads.stuck(), unused, coherent, seconds, why, core.owed)
 
     async def _silence(self) -> str | None:
         """Return why the engine does not answer, None if it does."""
@@ -127,9 +128,10 @@ class Engine:
         scan = require(self.backend.scan, self.backend, "listing of keys", "memory, embedded, redis")
         return await self._commands.run("scan", scan.page, cursor, prefix)
 
-    async def delete_one(self, key: str) -> bool:
+    async def delete_one(self, key: str) -> bool | Queued:
         """Remove one value; tell whether there was one."""
-        return await self.writer.delete([key]) > 0
+        removed = await self.writer.delete([key])
+        return removed if isinstance(removed, Queued) else removed > 0
 
     async def write_through(
         self, key: str, source: Callable[[], Any], value: Any, plan: Plan, tag: Tagger
