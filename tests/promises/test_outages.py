@@ -1,21 +1,54 @@
 """An engine that cannot be reached: what is queued, what is answered at once, and how often the source is asked."""
 
+import asyncio
 import itertools
 import os
+import threading
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
-from nearcache import MISS, AsyncCache, BackendError, BackendTimeoutError, BackendUnavailableError, Cache, Queued
+from nearcache import (
+    MISS,
+    AsyncCache,
+    BackendError,
+    BackendTimeoutError,
+    BackendUnavailableError,
+    Cache,
+    Queued,
+    loading,
+)
 from nearcache._engine import core as core_module
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
+from nearcache._engine.outage import LONGEST_PAUSE, Outage
+from nearcache.backends.base import LostConnection, NoConnection, NotServing
+from nearcache.backends.redis.listener import Listener
+from nearcache.near import flights as flights_module
 from nearcache.near import view as view_module
+from nearcache.near.flights import Flights
+from nearcache.testing import FakeClock, FaultyBackend
 from tests.faces import Awaited
+from tests.promises import helpers
 from tests.promises.conftest import NewCache
-from tests.promises.helpers import broken, eventually, impatient, noticed, recorded
+from tests.promises.helpers import (
+    ROUNDS,
+    Crowd,
+    Recorder,
+    broken,
+    eventually,
+    eventually_in_loop,
+    impatient,
+    noticed,
+    recorded,
+    unannounced,
+    values,
+)
 from tests.proxy import Proxy, proxied
 from tests.servers import RedisServer, free_port
 
@@ -297,3 +330,470 @@ def test_a_full_pool_queues_an_invalidation(own_server: RedisServer, new_cache: 
     finally:
         cache._engine.backend._link._pool.drop(wire)  # type: ignore[attr-defined]
     assert cache.get("a:1") is None
+
+
+# What is answered at once
+
+
+def core_of(face: Awaited) -> Core:
+    """Return what both flavours share."""
+    core: Core = face.cache._parts.core
+    return core
+
+
+async def an_outage_costs_single_calls(make: Make) -> None:
+    """Ask a hundred times without an answer: the engine is asked twice, and then once after each pause."""
+    clock = FakeClock()
+    face = make("memory://", near=None, clock=clock)
+    with recorded(face.cache) as engine:
+        engine.down()
+        for _ in range(100):
+            assert await face.get("a:1") is None
+        assert engine.counts["get"] == 2
+        for asked in range(3, 10):
+            clock.advance(LONGEST_PAUSE)
+            for _ in range(10):
+                assert await face.get("a:1") is None
+            assert engine.counts["get"] == asked
+        assert face.stats().spared == 98 + 7 * 9
+        assert isinstance(await face.delete("a:1"), Queued)
+        assert engine.counts["delete"] == 0, "the debt is not even tried"
+
+
+async def test_an_outage_costs_single_calls(made: Make) -> None:
+    await an_outage_costs_single_calls(made)
+
+
+async def test_calls_that_are_all_let_through_are_noticed(made: Make) -> None:
+    with broken(Outage, "lets_through", lambda *_: True), noticed():
+        await an_outage_costs_single_calls(made)
+
+
+async def test_the_error_says_since_when_and_when_the_engine_is_asked_next(made: Make) -> None:
+    clock = FakeClock()
+    face = made("memory://", clock=clock)
+    with recorded(face.cache) as engine:
+        engine.down()
+        await face.get("a:1")
+        await face.get("a:1")
+        clock.advance(0.01)
+        said = r"faulty engine: no answer for 0\.0 s \(the engine is down \(planned\)\); it is asked again in 0\.\d s"
+        with pytest.raises(BackendUnavailableError, match=said) as raised:
+            await face.set("a:1", 1)
+        assert not raised.value.ambiguous, "nothing was sent"
+
+
+async def test_the_first_answer_ends_it_for_both_flavours(made: Make) -> None:
+    clock = FakeClock()
+    face = made("memory://", near=None, clock=clock)
+    await face.set("a:1", "value")
+    twin = Awaited(face.cache.sync if face.is_async else face.cache.aio)
+    with recorded(face.cache, twin.cache) as engine:
+        engine.down()
+        assert [await each.get("a:1") for each in (face, twin, face, twin)] == [None] * 4
+        assert engine.counts["get"] == 2, "what one knows the other knows"
+        clock.advance(1.5)
+        found = await face.health()
+        assert (found.engine, found.silent) == (False, 1.5)
+        engine.noticed = bool
+        engine.up()
+        assert await twin.get("a:1") == "value", "the pause is over"
+        found = await face.health()
+        assert (found.engine, found.silent, core_of(face).outage) == (True, 0.0, None)
+        assert [await each.get("a:1") for each in (face, twin)] == ["value"] * 2
+
+
+async def test_health_and_open_ask_whatever_is_known(made: Make) -> None:
+    face = made("memory://", clock=FakeClock())
+    with recorded(face.cache) as engine:
+        engine.down()
+        for _ in range(5):
+            assert not await face.health()
+        assert engine.counts["ping"] == 5
+        for _ in range(5):
+            with pytest.raises(BackendUnavailableError, match="planned"):
+                await face.open()
+        assert engine.counts["open"] == 5
+        engine.noticed = bool
+        engine.up()
+        await face.open()
+        assert core_of(face).outage is None
+
+
+NO_SILENCE = {
+    "the pool is empty": NoConnection("all connections stayed in use").undone(),
+    "it is still loading": NotServing("LOADING").undone(),
+    "an old connection was dead": LostConnection("the connection broke"),
+    "it refuses": BackendError("NOPERM").undone(),
+}
+
+
+@pytest.mark.parametrize("what", NO_SILENCE)
+async def test_what_does_not_tell_of_silence_begins_no_outage(made: Make, what: str) -> None:
+    face = made("memory://", near=None)
+    with recorded(face.cache) as engine:
+        engine.fail("get", 10, error=NO_SILENCE[what])
+        for _ in range(10):
+            assert await face.get("a:1") is None
+        assert engine.counts["get"] == 10
+        assert face.stats().spared == 0
+
+
+async def test_any_answer_ends_it(made: Make) -> None:
+    face = made("memory://", near=None)
+    with recorded(face.cache) as engine:
+        engine.fail("get")
+        engine.fail("get", error=BackendError("NOPERM").undone())
+        await face.get("a:1")
+        assert core_of(face).outage is not None
+        await face.get("a:1")
+        assert core_of(face).outage is None
+
+
+class Held(Recorder):
+    """Lets those who ask an engine that is down wait, until they are released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = 0
+        self.gate = threading.Event()
+        self.waits = False
+
+    async def around(self, operation: str, call: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        """Wait, then do the operation."""
+        if self.waits:
+            self.held += 1
+            if self.awaits:
+                await eventually_in_loop(self.gate.is_set, "the engine is released")
+            else:
+                assert self.gate.wait(helpers.PATIENCE), "the test never released the engine"
+        return await super().around(operation, call, *args, **kwargs)
+
+    awaits = False
+
+
+@contextmanager
+def holding(cache: Any) -> Iterator[Held]:
+    """Let a cache ask an engine that holds whoever asks, and gives no answer."""
+    engine, held = cache._engine, Held()
+    held.awaits = isinstance(cache, AsyncCache)
+    real = engine.backend
+    engine.use(FaultyBackend(real, held))
+    try:
+        held.down()
+        yield held
+    finally:
+        held.gate.set()
+        engine.use(real)
+
+
+def one_thread_asks(make: NewCache) -> None:
+    """While one thread looks whether the engine is back, all others have their answer."""
+    cache = make("memory://", near=None)
+    with holding(cache) as engine:
+        assert cache.get("a:1") is None
+        engine.waits = True
+        crowd = Crowd().threads(8, lambda: cache.get("a:1")).start()
+        eventually(lambda: cache.stats().spared >= 7, "seven of eight have their answer")
+        assert engine.held == 1
+        engine.gate.set()
+        assert values(crowd.finish()) == [None] * 8
+
+
+@pytest.mark.parametrize("_round", range(ROUNDS))
+def test_one_thread_asks_for_all(new_cache: NewCache, _round: int) -> None:
+    one_thread_asks(new_cache)
+
+
+def test_threads_that_all_ask_are_noticed(new_cache: NewCache) -> None:
+    with broken(Outage, "lets_through", lambda *_: True), impatient(), noticed():
+        one_thread_asks(new_cache)
+
+
+async def test_one_task_asks_for_all() -> None:
+    cache = AsyncCache("memory://", near=None, observers=())
+    with holding(cache) as engine:
+        assert await cache.get("a:1") is None
+        engine.waits = True
+        tasks = [asyncio.ensure_future(cache.get("a:1")) for _ in range(20)]
+        await eventually_in_loop(lambda: sum(task.done() for task in tasks) == 19, "all others have their answer")
+        assert engine.held == 1
+        engine.gate.set()
+        assert await asyncio.gather(*tasks) == [None] * 20
+
+
+async def test_a_task_that_is_cancelled_while_it_asks_makes_room_for_another() -> None:
+    cache = AsyncCache("memory://", near=None, observers=())
+    with holding(cache) as engine:
+        assert await cache.get("a:1") is None
+        engine.waits = True
+        task = asyncio.ensure_future(cache.get("a:1"))
+        await eventually_in_loop(lambda: engine.held == 1, "it asks")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        engine.waits = False
+        engine.up()
+        assert await cache.get("a:1") is None
+        assert cache._parts.core.outage is None, "it was asked, and answered"
+
+
+async def test_who_listens_ends_it_although_nobody_calls(line: Line, made: Make) -> None:
+    face = made(line.url)
+    await face.set("a:1", "value")
+    eventually(lambda: core_of(face).coherence.tracked, "changes are announced")
+    line.cut()
+    while core_of(face).outage is None:
+        await face.get_entry("a:1")
+    line.mend()
+    eventually(lambda: core_of(face).outage is None, "the engine is found again")
+
+
+async def test_a_frozen_engine_costs_few_callers_their_patience(own_server: RedisServer, made: Make) -> None:
+    face = made(own_server.unix_url, near=None, timeout=0.1)
+    await face.set("a:1", "value")
+    own_server.pause()
+    try:
+        asked = face.stats().errors
+        for _ in range(200):
+            assert await face.get("a:1") is None
+        told = face.stats()
+        assert told.errors - asked + told.spared == 200
+        assert told.errors - asked < 20
+    finally:
+        own_server.resume()
+    await face.open()
+    assert await face.get("a:1") == "value"
+
+
+def test_a_forked_child_begins_without_an_outage(new_cache: NewCache) -> None:
+    cache = new_cache("memory://", near=None)
+    with recorded(cache) as engine:
+        engine.down()
+        cache.get("a:1")
+        assert cache._parts.core.outage is not None
+        cache._parts.core.after_fork()
+        assert cache._parts.core.outage is None
+
+
+# How often the source is asked
+
+
+class Source:
+    """A source that counts how often it is asked, and by how many at the same time; of either flavour."""
+
+    def __init__(self) -> None:
+        self.loads: Counter[str] = Counter()
+        self.most = 0
+        self._now: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def load(self, key: str) -> str:
+        """Load, blocking."""
+        with self._lock:
+            self.loads[key] += 1
+            self._now[key] += 1
+            self.most = max(self.most, self._now[key])
+        time.sleep(0)  # others get their turn
+        with self._lock:
+            self._now[key] -= 1
+        return f"{key} of load {self.loads[key]}"
+
+    async def aload(self, key: str) -> str:
+        """Load, awaiting."""
+        await asyncio.sleep(0)
+        return self.load(key)
+
+    def load_many(self, keys: list[str]) -> dict[str, str]:
+        """Load many, blocking."""
+        return {key: self.load(key) for key in keys}
+
+
+BUDGET = 0.1
+"""The staleness of the caches here, in seconds."""
+
+Ask = Callable[[Cache, Source], Any]
+ASKS: dict[str, Ask] = {
+    "one": lambda cache, source: cache.get_or_load("a:1", lambda: source.load("a:1")),
+    "many": lambda cache, source: cache.get_or_load_many(["a:1", "a:2"], source.load_many)["a:1"],
+}
+
+
+def loads_are_bounded(make: NewCache, url: str, ask: Ask) -> None:
+    """Let 50 threads ask again and again for five budgets while the engine is away."""
+    cache, source = make(url, staleness=BUDGET), Source()
+    with recorded(cache) as engine:
+        engine.down()
+        began = time.monotonic()
+        asked = Counter[str]()
+
+        def ask_on() -> None:
+            while time.monotonic() < began + 5 * BUDGET:
+                got = ask(cache, source)
+                assert got.startswith("a:1 of load")
+                asked["times"] += 1
+
+        values(Crowd().threads(50, ask_on).start().finish())
+        budgets = (time.monotonic() - began) / BUDGET
+    assert source.most == 1, "one load of a key at a time"
+    # Nobody who asks gets what was loaded more than a budget ago, so that there has to be another load.
+    assert source.loads["a:1"] <= budgets + 2, f"{source.loads} loads in {budgets} budgets, {asked['times']} calls"
+
+
+@pytest.mark.parametrize("ask", ASKS)
+def test_while_the_engine_is_away_a_key_is_loaded_about_once_per_budget(
+    url: str, new_cache: NewCache, ask: str
+) -> None:
+    loads_are_bounded(new_cache, url, ASKS[ask])
+
+
+def test_one_load_after_the_other_is_noticed(url: str, new_cache: NewCache) -> None:
+    with broken(Flights, "_keep", lambda *_: False), noticed("loads in"):
+        loads_are_bounded(new_cache, url, ASKS["one"])
+
+
+async def test_tasks_are_bounded_too(valkey_url: str) -> None:
+    cache, source = (
+        AsyncCache(valkey_url, staleness=BUDGET, observers=(), namespace=f"o{os.urandom(5).hex()}"),
+        Source(),
+    )
+    with recorded(cache) as engine:
+        engine.down()
+        began = time.monotonic()
+
+        async def ask_on() -> None:
+            while time.monotonic() < began + 5 * BUDGET:
+                await cache.get_or_load("a:1", lambda: source.aload("a:1"))
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*[ask_on() for _ in range(50)])
+        budgets = (time.monotonic() - began) / BUDGET
+    await cache.aclose()
+    assert source.most == 1
+    assert source.loads["a:1"] <= budgets + 2
+
+
+def kept_for_an_hour(make: NewCache, url: str, **options: Any) -> Cache:
+    """Return a cache that keeps what is loaded in an outage for so long that no test sees its end."""
+    return make(url, staleness="1h", **options)
+
+
+def test_a_kept_result_ends_with_the_outage(valkey_url: str, new_cache: NewCache) -> None:
+    """What others have written since is seen again."""
+    cache = kept_for_an_hour(new_cache, valkey_url)
+    other = new_cache(valkey_url, namespace=cache._parts.core.options.namespace)
+    with unannounced(), recorded(cache) as engine:
+        engine.down()
+        assert [cache.get_or_load("a:1", partial(int, n)) for n in range(3)] == [0, 0, 0]
+        other.set("a:1", "new")
+        engine.up()
+        assert cache.get_or_load("b:1", lambda: "answered") == "answered"
+        assert cache.get_or_load("a:1", lambda: "loaded again") == "new"
+    assert not cache._parts.core.flights._kept
+
+
+@pytest.mark.parametrize("name", ["delete", "invalidate_tags", "clear"])
+def test_a_kept_result_ends_with_an_invalidation_and_nothing_is_kept_after_it(
+    url: str, new_cache: NewCache, name: str
+) -> None:
+    """What waits for the engine is a miss, however often it is asked for."""
+    invalidations: dict[str, Callable[[Cache], Any]] = {
+        "delete": lambda cache: cache.delete("a:1"),
+        "invalidate_tags": lambda cache: cache.invalidate_tags("t:1"),
+        "clear": lambda cache: cache.clear(),
+    }
+    cache, numbers = kept_for_an_hour(new_cache, url), itertools.count()
+
+    def load() -> int:
+        return cache.get_or_load("a:1", lambda: next(numbers), tags=["t:1"])
+
+    with recorded(cache) as engine:
+        engine.down()
+        assert [load(), load()] == [0, 0]
+        assert isinstance(invalidations[name](cache), Queued)
+        assert [load(), load()] == [1, 2]
+
+
+def test_what_the_loader_does_not_want_stored_is_not_kept(url: str, new_cache: NewCache) -> None:
+    cache, numbers = kept_for_an_hour(new_cache, url), itertools.count()
+
+    def load() -> int:
+        loading().do_not_store()
+        return next(numbers)
+
+    with recorded(cache) as engine:
+        engine.down()
+        assert [cache.get_or_load("a:1", load) for _ in range(3)] == [0, 1, 2]
+
+
+def test_without_a_near_tier_nothing_is_kept(url: str, new_cache: NewCache) -> None:
+    cache, numbers = kept_for_an_hour(new_cache, url, near=None), itertools.count()
+    with recorded(cache) as engine:
+        engine.down()
+        assert [cache.get_or_load("a:1", lambda: next(numbers)) for _ in range(3)] == [0, 1, 2]
+
+
+def test_a_failed_load_is_not_kept(url: str, new_cache: NewCache) -> None:
+    cache, numbers = kept_for_an_hour(new_cache, url), itertools.count()
+
+    def load() -> int:
+        if (number := next(numbers)) == 0:
+            raise ValueError("planned")
+        return number
+
+    with recorded(cache) as engine:
+        engine.down()
+        with pytest.raises(ValueError, match="planned"):
+            cache.get_or_load("a:1", load)
+        assert [cache.get_or_load("a:1", load) for _ in range(3)] == [1, 1, 1]
+
+
+def test_everybody_gets_a_copy_of_what_is_kept(url: str, new_cache: NewCache) -> None:
+    cache = kept_for_an_hour(new_cache, url)
+    with recorded(cache, cache.aio) as engine:
+        engine.down()
+        for _ in range(3):
+            got = cache.get_or_load("a:1", lambda: ["a", "value"])
+            assert got == ["a", "value"]
+            got.append("spoilt")
+
+
+def test_not_more_than_so_many_results_are_kept(url: str, new_cache: NewCache) -> None:
+    with broken(flights_module, "MOST_KEPT", 10):
+        cache, loads = kept_for_an_hour(new_cache, url), Counter[int]()
+        flights = cache._parts.core.flights
+
+        def load(number: int) -> int:
+            loads[number] += 1
+            return number
+
+        with recorded(cache) as engine:
+            engine.down()
+            for number in [*range(25), 24, 0]:
+                assert cache.get_or_load(f"a:{number}", partial(load, number)) == number
+            assert len(flights._kept) == len(flights._by_key) == 10
+            assert (loads[24], loads[0]) == (1, 2), "the oldest are forgotten first"
+
+
+def test_a_value_that_nobody_vouches_for_is_served_only_if_the_loader_fails(
+    valkey_url: str, new_cache: NewCache
+) -> None:
+    clock = FakeClock()
+    cache = new_cache(valkey_url, clock=clock, fail_safe="1h", staleness="1s")
+    cache.get_or_load("a:1", lambda: "near")
+    eventually(lambda: cache._parts.core.coherence.tracked, "changes are announced")
+    cache._parts.core.near.clear()
+    assert cache.get("a:1") == "near"
+    with recorded(cache) as engine:
+        engine.down()
+        with broken(Listener, "_ask", lambda *_: None):  # no more proofs
+            clock.advance(10)
+            assert cache.get("a:1") is None
+
+            def fail() -> str:
+                raise ValueError("planned")
+
+            before = cache.stats().stale_hits
+            assert cache.get_or_load("a:1", fail) == "near"
+            assert cache.stats().stale_hits == before + 1
+            assert cache.get_or_load("a:1", lambda: "source") == "source"
+            assert cache.get_or_load("a:1", fail) == "source", "kept for one budget"

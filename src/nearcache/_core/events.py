@@ -102,6 +102,13 @@ class EngineLost:
 
 
 @dataclass(slots=True)
+class Spared:
+    """A call was answered at once, without the engine, because that does not answer."""
+
+    operation: str
+
+
+@dataclass(slots=True)
 class EngineBack:
     """The engine answers again."""
 
@@ -144,6 +151,7 @@ Event: TypeAlias = (
     | Announced
     | Failure
     | EngineLost
+    | Spared
     | EngineBack
     | EngineReset
     | EngineRefused

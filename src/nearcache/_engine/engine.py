@@ -100,7 +100,7 @@ class Engine:
 
     async def open(self) -> None:
         """Connect ahead of the first use; raises when the engine cannot be reached."""
-        await self._commands.run("open", self.backend.open)
+        await self._commands.insisting.run("open", self.backend.open)
 
     async def close(self) -> None:
         """Give up every connection of this flavour."""
@@ -113,15 +113,21 @@ class Engine:
         unused = tuple(sorted(name for name in rules.classes if name not in used and name not in TTL_CLASSES))
         error = await self._silence()
         coherent, seconds, why = core.coherence.told() if core.coherence.wanted else (None, 0.0, None)
-        return Health(error is None, error, core.loads.stuck(), unused, coherent, seconds, why, core.owed)
+        silent = 0.0 if core.outage is None else core.outage.lasted(core.clock())
+        return Health(error is None, error, core.loads.stuck(), unused, coherent, seconds, why, core.owed, silent)
 
     async def _silence(self) -> str | None:
         """Return why the engine does not answer, None if it does."""
         try:
-            await self._commands.run("ping", self.backend.ping)
+            await self._commands.insisting.run("ping", self.backend.ping)
         except BackendError as error:
             return str(error)
         return None
+
+    def ask_again(self) -> None:
+        """Let the next call ask an engine that did not answer, however short ago that was."""
+        if self.core.outage is not None:
+            self.core.outage.abandoned(self.core.clock())
 
     async def page(self, cursor: str, prefix: str) -> tuple[str, Keys]:
         """List some keys; see `Scan.page`."""

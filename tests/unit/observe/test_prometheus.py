@@ -52,6 +52,8 @@ def test_the_names_and_types_are_those_announced(listener, registry):
         ("cache_near_refused", "counter"),
         ("cache_near_proof_age_seconds", "gauge"),
         ("cache_latency_seconds", "histogram"),
+        ("cache_spared", "counter"),
+        ("cache_engine_silent", "gauge"),
     }
 
 

@@ -13,11 +13,11 @@ from typing import Any, Final
 import hiredis
 
 from nearcache._core.fork import on_fork
-from nearcache.backends.base import EngineReplaced
+from nearcache.backends.base import EngineReplaced, LostConnection, NoConnection
 from nearcache.backends.redis import probe
 from nearcache.backends.redis.connect import Command, Endpoint, Route, dial, time_left
 from nearcache.backends.redis.history import History
-from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, LostConnection, pack, reader, subject
+from nearcache.backends.redis.wire import EARLY, INCOMPLETE, NONSENSE, pack, reader, subject
 from nearcache.backends.registry import BackendSpec
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
@@ -259,7 +259,7 @@ class Pool:
             if waiter.wire is not None:
                 return waiter.wire
             self._forget(waiter)
-        raise BackendTimeoutError(
+        raise NoConnection(
             f"all {self._size} connections stayed in use for {self._timeout:g} s; "
             "raise CACHE_POOL_MAX_SIZE (connections) or CACHE_POOL_TIMEOUT (milliseconds)"
         ).undone()
@@ -350,10 +350,13 @@ class BlockingLink:
         except TimeoutError as error:
             raise BackendTimeoutError(f"{subject(commands)}: no answer within {self._timeout:g} s") from error
         except (OSError, *NONSENSE) as error:
-            raise self._broken(wire, commands, error) from error
+            early = deadline - time.monotonic() > EARLY * self._timeout
+            raise self._broken(wire, commands, error, early) from error
 
-    def _broken(self, wire: Wire, commands: tuple[Command, ...], error: Exception) -> BackendUnavailableError:
-        kind = LostConnection if wire.lost_before_answer() else BackendUnavailableError
+    def _broken(
+        self, wire: Wire, commands: tuple[Command, ...], error: Exception, early: bool
+    ) -> BackendUnavailableError:
+        kind = LostConnection if early and wire.lost_before_answer() else BackendUnavailableError
         return kind(f"{subject(commands)}: the connection broke ({type(error).__name__})")
 
 

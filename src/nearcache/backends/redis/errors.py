@@ -6,6 +6,7 @@ password.
 
 from typing import Any, Final
 
+from nearcache.backends.base import NotServing
 from nearcache.errors import BackendError, BackendUnavailableError
 
 DOWN: Final = frozenset({"LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOMASTERLINK", "TRYAGAIN"})
@@ -31,7 +32,7 @@ def code_of(reply: object) -> str:
 def refused(reply: Exception, subject: str) -> BackendError:
     """Build the error for an engine's error answer to a command about `subject`."""
     code = code_of(reply)
-    kind = BackendUnavailableError if code in DOWN else BackendError
+    kind = NotServing if code in DOWN else BackendError
     advice = f"; {ADVICE[code]}" if code in ADVICE else ""
     return kind(f"{subject}: the engine answered {_safe(str(reply))}{advice}").undone()
 

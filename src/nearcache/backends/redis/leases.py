@@ -11,14 +11,13 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from nearcache.backends.base import BACK_OFF, Ask, Fill, Grant, Item, identity_of
+from nearcache.backends.base import BACK_OFF, Ask, Fill, Grant, Item, NotServing, identity_of
 from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.errors import good
 from nearcache.backends.redis.listener import Listener
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import lease_of, marks_of, waiters_of
 from nearcache.codecs.envelope import FILL_ID
-from nearcache.errors import BackendUnavailableError
 from nearcache.near.inbox import Mail
 
 if TYPE_CHECKING:
@@ -190,7 +189,7 @@ class RedisMarks:
         scores = _scores(reply)
         full = len(scores) >= AT_ONCE
         if not scores:
-            raise BackendUnavailableError(f"{self.name}: the engine does not keep it; is it full?")
+            raise NotServing(f"{self.name}: the engine does not keep it; is it full?")
         clear, purge = scores.pop(CLEAR, 0), scores.pop(PURGE, 0)
         marks = {name.removeprefix(TAG): stamp for name, stamp in scores.items()}
         if full or anew:

@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import hiredis
 
+from nearcache.backends.base import LostConnection
 from nearcache.backends.redis.connect import Command, Endpoint
-from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, LostConnection, pack, reader, repeatable, subject
+from nearcache.backends.redis.wire import EARLY, INCOMPLETE, NONSENSE, pack, reader, repeatable, subject
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
 
@@ -117,8 +118,13 @@ class Stream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail what is under way; asyncio calls this."""
-        kind = LostConnection if self.used and not self._heard else BackendUnavailableError
-        self._fail(lambda call: kind(f"{subject(call.commands)}: the connection broke"))
+        late = self._loop.time() + EARLY * self._timeout if self.used and not self._heard else math.inf
+
+        def broken(call: _Call) -> BackendError:
+            kind = LostConnection if call.deadline > late else BackendUnavailableError
+            return kind(f"{subject(call.commands)}: the connection broke")
+
+        self._fail(broken)
 
     def data_received(self, data: bytes) -> None:
         """Hand replies to their callers; asyncio calls this."""

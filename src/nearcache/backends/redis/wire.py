@@ -7,10 +7,12 @@ import hiredis
 
 from nearcache.backends.redis import lua
 from nearcache.backends.redis.connect import Command
-from nearcache.errors import BackendUnavailableError
 
 INCOMPLETE: Final = object()
 """What a reader returns when the next reply has not arrived completely."""
+
+EARLY: Final = 0.5
+"""The share of its time that a command must have left to be sent again: the second try has all of it anew."""
 
 NONSENSE: Final = (hiredis.ProtocolError, TypeError, ValueError)
 """What parsing raises for bytes that are no reply; a map whose key is a list is one that Python cannot build."""
@@ -48,10 +50,6 @@ class Link(Protocol):
     async def close(self) -> None:
         """Give up every connection; a later call connects again."""
         ...
-
-
-class LostConnection(BackendUnavailableError):
-    """A kept connection turned out dead before any reply byte came: repeatable commands may go again, once."""
 
 
 def reader() -> hiredis.Reader:
