@@ -6,6 +6,7 @@ from nearcache._core.missing import MISS
 from nearcache._core.queued import Queued
 from nearcache._engine.health import Health
 from nearcache._engine.loading import loading
+from nearcache._engine.warm import Warmed
 from nearcache.cache import AsyncCache, Cache
 from nearcache.decorate import AsyncCachedFunction, CachedFunction
 from nearcache.errors import (
@@ -38,6 +39,7 @@ __all__ = [  # noqa: RUF022 -- by topic
     "Health",
     "Queued",
     "StatsView",
+    "Warmed",
     # for loaders
     "loading",
     # errors

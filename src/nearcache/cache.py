@@ -11,6 +11,7 @@ from nearcache._core.queued import Queued
 from nearcache._core.ttl import TTL
 from nearcache._engine.engine import Engine
 from nearcache._engine.health import Health
+from nearcache._engine.warm import Pace, Warmed
 from nearcache._face import Face
 from nearcache._io.blocking import drive
 from nearcache._io.port import Flavour
@@ -209,6 +210,33 @@ class Cache(Face):
         call that raised, or those that the loader names by raising a `BatchError` itself.
         """
         return drive(self._engine.get_or_load_many(keys, loader_many, ttl, tags, options))
+
+    def warm(
+        self,
+        keys: Iterable[str],
+        loader_many: Callable[[list[str]], Mapping[str, Any]],
+        ttl: TTL = "default",
+        tags: Iterable[str] = (),
+        *,
+        progress: Callable[[Warmed], object] | None = None,
+        batch: int = 100,
+        per_second: float | None = None,
+        **options: Unpack[LoadOptions],
+    ) -> Warmed:
+        """Load what is not cached yet of many keys, before anybody asks for it, and tell what was done.
+
+        Keys are taken as they come, from a list or from an iterator over millions, and looked up `batch` at a time (1
+        to 10,000, default 100). What is fresh is skipped, so that a call that was interrupted may simply be made again.
+        For the rest `loader_many(keys)` is called as in `get_or_load_many`, with the same `ttl`, `tags` and options,
+        for at most `per_second` keys a second on average (default None: as fast as it goes). `progress(warmed)` is
+        called after each batch; what it raises ends the call.
+
+        A load that fails does not end it: the report counts it, and has the first 100 errors by key. Raises
+        `BackendError` as soon as the engine does not answer, since nothing could be stored, `InvalidKeyError` at a key
+        that breaks the rules, and `ConfigError` for a wrong `batch` or `per_second`.
+        """
+        pace = Pace(batch, per_second)
+        return drive(self._engine.warm(keys, loader_many, ttl, tags, pace, progress, options))
 
     def invalidate_tags(self, *tags: str) -> Queued | None:
         """Invalidate every value that has one of these tags, in all processes.
@@ -433,6 +461,22 @@ class AsyncCache(Face):
     ) -> dict[str, T]:
         """Return the cached values, and what the loader returns for all keys that nobody else is loading."""
         return await self._engine.get_or_load_many(keys, loader_many, ttl, tags, options)
+
+    async def warm(
+        self,
+        keys: Iterable[str],
+        loader_many: Callable[[list[str]], Awaitable[Mapping[str, Any]]],
+        ttl: TTL = "default",
+        tags: Iterable[str] = (),
+        *,
+        progress: Callable[[Warmed], object] | None = None,
+        batch: int = 100,
+        per_second: float | None = None,
+        **options: Unpack[LoadOptions],
+    ) -> Warmed:
+        """Load what is not cached yet of many keys, before anybody asks for it, and tell what was done."""
+        pace = Pace(batch, per_second)
+        return await self._engine.warm(keys, loader_many, ttl, tags, pace, progress, options)
 
     async def invalidate_tags(self, *tags: str) -> Queued | None:
         """Invalidate every value that has one of these tags, in all processes."""

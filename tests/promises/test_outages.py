@@ -132,6 +132,7 @@ async def nothing_of_it_is_lost(line: Line, made: Make, invalidate: Verb, outage
     other = made(line.server.url, namespace=face.cache._parts.core.options.namespace, near=None, timeout=1.0)
     await face.set_many({"a:1": "old", "a:2": "old"}, tags=["t:1"])
     assert await face.get("a:1") == await other.get("a:1") == "old"
+    eventually(lambda: core_of(face).coherence.tracked, "it listens: a connection that is being made is not cut")
     outage(line)
     told = await invalidate(face)
     assert isinstance(told, Queued), told
@@ -779,9 +780,12 @@ def test_a_value_that_nobody_vouches_for_is_served_only_if_the_loader_fails(
 ) -> None:
     clock = FakeClock()
     cache = new_cache(valkey_url, clock=clock, fail_safe="1h", staleness="1s")
-    cache.get_or_load("a:1", lambda: "near")
+    new_cache(valkey_url, namespace=cache._parts.core.options.namespace).set(
+        "a:1", "near"
+    )  # announced before it listens
+    cache.get("b:1")
+    cache._parts.core.coherence.seek()
     eventually(lambda: cache._parts.core.coherence.tracked, "changes are announced")
-    cache._parts.core.near.clear()
     assert cache.get("a:1") == "near"
     with recorded(cache) as engine:
         engine.down()

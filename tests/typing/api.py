@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, assert_type
 
-from nearcache import AsyncCache, Cache, Queued
+from nearcache import AsyncCache, Cache, Queued, Warmed
 
 
 @dataclass(frozen=True)
@@ -233,3 +233,18 @@ def a_policy_has_known_words() -> None:
     Cache("memory://", policy={"read": "closed", "invalidate": "queue"})
     Cache("memory://", policy={"read": "queue"})  # type: ignore[arg-type]
     Cache("memory://", policy={"fill": "open"})  # type: ignore[arg-type]
+
+
+async def warming_takes_the_loader_of_its_flavour() -> None:
+    """Check `warm`."""
+
+    def load(keys: list[str]) -> dict[str, int]:
+        return dict.fromkeys(keys, 1)
+
+    async def fetch(keys: list[str]) -> dict[str, int]:
+        return load(keys)
+
+    assert_type(cache.warm(["a:1"], load, progress=print, per_second=10), Warmed)
+    assert_type(await acache.warm((key for key in ["a:1"]), fetch, ttl="1h", stale="1m"), Warmed)
+    cache.warm(["a:1"], fetch)  # type: ignore[arg-type]
+    await acache.warm(["a:1"], load)  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from nearcache._engine.transaction import (
     TransactionWriter,
     open_in,
 )
+from nearcache._engine.warm import Pace, Warmed, warm
 from nearcache._engine.write import Tagger, Writer
 from nearcache._io.port import Io, require_callable
 from nearcache.backends.base import Backend, require
@@ -169,6 +170,27 @@ class Engine:
         names = {key: key for key in self.core.check_all(keys)}
         batch = Batch(names, loader, plan(self.core, ttl, options), lambda _: tagger)
         return gathered(names, await self.batches.get_or_load(batch))
+
+    async def warm(
+        self,
+        keys: Iterable[str],
+        loader: LoadMany,
+        ttl: TTL,
+        tags: Iterable[str],
+        pace: Pace,
+        progress: Callable[[Warmed], object] | None,
+        options: LoadOptions,
+    ) -> Warmed:
+        """Load what is not fresh of many keys, batch after batch; see `warm`."""
+        require_callable(loader, "loader_many")
+        tagger, load_plan = Tags(self.core, tags).tagger(), plan(self.core, ttl, options)
+
+        async def ask(some: list[str], note: LoadMany) -> dict[str, Outcome[Any]]:
+            names = {key: key for key in self.core.check_all(some)}
+            return await self.batches.get_or_load(Batch(names, note, load_plan, lambda _: tagger))
+
+        ready = functools.partial(self._commands.run, "ping", self.backend.ping)
+        return await warm(self.io, ask, keys, loader, pace, ready, progress)
 
     def near_lookup(self, schema: Schema | None) -> Callable[[str], Any]:
         """Return what finds near values of one declared type (None: of any)."""
