@@ -47,14 +47,18 @@ class Commands:
         self._backend = backend
         self._spares = spares
         self._pay_from = 0.0
-        self.insisting: Commands = Commands(core, backend, spares=False) if spares else self
-        """Sends them whatever is known."""
+        self._insisting = Commands(core, backend, spares=False) if spares else None
+
+    @property
+    def insisting(self) -> "Commands":
+        """What sends them whatever is known."""
+        return self._insisting or self
 
     async def run(self, operation: str, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Send one command; raises what the backend raises."""
         core, started = self._core, perf_counter()
-        if core.outage is not None and self._spares:
-            return await self._look(core.outage, operation, call, *args, **kwargs)
+        if (outage := core.outage) is not None and self._spares:
+            return await self._look(outage, operation, call, *args, **kwargs)
         try:
             if (core.debts or core.view.owed) and started >= self._pay_from:
                 await self._pay(started)

@@ -114,7 +114,7 @@ class Engine:
         unused = tuple(sorted(name for name in rules.classes if name not in used and name not in TTL_CLASSES))
         error = await self._silence()
         coherent, seconds, why = core.coherence.told() if core.coherence.wanted else (None, 0.0, None)
-        silent = 0.0 if core.outage is None else core.outage.lasted(core.clock())
+        silent = 0.0 if (outage := core.outage) is None else outage.lasted(core.clock())
         return Health(error is None, error, core.loads.stuck(), unused, coherent, seconds, why, core.owed, silent)
 
     async def _silence(self) -> str | None:
@@ -127,8 +127,8 @@ class Engine:
 
     def ask_again(self) -> None:
         """Let the next call ask an engine that did not answer, however short ago that was."""
-        if self.core.outage is not None:
-            self.core.outage.abandoned(self.core.clock())
+        if (outage := self.core.outage) is not None:
+            outage.abandoned(self.core.clock())
 
     async def page(self, cursor: str, prefix: str) -> tuple[str, Keys]:
         """List some keys; see `Scan.page`."""
