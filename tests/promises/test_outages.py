@@ -24,10 +24,11 @@ from nearcache import (
     loading,
 )
 from nearcache._engine import core as core_module
-from nearcache._engine.commands import Commands
+from nearcache._engine.commands import Commands, is_silence
 from nearcache._engine.core import Core
 from nearcache._engine.outage import LONGEST_PAUSE, Outage
 from nearcache.backends.base import LostConnection, NoConnection, NotServing
+from nearcache.backends.redis.errors import DOWN, refused
 from nearcache.backends.redis.listener import Listener
 from nearcache.near import flights as flights_module
 from nearcache.near import view as view_module
@@ -137,6 +138,7 @@ async def nothing_of_it_is_lost(line: Line, made: Make, invalidate: Verb, outage
     told = await invalidate(face)
     assert isinstance(told, Queued), told
     assert not told
+    assert repr(told) == "Queued()"
     assert await face.get("a:1", MISS) is MISS, "a miss for who invalidated it"
     assert await other.get("a:1") == "old", "not acknowledged"
     assert (await face.health()).queued > 0
@@ -328,6 +330,7 @@ def test_a_full_pool_queues_an_invalidation(own_server: RedisServer, new_cache: 
         assert isinstance(cache.delete("a:1"), Queued)
         with pytest.raises(BackendTimeoutError):
             cache.set("a:2", "new")
+        assert cache._parts.core.outage is None
     finally:
         cache._engine.backend._link._pool.drop(wire)  # type: ignore[attr-defined]
     assert cache.get("a:1") is None
@@ -438,6 +441,13 @@ async def test_what_does_not_tell_of_silence_begins_no_outage(made: Make, what: 
             assert await face.get("a:1") is None
         assert engine.counts["get"] == 10
         assert face.stats().spared == 0
+
+
+@pytest.mark.parametrize("code", sorted(DOWN))
+def test_an_engine_that_says_it_cannot_serve_yet_is_not_silent(code: str) -> None:
+    error = refused(Exception(f"{code} come back later"), "GET a:1")
+    assert isinstance(error, BackendUnavailableError)
+    assert not is_silence(error)
 
 
 async def test_any_answer_ends_it(made: Make) -> None:
