@@ -162,10 +162,11 @@ async def test_an_invalidation_that_the_engine_cannot_be_told_of_is_queued(
     await nothing_of_it_is_lost(line, made, INVALIDATIONS[name], OUTAGES[outage])
 
 
-async def test_a_queue_that_nobody_drains_is_noticed(line: Line, made: Make) -> None:
-    async def nothing(_self: Commands) -> None:
-        """Repeat nothing."""
+async def nothing(_self: Commands) -> None:
+    """Repeat nothing."""
 
+
+async def test_a_queue_that_nobody_drains_is_noticed(line: Line, made: Make) -> None:
     with broken(Commands, "settle", nothing), impatient(), noticed("the engine is told"):
         await nothing_of_it_is_lost(line, made, INVALIDATIONS["delete"], Line.cut)
 
@@ -638,10 +639,12 @@ def loads_are_bounded(make: NewCache, url: str, ask: Ask) -> None:
         asked = Counter[str]()
 
         def ask_on() -> None:
-            while time.monotonic() < began + 5 * BUDGET:
+            while True:
                 got = ask(cache, source)
                 assert got.startswith("a:1 of load")
                 asked["times"] += 1
+                if time.monotonic() > began + 5 * BUDGET:
+                    return
 
         values(Crowd().threads(50, ask_on).start().finish())
         budgets = (time.monotonic() - began) / BUDGET
@@ -672,9 +675,11 @@ async def test_tasks_are_bounded_too(valkey_url: str) -> None:
         began = time.monotonic()
 
         async def ask_on() -> None:
-            while time.monotonic() < began + 5 * BUDGET:
+            while True:
                 await cache.get_or_load("a:1", lambda: source.aload("a:1"))
                 await asyncio.sleep(0)
+                if time.monotonic() > began + 5 * BUDGET:
+                    return
 
         await asyncio.gather(*[ask_on() for _ in range(50)])
         budgets = (time.monotonic() - began) / BUDGET
@@ -743,6 +748,16 @@ def test_without_a_near_tier_nothing_is_kept(url: str, new_cache: NewCache) -> N
         assert [cache.get_or_load("a:1", lambda: next(numbers)) for _ in range(3)] == [0, 1, 2]
 
 
+def test_what_a_batch_brings_is_kept_once(url: str, new_cache: NewCache) -> None:
+    cache, source = kept_for_an_hour(new_cache, url), Source()
+    with recorded(cache) as engine:
+        engine.down()
+        for _ in range(3):
+            cache.get_or_load_many(["a:1", "a:2"], source.load_many)
+        assert source.loads == {"a:1": 1, "a:2": 1}
+        assert len(cache._parts.core.flights._kept) == 2
+
+
 def test_a_failed_load_is_not_kept(url: str, new_cache: NewCache) -> None:
     cache, numbers = kept_for_an_hour(new_cache, url), itertools.count()
 
@@ -756,6 +771,21 @@ def test_a_failed_load_is_not_kept(url: str, new_cache: NewCache) -> None:
         with pytest.raises(ValueError, match="planned"):
             cache.get_or_load("a:1", load)
         assert [cache.get_or_load("a:1", load) for _ in range(3)] == [1, 1, 1]
+
+
+def test_a_load_that_takes_longer_than_its_result_is_for_others_is_not_kept(url: str, new_cache: NewCache) -> None:
+    cache, numbers = new_cache(url, staleness="1ms"), itertools.count()
+
+    def load() -> int:
+        began = time.monotonic()
+        while time.monotonic() < began + 0.002:
+            pass
+        return next(numbers)
+
+    with recorded(cache) as engine:
+        engine.down()
+        assert [cache.get_or_load("a:1", load) for _ in range(3)] == [0, 1, 2]
+        assert not cache._parts.core.flights._kept
 
 
 def test_everybody_gets_a_copy_of_what_is_kept(url: str, new_cache: NewCache) -> None:
@@ -799,7 +829,8 @@ def test_a_value_that_nobody_vouches_for_is_served_only_if_the_loader_fails(
     assert cache.get("a:1") == "near"
     with recorded(cache) as engine:
         engine.down()
-        with broken(Listener, "_ask", lambda *_: None):  # no more proofs
+        # No more proofs, and nobody finds out that only this cache cannot reach the engine.
+        with broken(Listener, "_ask", lambda *_: None), broken(Commands, "settle", nothing):
             clock.advance(10)
             assert cache.get("a:1") is None
 

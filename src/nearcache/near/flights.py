@@ -191,19 +191,22 @@ class Flights:
         with self._lock:
             if self._renewing.get(flight.key) is flight:
                 del self._renewing[flight.key]
-            if self._by_key.get(flight.key) is flight and not self._keep(flight, outcome):
+            here = self._by_key.get(flight.key) is flight
+            if (
+                here and flight.outcome is None and not self._keep(flight, outcome)
+            ):  # with an outcome it is kept already
                 del self._by_key[flight.key]
         flight.land(outcome)
 
     def _keep(self, flight: Flight, outcome: Outcome[Any]) -> bool:
-        if not (self._keeping and flight.kept and outcome.error is None):
+        now = time.monotonic()
+        if not (self._keeping and flight.kept and outcome.error is None and flight.vouched > now):
             return False
         flight.home = None  # nobody has to wait for its turn
         self._kept.append(flight)
-        now = time.monotonic()
         while len(self._kept) > MOST_KEPT or self._kept[0].vouched < now:
             self._drop(self._kept.popleft())
-        return self._by_key.get(flight.key) is flight
+        return True
 
     def _drop(self, flight: Flight) -> None:
         if self._by_key.get(flight.key) is flight:
