@@ -191,10 +191,8 @@ class Flights:
         with self._lock:
             if self._renewing.get(flight.key) is flight:
                 del self._renewing[flight.key]
-            here = self._by_key.get(flight.key) is flight
-            if (
-                here and flight.outcome is None and not self._keep(flight, outcome)
-            ):  # with an outcome it is kept already
+            present, landed = self._by_key.get(flight.key) is flight, flight.outcome is not None
+            if present and not landed and not self._keep(flight, outcome):  # one that had landed is there to be kept
                 del self._by_key[flight.key]
         flight.land(outcome)
 
