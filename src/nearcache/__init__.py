@@ -3,8 +3,10 @@
 from nearcache._core.entry import Entry
 from nearcache._core.events import Observer
 from nearcache._core.missing import MISS
+from nearcache._core.queued import Queued
 from nearcache._engine.health import Health
 from nearcache._engine.loading import loading
+from nearcache._engine.warm import Warmed
 from nearcache.cache import AsyncCache, Cache
 from nearcache.decorate import AsyncCachedFunction, CachedFunction
 from nearcache.errors import (
@@ -35,7 +37,9 @@ __all__ = [  # noqa: RUF022 -- by topic
     "CachedFunction",
     "Entry",
     "Health",
+    "Queued",
     "StatsView",
+    "Warmed",
     # for loaders
     "loading",
     # errors

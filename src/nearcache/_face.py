@@ -18,7 +18,7 @@ from nearcache._io.port import Flavour
 from nearcache._parts import Parts, warn_of_workers
 from nearcache.codecs.schema import Schema
 from nearcache.observe.stats import StatsView
-from nearcache.options import UNSET, Duration, Unset, resolve
+from nearcache.options import UNSET, Duration, Policy, Unset, resolve
 
 T = TypeVar("T")
 
@@ -50,6 +50,7 @@ class Face:
         hard_timeout: Duration | Unset = UNSET,
         background: bool | Unset | None = UNSET,
         on_reset: str | Unset = UNSET,
+        policy: Policy | Unset = UNSET,
         timeout: Duration | Unset = UNSET,
         pool_min: int | Unset = UNSET,
         pool_max: int | Unset = UNSET,
@@ -88,6 +89,11 @@ class Face:
             on_reset: what is done when the engine was restarted or replaced and may have forgotten what it had
             acknowledged: "repeat" (default) repeats this process's invalidations of the last minute, "clear"
             invalidates everything, which is for engines that restart from snapshots.
+            policy: what is done while the engine cannot be reached. `{"read": "open"}` (default) takes everything for
+            absent, so that loaders answer; with "closed" whatever has to read from the engine raises `BackendError`.
+            `{"invalidate": "queue"}` (default) repeats invalidations as soon as it answers, and returns `Queued`; with
+            "closed" the call raises, and they are repeated all the same. Loaded values that cannot be stored never
+            raise, all other writes always do.
             timeout: the time budget of one command to the engine. Default 1 second.
             pool_min: connections opened ahead. Default 5.
             pool_max: the most connections for commands. Default 20.
@@ -120,6 +126,7 @@ class Face:
             hard_timeout=hard_timeout,
             background=background,
             on_reset=on_reset,
+            policy=policy,
             timeout=timeout,
             pool_min=pool_min,
             pool_max=pool_max,

@@ -45,7 +45,7 @@ class Parts:
             enveloped=self.core.codec.enveloped,
             view=self.core.view,
             coherence=self.core.coherence,
-            settling=lambda backend: Commands(core, backend).settle,
+            settling=lambda backend: Commands(core, backend, spares=False).settle,
             bus=options.bus,
             store=self.core.records,
         )

@@ -7,9 +7,11 @@ from typing import Any, ParamSpec, Self, TypeVar, Unpack, cast, overload
 from nearcache import _blocks, decorate, decorate_many
 from nearcache._core.entry import Entry
 from nearcache._core.missing import MISS, Missing
+from nearcache._core.queued import Queued
 from nearcache._core.ttl import TTL
 from nearcache._engine.engine import Engine
 from nearcache._engine.health import Health
+from nearcache._engine.warm import Pace, Warmed
 from nearcache._face import Face
 from nearcache._io.blocking import drive
 from nearcache._io.port import Flavour
@@ -108,17 +110,21 @@ class Cache(Face):
         """
         return drive(self._engine.writer.add(key, value, ttl))
 
-    def delete(self, key: str) -> bool:
+    def delete(self, key: str) -> bool | Queued:
         """Remove a value and tell whether there was one.
 
-        Raises `BackendError` when the engine fails; the key is then deleted as soon as it answers again.
+        An engine that cannot be reached is told as soon as it answers again, and the call returns `Queued`, which is
+        false: test with `isinstance`. Until then the key is a miss for this process, others may read the old value, and
+        if this process ends the deletion is lost. Raises `BackendError` when the engine answers and refuses (it is
+        full, a replica, or you lack the right); the deletion waits all the same. With `policy={"invalidate": "closed"}`
+        an engine that cannot be reached raises, too.
         """
         return drive(self._engine.delete_one(key))
 
-    def delete_many(self, keys: Iterable[str]) -> int:
+    def delete_many(self, keys: Iterable[str]) -> int | Queued:
         """Remove values in one round trip and return how many there were.
 
-        Raises like `delete`.
+        `Queued` if the engine cannot be reached, and errors, as for `delete`.
         """
         return drive(self._engine.writer.delete(keys))
 
@@ -205,22 +211,49 @@ class Cache(Face):
         """
         return drive(self._engine.get_or_load_many(keys, loader_many, ttl, tags, options))
 
-    def invalidate_tags(self, *tags: str) -> None:
+    def warm(
+        self,
+        keys: Iterable[str],
+        loader_many: Callable[[list[str]], Mapping[str, Any]],
+        ttl: TTL = "default",
+        tags: Iterable[str] = (),
+        *,
+        progress: Callable[[Warmed], object] | None = None,
+        batch: int = 100,
+        per_second: float | None = None,
+        **options: Unpack[LoadOptions],
+    ) -> Warmed:
+        """Load what is not cached yet of many keys, before anybody asks for it, and tell what was done.
+
+        Keys are taken as they come, from a list or from an iterator over millions, and looked up `batch` at a time (1
+        to 10,000, default 100). What is fresh is skipped, so that a call that was interrupted may simply be made again.
+        For the rest `loader_many(keys)` is called as in `get_or_load_many`, with the same `ttl`, `tags` and options,
+        for at most `per_second` keys a second on average (default None: as fast as it goes). `progress(warmed)` is
+        called after each batch; what it raises ends the call.
+
+        A load that fails does not end it: the report counts it, and has the first 100 errors by key. Raises
+        `BackendError` as soon as the engine does not answer, since nothing could be stored, `InvalidKeyError` at a key
+        that breaks the rules, and `ConfigError` for a wrong `batch` or `per_second`.
+        """
+        pace = Pace(batch, per_second)
+        return drive(self._engine.warm(keys, loader_many, ttl, tags, pace, progress, options))
+
+    def invalidate_tags(self, *tags: str) -> Queued | None:
         """Invalidate every value that has one of these tags, in all processes.
 
-        It takes the same time however many values there are, and wins against every load that began before. Raises
-        `BackendError` when the engine fails; it is then repeated before this process sends anything else. Other
-        processes go on serving near copies for `staleness` seconds at most.
+        It takes the same time however many values there are, and wins against every load that began before. Other
+        processes go on serving near copies for `staleness` seconds at most. `Queued` if the engine cannot be reached,
+        and errors, as for `delete`; it is then repeated before this process sends anything else.
         """
-        drive(self._engine.writer.invalidate(tags, everything=False))
+        return drive(self._engine.writer.invalidate(tags, everything=False))
 
-    def clear(self) -> None:
+    def clear(self) -> Queued | None:
         """Invalidate every cached value of the namespace, in all processes.
 
         In one step, and with the same limits as `invalidate_tags`. The bytes stay in the engine until their time to
         live ends.
         """
-        drive(self._engine.writer.invalidate((), everything=True))
+        return drive(self._engine.writer.invalidate((), everything=True))
 
     def write_through(
         self, key: str, value: T, store: Callable[[T], T | None], ttl: TTL = "default", tags: Iterable[str] = ()
@@ -249,7 +282,8 @@ class Cache(Face):
 
         The block is that of the running thread or task, and of the tasks started inside. An inner block joins the
         outermost; if it raises, only its own part is dropped. The end raises what the collected verbs would have
-        raised. Nothing is sent if the process dies between the commit and the end of the block.
+        raised; invalidations wait for an engine that cannot be reached, as they do outside, and the end says nothing of
+        it. Nothing is sent if the process dies between the commit and the end of the block.
         """
         return _blocks.transaction(self._engine)
 
@@ -373,11 +407,11 @@ class AsyncCache(Face):
         """Store a value only if there is none, and tell whether it was stored."""
         return await self._engine.writer.add(key, value, ttl)
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, key: str) -> bool | Queued:
         """Remove a value and tell whether there was one."""
         return await self._engine.delete_one(key)
 
-    async def delete_many(self, keys: Iterable[str]) -> int:
+    async def delete_many(self, keys: Iterable[str]) -> int | Queued:
         """Remove values in one round trip and return how many there were."""
         return await self._engine.writer.delete(keys)
 
@@ -428,13 +462,29 @@ class AsyncCache(Face):
         """Return the cached values, and what the loader returns for all keys that nobody else is loading."""
         return await self._engine.get_or_load_many(keys, loader_many, ttl, tags, options)
 
-    async def invalidate_tags(self, *tags: str) -> None:
-        """Invalidate every value that has one of these tags, in all processes."""
-        await self._engine.writer.invalidate(tags, everything=False)
+    async def warm(
+        self,
+        keys: Iterable[str],
+        loader_many: Callable[[list[str]], Awaitable[Mapping[str, Any]]],
+        ttl: TTL = "default",
+        tags: Iterable[str] = (),
+        *,
+        progress: Callable[[Warmed], object] | None = None,
+        batch: int = 100,
+        per_second: float | None = None,
+        **options: Unpack[LoadOptions],
+    ) -> Warmed:
+        """Load what is not cached yet of many keys, before anybody asks for it, and tell what was done."""
+        pace = Pace(batch, per_second)
+        return await self._engine.warm(keys, loader_many, ttl, tags, pace, progress, options)
 
-    async def clear(self) -> None:
+    async def invalidate_tags(self, *tags: str) -> Queued | None:
+        """Invalidate every value that has one of these tags, in all processes."""
+        return await self._engine.writer.invalidate(tags, everything=False)
+
+    async def clear(self) -> Queued | None:
         """Invalidate every cached value of the namespace, in all processes."""
-        await self._engine.writer.invalidate((), everything=True)
+        return await self._engine.writer.invalidate((), everything=True)
 
     async def write_through(
         self,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 
 from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
+from nearcache._core.queued import Queued
 from nearcache._core.ttl import TTL
 from nearcache._engine.engine import Engine, gathered
 from nearcache._engine.loading import Loading, inside
@@ -154,8 +155,11 @@ class CachedFunction(_Decorated[P, R]):
         """Bind a method to its instance or class."""
         return self if instance is None else self._bound(instance)
 
-    def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Remove the value of this call; tell whether there was one."""
+    def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool | Queued:
+        """Remove the value of this call; tell whether there was one.
+
+        `Queued` if the engine cannot be reached: see `Cache.delete`.
+        """
         return drive(self._engine.delete_one(self.key(*args, **kwargs)))
 
     def refresh(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -208,7 +212,7 @@ class AsyncCachedFunction(_Decorated[P, R]):
         """Bind a method to its instance or class."""
         return self if instance is None else self._bound(instance)
 
-    async def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+    async def invalidate(self, /, *args: P.args, **kwargs: P.kwargs) -> bool | Queued:
         """Remove the value of this call; tell whether there was one."""
         return await self._engine.delete_one(self.key(*args, **kwargs))
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from enum import Enum
-from typing import Final, Literal, TypedDict, TypeVar, cast, get_args
+from typing import Any, Final, Literal, TypedDict, TypeVar, cast, get_args
 
 from nearcache._core.keys import Namespace
 from nearcache._core.settings import Settings, boolean, is_ttl_class, milliseconds, whole_number
@@ -32,6 +32,8 @@ Codec = Literal["msgpack", "msgpack+zstd", "json", "pickle", "pickle+zstd"]
 NearCopy = Literal["copy", "share"]
 OnReset = Literal["repeat", "clear"]
 Bus = Literal["tracking", "stream"]
+ReadPolicy = Literal["open", "closed"]
+InvalidatePolicy = Literal["queue", "closed"]
 Duration = float | int | timedelta | str
 """Seconds, a `timedelta` or a text such as "90s"."""
 
@@ -57,6 +59,29 @@ class LoadOptions(TypedDict, total=False):
     soft_timeout: "Duration | Unset | None"
     hard_timeout: Duration | None
     background: bool | None
+
+
+class Policy(TypedDict, total=False):
+    """What is done while the engine cannot be reached, by class of operation; what is left out is the default.
+
+    `read`: "open" (default), which takes everything for absent, so that loaders answer, or "closed", which raises.
+    `invalidate`: "queue" (default), which repeats it later, or "closed", which raises (and repeats it later, too).
+    """
+
+    read: ReadPolicy
+    invalidate: InvalidatePolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """A `Policy`, checked and complete."""
+
+    read: ReadPolicy = "open"
+    invalidate: InvalidatePolicy = "queue"
+
+
+POLICIES: Final[dict[str, tuple[str, ...]]] = {"read": get_args(ReadPolicy), "invalidate": get_args(InvalidatePolicy)}
+"""What may be said of each class of operation."""
 
 
 class Unset(Enum):
@@ -104,6 +129,7 @@ class Options:
     hard_timeout: float
     background: bool | None
     on_reset: OnReset
+    policy: Policies
     timeout: float
     pool_min: int
     pool_max: int
@@ -146,6 +172,7 @@ def resolve(
     near_copy: str | Unset = UNSET,
     background: bool | Unset | None = UNSET,
     on_reset: str | Unset = UNSET,
+    policy: Policy | Unset = UNSET,
 ) -> Options:
     """Return the options of a cache from its arguments and the environment; `ConfigError` names what is wrong."""
     settings = Settings(environ)
@@ -174,6 +201,7 @@ def resolve(
         hard_timeout=parse_duration(_or(hard_timeout, 30.0), "hard_timeout"),
         background=checked_background(_or(background, None)),
         on_reset=_on_reset(on_reset, codec),
+        policy=_policies(_or(policy, Policy())),
         timeout=parse_duration(_or(timeout, 1.0), "timeout"),
         pool_min=fewest,
         pool_max=most,
@@ -241,6 +269,16 @@ def _on_reset(on_reset: object, codec: object) -> OnReset:
     if chosen == "clear":
         _need_header("on_reset='clear'", codec)
     return chosen
+
+
+def _policies(given: object) -> Policies:
+    if not isinstance(given, Mapping):
+        raise _wrong("policy", given, 'a dict such as {"read": "closed", "invalidate": "queue"}')
+    told = cast(Mapping[object, object], given)
+    if unknown := [each for each in told if each not in POLICIES]:
+        raise _wrong("policy", unknown[0], f"a dict with {' or '.join(map(repr, POLICIES))}")
+    chosen = {str(each): _one_of(f"policy[{each!r}]", value, POLICIES[str(each)]) for each, value in told.items()}
+    return Policies(**cast(Any, chosen))
 
 
 def _need_header(option: str, codec: object) -> None:

@@ -203,6 +203,7 @@ def recorded(*caches: Cache | AsyncCache) -> Iterator[Recorder]:
     backends = [engine.backend for engine in engines]
     for engine, backend in zip(engines, backends, strict=True):
         engine.use(FaultyBackend(backend, recorder))
+        recorder.noticed = engine.ask_again
     try:
         yield recorder
     finally:

@@ -221,6 +221,7 @@ def frozen_engine_mixes_nothing(server: RedisServer, cache: Cache, luck: random.
     finally:
         server.resume()
     values(crowd.finish())
+    cache.open()
     check_all(cache)
 
 
@@ -263,6 +264,7 @@ def test_an_engine_that_dies_mixes_nothing(new_cache: NewCache, own_server: Redi
         own_server.kill()
         values(crowd.finish())
         own_server.start()
+        cache.open()
         cache.set_many({key: key for key in KEYS})
         check_all(cache)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nearcache import BackendError, Cache, InvalidKeyError, UnsupportedError
+from nearcache import BackendError, Cache, InvalidKeyError, Queued, UnsupportedError
 from nearcache.backends.redis import leases
 from nearcache.near import view as views
 from nearcache.near.view import View
@@ -266,10 +266,10 @@ def test_an_invalidation_that_fails_is_repeated_first_of_all(url: str, new_cache
         cache.set("a:1", "old", tags=["t:1"])
         with recorded(cache, cache.aio) as engine:
             engine.fail("mark")
-            with pytest.raises(TimeoutError):
-                invalidate(cache)
+            assert isinstance(invalidate(cache), Queued)
             assert cache.get("a:1") is None
-            assert engine.counts["mark"] == 2
+            if url.startswith("memory:"):  # elsewhere the listener may have been quicker
+                assert engine.counts["mark"] == 2
         assert not cache._parts.core.view.owed
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, assert_type
 
-from nearcache import AsyncCache, Cache
+from nearcache import AsyncCache, Cache, Queued, Warmed
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def a_decorated_function_keeps_its_types() -> None:
     assert_type(get_settings(1, part="mail"), dict[str, int] | None)
     assert_type(save_user(User(1, "Ada")), User)
     get_user.set(User(1, "Ada"), 1)
-    get_user.invalidate(1)
+    assert_type(get_user.invalidate(1), bool | Queued)
     assert_type(get_user.peek(1), User | None)
 
 
@@ -137,7 +137,7 @@ async def a_decorated_coroutine_keeps_its_types(repository: Repository) -> None:
     assert_type(await repository.fetch(1), User)
     assert_type(await repository.fetch.many([1]), dict[int, User])
     await fetch_user.set(User(1, "Ada"), 1)
-    await fetch_user.invalidate(1)
+    assert_type(await fetch_user.invalidate(1), bool | Queued)
     await fetch_user("1")  # type: ignore[arg-type]
     await repository.fetch("1")  # type: ignore[arg-type]
     await store_user(1)  # type: ignore[arg-type]
@@ -211,3 +211,40 @@ async def a_wrong_argument_of_a_verb_is_an_error() -> None:
     Cache(nothing=1)  # type: ignore[call-arg]
     await acache.get(1)  # type: ignore[call-overload]
     await acache.touch("users:1")  # type: ignore[call-arg]
+
+
+async def an_invalidation_may_be_queued() -> None:
+    """Check what invalidations return, and how the difference is told."""
+    assert_type(cache.delete("a:1"), bool | Queued)
+    assert_type(cache.delete_many(["a:1"]), int | Queued)
+    assert_type(cache.invalidate_tags("t"), Queued | None)
+    assert_type(cache.clear(), Queued | None)
+    assert_type(await acache.delete("a:1"), bool | Queued)
+    assert_type(await acache.delete_many(["a:1"]), int | Queued)
+    assert_type(await acache.invalidate_tags("t"), Queued | None)
+    assert_type(await acache.clear(), Queued | None)
+    told = cache.delete("a:1")
+    if not isinstance(told, Queued):
+        assert_type(told, bool)
+
+
+def a_policy_has_known_words() -> None:
+    """Check the option policy."""
+    Cache("memory://", policy={"read": "closed", "invalidate": "queue"})
+    Cache("memory://", policy={"read": "queue"})  # type: ignore[arg-type]
+    Cache("memory://", policy={"fill": "open"})  # type: ignore[arg-type]
+
+
+async def warming_takes_the_loader_of_its_flavour() -> None:
+    """Check `warm`."""
+
+    def load(keys: list[str]) -> dict[str, int]:
+        return dict.fromkeys(keys, 1)
+
+    async def fetch(keys: list[str]) -> dict[str, int]:
+        return load(keys)
+
+    assert_type(cache.warm(["a:1"], load, progress=print, per_second=10), Warmed)
+    assert_type(await acache.warm((key for key in ["a:1"]), fetch, ttl="1h", stale="1m"), Warmed)
+    cache.warm(["a:1"], fetch)  # type: ignore[arg-type]
+    await acache.warm(["a:1"], load)  # type: ignore[arg-type]

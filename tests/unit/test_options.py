@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nearcache import Cache, options
 from nearcache._core.settings import VARIABLES
 from nearcache.errors import ConfigError
-from nearcache.options import UNSET, NearLimit, parse_near, resolve
+from nearcache.options import UNSET, NearLimit, Policies, parse_near, resolve
 
 
 def refused(**arguments: Any) -> str:
@@ -511,3 +511,14 @@ def test_a_url_that_says_more_than_the_engine_understands_is_a_wrong_setting(url
 def test_what_is_no_observer_or_clock_is_a_wrong_setting(parts):
     with pytest.raises(ConfigError, match=f"^{next(iter(parts))} "):
         Cache("memory://", **parts)
+
+
+def test_a_policy_is_complete_or_refused():
+    assert resolve(environ={}).policy == Policies("open", "queue")
+    assert resolve(environ={}, policy={"read": "closed"}).policy == Policies("closed", "queue")
+    assert resolve(environ={}, policy={"invalidate": "closed"}).policy == Policies("open", "closed")
+    assert "policy is 'closed'; it must be a dict such as" in refused(policy="closed")
+    assert "policy is 'fill'; it must be a dict with 'read' or 'invalidate'" in refused(policy={"fill": "open"})
+    assert "policy['read'] is 'queue'; it must be 'open' or 'closed'" in refused(policy={"read": "queue"})
+    assert "policy['invalidate'] is 'open'; it must be" in refused(policy={"invalidate": "open"})
+    assert "policy['read'] is None" in refused(policy={"read": None})

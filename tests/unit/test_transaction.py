@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nearcache import AsyncCache, BatchError, Cache, CacheError, CodecError, Entry, InvalidKeyError
+from nearcache import AsyncCache, BatchError, Cache, CacheError, CodecError, Entry, InvalidKeyError, Queued
 from nearcache._engine.batch import Batches
 from nearcache._engine.load import Loads
 from nearcache._engine.read import Reader
@@ -452,7 +452,7 @@ async def test_a_task_that_outlives_the_block_acts_at_once() -> None:
     cache, ended = AsyncCache("memory://", observers=()), asyncio.Event()
     await cache.set_many({"a:1": 1, "a:2": 2})
 
-    async def work() -> bool:
+    async def work() -> bool | Queued:
         await cache.delete("a:1")
         await ended.wait()
         return await cache.delete("a:2")

@@ -102,6 +102,13 @@ class EngineLost:
 
 
 @dataclass(slots=True)
+class Spared:
+    """A call was answered at once, without the engine, because that does not answer."""
+
+    operation: str
+
+
+@dataclass(slots=True)
 class EngineBack:
     """The engine answers again."""
 
@@ -127,6 +134,13 @@ class EngineRefused:
     error: str
 
 
+@dataclass(slots=True)
+class QueueFull:
+    """So many invalidations waited for the engine that one of everything took their place."""
+
+    waiting: int
+
+
 Event: TypeAlias = (
     Hit
     | Miss
@@ -137,9 +151,11 @@ Event: TypeAlias = (
     | Announced
     | Failure
     | EngineLost
+    | Spared
     | EngineBack
     | EngineReset
     | EngineRefused
+    | QueueFull
 )
 
 

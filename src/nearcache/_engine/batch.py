@@ -273,6 +273,7 @@ class Batches:
         for key, outcome in outcomes.items():
             if key in drafts:
                 draft = drafts[key]
+                self._core.keep_meanwhile(share.flights[key], draft.ttl, draft.tags, share.says.stored)
                 outcome.shared_as(*self._core.form(draft.value, draft.encoded, draft.schema))
             if key not in filled:
                 await self._loads.give_up(key, share.leases.get(key), outcome.error, key in share.old)

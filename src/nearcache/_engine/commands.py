@@ -1,5 +1,5 @@
 """Every command to the engine passes here: debts are paid first, time is taken, losing and finding the engine is
-noticed.
+noticed. While it does not answer, calls are answered at once, but for single ones that look whether it is back.
 
 A *debt* is a key whose record in the engine may be wrong because a write to it failed half-way: it must be deleted
 before anybody reads it again. Debts are paid as soon as the engine answers; until then their keys are misses for
@@ -12,9 +12,10 @@ from itertools import islice
 from time import perf_counter
 from typing import ParamSpec, TypeVar
 
-from nearcache._core.events import Command, EngineBack, EngineLost, EngineRefused, EngineSize, Failure
+from nearcache._core.events import Command, EngineBack, EngineLost, EngineRefused, EngineSize, Failure, Spared
 from nearcache._engine.core import Core
-from nearcache.backends.base import Admin, Backend, EngineReplaced
+from nearcache._engine.outage import Outage
+from nearcache.backends.base import Admin, Backend, EngineReplaced, LostConnection, NoConnection, NotServing
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 from nearcache.near.view import ALL, KNOWN
 
@@ -22,7 +23,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 GONE = (BackendTimeoutError, BackendUnavailableError)
-"""Errors of an engine that does not answer; any other is an answer."""
+"""Errors of an engine that cannot be reached, or cannot serve; any other is a refusal."""
+
+UNTOLD = (LostConnection, NoConnection, EngineReplaced)
+"""Errors that say nothing of whether the engine answers."""
 
 FACTS_EVERY = 15.0
 """Seconds between two questions about the engine's size."""
@@ -36,16 +40,25 @@ PAY_AGAIN = 1.0
 
 
 class Commands:
-    """Sends commands to one backend."""
+    """Sends commands to one backend; `spares` it those that cannot be answered, as far as is known."""
 
-    def __init__(self, core: Core, backend: Backend) -> None:
+    def __init__(self, core: Core, backend: Backend, *, spares: bool = True) -> None:
         self._core = core
         self._backend = backend
+        self._spares = spares
         self._pay_from = 0.0
+        self._insisting = Commands(core, backend, spares=False) if spares else None
+
+    @property
+    def insisting(self) -> "Commands":
+        """What sends them whatever is known."""
+        return self._insisting or self
 
     async def run(self, operation: str, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Send one command; raises what the backend raises."""
         core, started = self._core, perf_counter()
+        if (outage := core.outage) is not None and self._spares:
+            return await self._look(outage, operation, call, *args, **kwargs)
         try:
             if (core.debts or core.view.owed) and started >= self._pay_from:
                 await self._pay(started)
@@ -56,12 +69,28 @@ class Commands:
             self._failed(operation, started, error)
             raise
         core.emit(Command(operation, perf_counter() - started, False))
-        if core.engine_lost:
-            core.engine_lost = False
-            core.emit(EngineBack(self._backend.name))
+        if core.outage is not None:
+            self._answered()
         if started >= core.facts_due and self._backend.admin is not None:
             await self._take_size(self._backend.admin, started)
         return reply
+
+    async def _look(
+        self, outage: Outage, operation: str, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Send one command for all to an engine that does not answer; raises at once if somebody else does, or did
+        lately.
+        """
+        clock = self._core.clock
+        if not outage.lets_through(clock()):
+            self._core.emit(Spared(operation))
+            raise BackendUnavailableError(f"the {self._backend.name} engine: {outage.described(clock())}").undone()
+        try:
+            return await self.insisting.run(operation, call, *args, **kwargs)
+        except BaseException as error:
+            report = outage.failed if is_silence(error) else outage.abandoned
+            report(clock())
+            raise
 
     async def _again(
         self, operation: str, started: float, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
@@ -75,9 +104,14 @@ class Commands:
             raise
 
     async def settle(self) -> None:
-        """Send what is owed, without waiting for the next command; raises if the engine is gone."""
-        if self._core.debts or self._core.view.owed:
+        """Send what is owed to an engine that has just answered, without waiting for the next command; raises if it is
+        gone.
+        """
+        core = self._core
+        if core.debts or core.view.owed:
             await self._pay(perf_counter())
+        if core.outage is not None:
+            self._answered()
 
     async def _take_size(self, admin: Admin, now: float) -> None:
         """Ask the engine how full it is, now and then; not worth an error."""
@@ -116,11 +150,30 @@ class Commands:
         core = self._core
         core.emit(Command(operation, perf_counter() - started, failed=True))
         core.emit(Failure("engine", "", type(error).__name__))
-        if not isinstance(error, GONE):
+        if is_silence(error):
+            self._silent(error)
+        elif not isinstance(error, UNTOLD):
+            if core.outage is not None:
+                self._answered()
             core.emit(EngineRefused(self._backend.name, str(error)))
-        elif not core.engine_lost:
-            core.engine_lost = True
+
+    def _silent(self, error: BackendError) -> None:
+        core, options = self._core, self._core.options
+        if core.outage is None:
+            patience = options.pool_timeout + 2 * options.timeout
+            core.flights.keep_landed(True)  # first: at no time of an outage they are not
+            core.outage = Outage(core.clock(), str(error), patience)
             core.emit(EngineLost(self._backend.name, str(error)))
+
+    def _answered(self) -> None:
+        self._core.flights.keep_landed(False)  # first: what was kept may be older than this answer
+        self._core.outage = None
+        self._core.emit(EngineBack(self._backend.name))
+
+
+def is_silence(error: BaseException) -> bool:
+    """Tell whether this error means that the engine does not answer."""
+    return isinstance(error, GONE) and not isinstance(error, (NotServing, *UNTOLD))
 
 
 def _some(debts: Mapping[str, object]) -> list[tuple[str, object]]:

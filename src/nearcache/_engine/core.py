@@ -10,22 +10,33 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from nearcache._core.clock import Clock
-from nearcache._core.events import Announced, EngineReset, Event, Evicted, Failure, Flushable, Observer, Startable
+from nearcache._core.events import (
+    Announced,
+    EngineReset,
+    Event,
+    Evicted,
+    Failure,
+    Flushable,
+    Observer,
+    QueueFull,
+    Startable,
+)
 from nearcache._core.keys import Namespace
 from nearcache._core.ttl import TTL
 from nearcache._core.weak import weakly
 from nearcache._engine.health import Watch
 from nearcache._engine.modes import Blocks, Mode, Modes
+from nearcache._engine.outage import Outage
 from nearcache.codecs.codec import Codec, CodecName, Encoded, Record
 from nearcache.codecs.envelope import number_of
 from nearcache.codecs.schema import Schema
 from nearcache.errors import ConfigError, InvalidKeyError, UnsupportedError
 from nearcache.near.coherence import Coherence
-from nearcache.near.flights import Flights
+from nearcache.near.flights import Flight, Flights
 from nearcache.near.recent import Recent
 from nearcache.near.slot import NEVER, Copier
 from nearcache.near.store import Limit, Store
-from nearcache.near.view import KNOWN, View
+from nearcache.near.view import ALL, KNOWN, MOST_OWED, View
 from nearcache.options import Options
 
 if TYPE_CHECKING:
@@ -72,7 +83,8 @@ class Core:
         self._observers: tuple[Observer, ...] = ()
         self._flushable: tuple[Flushable, ...] = ()
         self._observing = False
-        self.engine_lost: bool = False
+        self.outage: Outage | None = None
+        """What is known of an engine that does not answer; None while it does."""
         self.facts_due: float = 0.0
         self._engine_evictions: int | None = None
         self.loads: Watch = Watch()
@@ -126,10 +138,27 @@ class Core:
     # Debts
 
     def owe(self, *keys: str) -> None:
-        """Note that these records may be wrong in the engine and must be deleted before they are read again."""
+        """Note that these records may be wrong in the engine and must be deleted before they are read again.
+
+        Of too many, one invalidation of everything is made, where values have a header.
+        """
         for key in keys:
             self.debts[key] = object()
         self.changed(*keys)
+        if len(self.debts) > MOST_OWED and self.codec.enveloped:
+            self.emit(QueueFull(len(self.debts)))
+            self.view.owe((), True)  # first: a key is owed at any moment
+            self.debts.clear()
+
+    def owes(self, key: str, tags: Iterable[str]) -> bool:
+        """Tell whether an invalidation of this key, or of one of these tags, waits for the engine."""
+        owed = self.view.owed
+        return key in self.debts or ALL in owed or not owed.keys().isdisjoint(tags)
+
+    @property
+    def owed(self) -> int:
+        """How many keys and tags the engine has to be told of."""
+        return len(self.debts) + len(self.view.owed)
 
     def paid(self, debts: Sequence[tuple[str, object]]) -> None:
         """Note that these records were deleted; a debt made again meanwhile stays."""
@@ -228,6 +257,13 @@ class Core:
         age = max(0.0, self.clock() - self.view.proven)
         return asked + max(0.0, self.options.staleness - age)
 
+    def keep_meanwhile(self, flight: Flight, ttl: float, tags: Iterable[str], stored: bool) -> None:
+        """Let those who come later have what was loaded while the engine does not answer, as long as they could have a
+        near value; unless it was not to be `stored`.
+        """
+        if stored and self.outage and self.keeps and not self.owes(flight.key, tags):
+            flight.kept, flight.vouched = True, flight.began + min(self.options.staleness, ttl)
+
     def _ttl(self, ttl: TTL) -> TTL:
         if ttl == "default":
             ttl = self.options.ttl
@@ -317,7 +353,7 @@ class Core:
         self.recent.after_fork()
         self.loads.after_fork()
         self.near.after_fork(suspended=not self.plain or self.mode() in (Mode.BYPASS, Mode.DISABLED))
-        self.facts_due = 0.0
+        self.facts_due, self.outage = 0.0, None
         if self.records is None:
             self.near.clear()
         elif self.records is not self.near:

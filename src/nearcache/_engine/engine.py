@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from nearcache._core.missing import MISS, Missing
 from nearcache._core.outcome import Outcome
+from nearcache._core.queued import Queued
 from nearcache._core.settings import TTL_CLASSES
 from nearcache._core.ttl import TTL
 from nearcache._engine.batch import Batch, Batches, LoadMany
@@ -24,6 +25,7 @@ from nearcache._engine.transaction import (
     TransactionWriter,
     open_in,
 )
+from nearcache._engine.warm import Pace, Warmed, warm
 from nearcache._engine.write import Tagger, Writer
 from nearcache._io.port import Io, require_callable
 from nearcache.backends.base import Backend, require
@@ -99,7 +101,7 @@ class Engine:
 
     async def open(self) -> None:
         """Connect ahead of the first use; raises when the engine cannot be reached."""
-        await self._commands.run("open", self.backend.open)
+        await self._commands.insisting.run("open", self.backend.open)
 
     async def close(self) -> None:
         """Give up every connection of this flavour."""
@@ -111,25 +113,32 @@ class Engine:
         used, rules = core.ttl_classes_used, core.options.ttl_rules
         unused = tuple(sorted(name for name in rules.classes if name not in used and name not in TTL_CLASSES))
         error = await self._silence()
-        told = core.coherence.told() if core.coherence.wanted else (None, 0.0, None)
-        return Health(error is None, error, core.loads.stuck(), unused, *told)
+        coherent, seconds, why = core.coherence.told() if core.coherence.wanted else (None, 0.0, None)
+        silent = 0.0 if (outage := core.outage) is None else outage.lasted(core.clock())
+        return Health(error is None, error, core.loads.stuck(), unused, coherent, seconds, why, core.owed, silent)
 
     async def _silence(self) -> str | None:
         """Return why the engine does not answer, None if it does."""
         try:
-            await self._commands.run("ping", self.backend.ping)
+            await self._commands.insisting.run("ping", self.backend.ping)
         except BackendError as error:
             return str(error)
         return None
+
+    def ask_again(self) -> None:
+        """Let the next call ask an engine that did not answer, however short ago that was."""
+        if (outage := self.core.outage) is not None:
+            outage.abandoned(self.core.clock())
 
     async def page(self, cursor: str, prefix: str) -> tuple[str, Keys]:
         """List some keys; see `Scan.page`."""
         scan = require(self.backend.scan, self.backend, "listing of keys", "memory, embedded, redis")
         return await self._commands.run("scan", scan.page, cursor, prefix)
 
-    async def delete_one(self, key: str) -> bool:
+    async def delete_one(self, key: str) -> bool | Queued:
         """Remove one value; tell whether there was one."""
-        return await self.writer.delete([key]) > 0
+        removed = await self.writer.delete([key])
+        return removed if isinstance(removed, Queued) else removed > 0
 
     async def write_through(
         self, key: str, source: Callable[[], Any], value: Any, plan: Plan, tag: Tagger
@@ -161,6 +170,27 @@ class Engine:
         names = {key: key for key in self.core.check_all(keys)}
         batch = Batch(names, loader, plan(self.core, ttl, options), lambda _: tagger)
         return gathered(names, await self.batches.get_or_load(batch))
+
+    async def warm(
+        self,
+        keys: Iterable[str],
+        loader: LoadMany,
+        ttl: TTL,
+        tags: Iterable[str],
+        pace: Pace,
+        progress: Callable[[Warmed], object] | None,
+        options: LoadOptions,
+    ) -> Warmed:
+        """Load what is not fresh of many keys, batch after batch; see `warm`."""
+        require_callable(loader, "loader_many")
+        tagger, load_plan = Tags(self.core, tags).tagger(), plan(self.core, ttl, options)
+
+        async def ask(some: list[str], note: LoadMany) -> dict[str, Outcome[Any]]:
+            names = {key: key for key in self.core.check_all(some)}
+            return await self.batches.get_or_load(Batch(names, note, load_plan, lambda _: tagger))
+
+        ready = functools.partial(self._commands.run, "ping", self.backend.ping)
+        return await warm(self.io, ask, keys, loader, pace, ready, progress)
 
     def near_lookup(self, schema: Schema | None) -> Callable[[str], Any]:
         """Return what finds near values of one declared type (None: of any)."""

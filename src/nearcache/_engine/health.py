@@ -22,6 +22,10 @@ class Health:
     `coherent`: whether every change is announced to this process, so that near values are served until they expire or
     change; None where it keeps none that others may change. It has been so for `coherent_seconds`. If it is not, near
     values are served for `staleness` only, and `incoherence` says why.
+
+    `silent`: for how many seconds no call of this process was answered by the engine; 0 if the last one was.
+
+    `queued`: how many keys and tags the engine has still to be told of, because it did not answer or refused.
     """
 
     engine: bool
@@ -31,6 +35,8 @@ class Health:
     coherent: bool | None = None
     coherent_seconds: float = 0.0
     incoherence: str | None = None
+    queued: int = 0
+    silent: float = 0.0
 
     @property
     def ok(self) -> bool:

@@ -313,7 +313,7 @@ class Loads:
     def keep(self, flight: Flight, old: Old) -> Outcome[Any]:
         """Return an old value as the outcome of a flight."""
         self._core.emit(Hit(entity_of(flight.key), "stale", 1))
-        known = math.inf if self._core.engine_lost else self._core.vouched(old.read, self._shared)
+        known = math.inf if self._core.outage else self._core.vouched(old.read, self._shared)
         flight.vouched = min(flight.began if flight.began > -math.inf else time.monotonic(), known)
         flight.began = flight.vouched  # the load that began later has brought nothing
         return old.outcome
@@ -367,6 +367,7 @@ class Loads:
             await self._store(flight, draft, lease)
         else:
             await self.give_up(flight.key, lease, None)
+        self._core.keep_meanwhile(flight, draft.ttl, draft.tags, says.stored)
         return Outcome(value).shared_as(*self._core.form(value, draft.encoded, job.plan.schema))
 
     async def _store(self, flight: Flight, draft: Draft, lease: Lease) -> None:

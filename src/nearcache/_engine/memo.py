@@ -15,6 +15,7 @@ from typing import Any, Final
 from nearcache._core.keys import entity_of
 from nearcache._core.missing import MISS
 from nearcache._core.outcome import Form, Outcome
+from nearcache._core.queued import Queued
 from nearcache._core.ttl import TTL
 from nearcache._engine.batch import Batch, Batches
 from nearcache._engine.core import Core
@@ -266,16 +267,16 @@ class MemoWriter(Writer):
         with changing(self._core, key):
             return await super().touch(key, ttl)
 
-    async def delete(self, keys: Iterable[str]) -> int:
+    async def delete(self, keys: Iterable[str]) -> int | Queued:
         """Do as `Writer.delete`."""
         doomed = self._core.check_all(keys)
         with changing(self._core, *doomed):
             return await super().delete(doomed)
 
-    async def invalidate(self, tags: Iterable[str], everything: bool) -> None:
+    async def invalidate(self, tags: Iterable[str], everything: bool) -> Queued | None:
         """Do as `Writer.invalidate`."""
         try:
-            await super().invalidate(tags, everything)
+            return await super().invalidate(tags, everything)
         finally:
             if (memo := memo_of(self._core)) is not None:
                 memo.drop_all()

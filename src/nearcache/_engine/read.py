@@ -232,7 +232,8 @@ class Reader:
             if type(found) is Lack and found.tags:
                 await self._ask(found.tags)
                 found = self._judge(key, raw, life, schema, backend.time.latest())
-        except BackendError:
+        except BackendError as error:
+            self._fail(error)
             return UNVOUCHED if unvouched else FAILED
         if refreshes and type(found) is Found and found.record.cost:
             found.due = found.ttl < early(found.record.cost)
@@ -256,7 +257,8 @@ class Reader:
             if tags := {tag for each in found.values() if type(each) is Lack for tag in each.tags}:
                 await self._ask(tags)
                 found = self._judge_all(keys, raws, lives, schema)
-        except BackendError:
+        except BackendError as error:
+            self._fail(error)
             return {key: UNVOUCHED if key in unvouched else FAILED for key in keys}
         if owed:
             found |= dict.fromkeys(owed & core.debts.keys(), FAILED)
@@ -274,7 +276,8 @@ class Reader:
             if type(found) is Lack and found.tags:
                 await self._ask(found.tags)
                 found = self._judge(key, raw, life, schema, backend.time.latest())
-        except BackendError:
+        except BackendError as error:
+            self._fail(error)
             return FAILED
         if core.keeps:
             self._keep(key, found, schema, asked, stamp)
@@ -307,6 +310,11 @@ class Reader:
         outcome = Outcome(slot.own()).shared_as(slot.value, slot.copy)
         outcome.stale = True
         return Old(outcome, 0.0, time.monotonic(), unvouched=True)
+
+    def _fail(self, error: BackendError) -> None:
+        """Raise the error of the engine if reads are to fail with it, instead of being misses."""
+        if self._core.options.policy.read == "closed":
+            raise error
 
     async def _ask(self, tags: Iterable[str]) -> None:
         await self._commands.run("marks", self._backend.marks.ask, tuple(tags))

@@ -19,6 +19,7 @@ from nearcache._core.events import Miss
 from nearcache._core.keys import entity_of
 from nearcache._core.missing import MISS, Missing
 from nearcache._core.outcome import Outcome
+from nearcache._core.queued import Queued
 from nearcache._core.ttl import TTL
 from nearcache._engine.batch import Batch, Share, told
 from nearcache._engine.core import Core
@@ -281,7 +282,7 @@ class TransactionWriter(MemoWriter):
         elif self._stores():
             block.hold(drafts)
 
-    async def delete(self, keys: Iterable[str]) -> int:
+    async def delete(self, keys: Iterable[str]) -> int | Queued:
         """Do as `Writer.delete`; nothing is known yet, so that it returns 0."""
         block = open_in(self._core)
         if block is None:
@@ -289,15 +290,15 @@ class TransactionWriter(MemoWriter):
         block.drop(self._core.check_all(keys))
         return 0
 
-    async def invalidate(self, tags: Iterable[str], everything: bool) -> None:
+    async def invalidate(self, tags: Iterable[str], everything: bool) -> Queued | None:
         """Do as `Writer.invalidate`."""
         block, core = open_in(self._core), self._core
         if block is None:
-            await super().invalidate(tags, everything)
-            return
+            return await super().invalidate(tags, everything)
         names = core.check_tags(tags)
         core.require_marks("clear" if everything else "tags", everything or bool(names))
         block.mark(names, everything)
+        return None
 
     async def write_through(
         self,

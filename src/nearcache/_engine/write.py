@@ -13,8 +13,9 @@ import msgspec
 
 from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
+from nearcache._core.queued import QUEUED, Queued
 from nearcache._core.ttl import TTL
-from nearcache._engine.commands import Commands
+from nearcache._engine.commands import GONE, Commands
 from nearcache._engine.core import Core, new_fill_id, new_token
 from nearcache._engine.modes import Mode
 from nearcache._engine.read import Reader
@@ -92,8 +93,12 @@ class Writer:
             return await self._add(draft, item.raw[FILL_ID])  # everything was invalidated just before
         return added
 
-    async def delete(self, keys: Iterable[str]) -> int:
-        """Remove values; return how many there were. No load of them that began before is stored."""
+    async def delete(self, keys: Iterable[str]) -> int | Queued:
+        """Remove values; return how many there were. No load of them that began before is stored.
+
+        An engine that cannot be reached is told later; one that answers and refuses is an error. Either way nothing is
+        served for these keys before it was done.
+        """
         doomed = self._core.check_all(keys)
         if not doomed or self._core.mode() is Mode.OFF:
             return 0
@@ -101,29 +106,43 @@ class Writer:
         try:
             removed = await self._commands.run("delete", self._backend.delete, doomed)
             self._core.invalidated(doomed)
-        except BaseException:
+        except BaseException as error:
             self._core.owe(*doomed)
-            raise
+            if not self._queues(error):
+                raise
+            return QUEUED
         finally:
             self._core.changed(*doomed)
         return removed
 
-    async def invalidate(self, tags: Iterable[str], everything: bool) -> None:
-        """Invalidate all values of these tags, or all values, that were loaded or written before."""
+    async def invalidate(self, tags: Iterable[str], everything: bool) -> Queued | None:
+        """Invalidate all values of these tags, or all values, that were loaded or written before; see `delete`."""
         core = self._core
         names = core.check_tags(tags)
         core.require_marks("clear" if everything else "tags", everything or bool(names))
         if not (names or everything) or core.mode() is Mode.OFF:
-            return
+            return None
         core.marked(names, everything)
         try:
             await self._commands.run("invalidate", self._backend.marks.mark, names, everything)
             core.invalidated(())
-        except BaseException:
+        except BaseException as error:
             core.view.owe(names, everything)
-            raise
+            if not self._queues(error):
+                raise
+            return QUEUED
         finally:
             core.marked(names, everything)
+        return None
+
+    def _queues(self, error: BaseException) -> bool:
+        """Tell whether an invalidation that failed is no error, because it is repeated when the engine answers; see to
+        it that somebody finds out when that is.
+        """
+        queues = isinstance(error, GONE) and self._core.options.policy.invalidate == "queue"
+        if queues:
+            self._core.coherence.seek()
+        return queues
 
     async def touch(self, key: str, ttl: TTL) -> bool:
         """Give a fresh value a new time to live, from now on; False if there is none."""

@@ -14,7 +14,7 @@ from typing import ClassVar, Final, Protocol, TypeVar
 import msgspec
 
 from nearcache._core.clock import EngineTime
-from nearcache.errors import BackendUnavailableError, UnsupportedError
+from nearcache.errors import BackendTimeoutError, BackendUnavailableError, UnsupportedError
 from nearcache.near.inbox import Mail
 from nearcache.near.view import View
 
@@ -23,6 +23,18 @@ class EngineReplaced(BackendUnavailableError):
     """Another engine answers, or another history of its data, and nothing was sent to it yet: it may have forgotten
     what it has to be told first.
     """
+
+
+class LostConnection(BackendUnavailableError):
+    """A kept connection turned out dead, soon and before any reply byte came: repeatable commands may go again, once."""
+
+
+class NoConnection(BackendTimeoutError):
+    """No connection became free in time, so that the engine was not asked."""
+
+
+class NotServing(BackendUnavailableError):
+    """The engine answered that it cannot serve yet."""
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):

@@ -3,6 +3,9 @@
 The first to `join` a key leads; the others follow and are woken when the leader `land`s the outcome. An invalidation
 detaches the flight: it goes on for those who already wait, but nobody joins it any more. Whether its result may be
 stored is for the engine to say, by the key's lease.
+
+While the engine does not answer nothing can be stored, and one load would follow the other. So flights are kept then,
+after they have landed, for as long as their results are for those who come.
 Safe to use from any thread; no method blocks. Locks are re-entrant because a finalizer or a signal handler that runs
 inside may use the cache again.
 """
@@ -10,23 +13,28 @@ inside may use the cache again.
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from threading import RLock
-from typing import Any
+from typing import Any, Final
 
 from nearcache._core.events import Reason
 from nearcache._core.outcome import Outcome
 
 Waker = Callable[[], None]
 
+MOST_KEPT: Final = 1_000
+"""Flights that are kept after they have landed; of more, the newest are."""
+
 
 class Flight:
     """One load in progress: who waits for it, and how it ended."""
 
     __slots__ = (
-        *("_lock", "_wakers", "began", "cancel", "closes", "fallback", "home", "key", "made", "missed", "outcome"),
+        *("_lock", "_wakers", "began", "cancel", "closes", "fallback", "home", "kept", "key", "made", "missed"),
+        "outcome",
         *("renew", "soft"),
         "table",
         *("token", "until", "vouched"),
@@ -46,6 +54,8 @@ class Flight:
         """Those who asked until then (monotonic) may have the result, whenever the load began: it was stored, and no
         invalidation that ended before they asked is unknown here."""
         self.made: float = time.monotonic()
+        self.kept: bool = False
+        """Whether readers may have the result who come after it was there, if the engine does not answer."""
         self.closes: float = math.inf
         """Until when others may join (monotonic), `until` apart."""
         self.fallback: Outcome[Any] | None = None
@@ -70,6 +80,10 @@ class Flight:
         self.began, self.until = time.monotonic(), until
         if good_for is not None:
             self.vouched = self.began + good_for
+
+    def open(self, now: float) -> bool:
+        """Whether others may join now."""
+        return now < self.until and now < self.closes and (self.outcome is None or now <= self.vouched)
 
     def serves(self, asked: float) -> bool:
         """Whether the result is for a reader whose call began at `asked` (monotonic)."""
@@ -126,6 +140,8 @@ class Flights:
         """The name of this process's share in the leases."""
         self._tokens: set[str] = set()
         self._renewing: dict[str, Flight] = {}
+        self._keeping = False
+        self._kept: deque[Flight] = deque()
 
     def new(self, key: str, until: float, home: object) -> Flight:
         """Return a flight that nobody knows yet, so that nobody can join it; `until` bounds how long others may."""
@@ -134,11 +150,11 @@ class Flights:
     def join(self, mine: Flight, now: float) -> Flight:
         """Return the flight of the key: another one to follow, or `mine`, which the caller must land.
 
-        A flight older than its bound is replaced.
+        A flight older than its bound is replaced; so is one that has landed, when its result is for nobody any more.
         """
         with self._lock:
             flight = self._by_key.get(mine.key)
-            if flight is not None and now < flight.until and now < flight.closes:
+            if flight is not None and flight.open(now):
                 return flight
             self._by_key[mine.key] = mine
             return mine
@@ -170,13 +186,37 @@ class Flights:
             return True
 
     def land(self, flight: Flight, outcome: Outcome[Any]) -> None:
-        """End a flight: later callers start a new one."""
+        """End a flight: later callers start a new one, unless it is to be kept."""
         self._tokens.discard(flight.token)
         with self._lock:
-            for flights in (self._by_key, self._renewing):
-                if flights.get(flight.key) is flight:
-                    del flights[flight.key]
+            if self._renewing.get(flight.key) is flight:
+                del self._renewing[flight.key]
+            present, landed = self._by_key.get(flight.key) is flight, flight.outcome is not None
+            if present and not landed and not self._keep(flight, outcome):  # one that had landed is there to be kept
+                del self._by_key[flight.key]
         flight.land(outcome)
+
+    def _keep(self, flight: Flight, outcome: Outcome[Any]) -> bool:
+        now = time.monotonic()
+        if not (self._keeping and flight.kept and outcome.error is None and flight.vouched > now):
+            return False
+        flight.home = None  # nobody has to wait for its turn
+        self._kept.append(flight)
+        while len(self._kept) > MOST_KEPT or self._kept[0].vouched < now:
+            self._drop(self._kept.popleft())
+        return True
+
+    def _drop(self, flight: Flight) -> None:
+        if self._by_key.get(flight.key) is flight:
+            del self._by_key[flight.key]
+
+    def keep_landed(self, keeping: bool) -> None:
+        """Keep flights that land from now on, if their loaders agree, or do not, and let go of those that were kept."""
+        with self._lock:
+            self._keeping = keeping
+            if not keeping:
+                while self._kept:
+                    self._drop(self._kept.popleft())
 
     def detach(self, keys: Iterable[str]) -> None:
         """Let later readers of these keys begin flights of their own: what is loaded now may be older than a change."""
@@ -189,6 +229,7 @@ class Flights:
         """Do so for every key: which tags a load will bring is known only at its end."""
         with self._lock:
             self._by_key = {}
+            self._kept.clear()
 
     def led_here(self, key: str) -> bool:
         """Whether the calling code runs inside a load of this very key."""
@@ -201,3 +242,4 @@ class Flights:
         self.process = os.urandom(8).hex()
         self._tokens = set()
         self._renewing = {}
+        self._keeping, self._kept = False, deque()

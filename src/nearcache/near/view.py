@@ -23,6 +23,9 @@ KNOWN: Final = " "
 NOTHING: Final = 1 << 64
 """More than any stamp."""
 
+MOST_OWED: Final = 10_000
+"""Invalidations that wait for an engine that does not answer; of more, one of everything is made."""
+
 MOST_TAGS: Final = 20_000
 """Tags that a process remembers; beyond, it forgets all and asks again."""
 
@@ -173,10 +176,14 @@ class View:
     # Marks that the engine has not acknowledged
 
     def owe(self, tags: Iterable[str], everything: bool) -> None:
-        """Note that these invalidations must be repeated before anything else is sent."""
+        """Note that these invalidations must be repeated before anything else is sent; of too many, one of everything
+        is made.
+        """
         with self._lock:
             for tag in (*tags, *((ALL,) if everything else ())):
                 self.owed[tag] = object()
+            if len(self.owed) > MOST_OWED:
+                self.owed = {ALL: object()}
             self._reach(self.last)
 
     def paid(self, marks: Iterable[tuple[str, object]]) -> None:

@@ -54,6 +54,10 @@ class Families:
             "How old the proof is that near values are right; +Inf: changes are not announced.",
             ["namespace"],
         )
+        self.spared: Counter = _counter(
+            "cache_spared", "Calls that were answered at once because the engine does not answer.", ["namespace"]
+        )
+        self.silent: Gauge = _gauge("cache_engine_silent", "1 while the engine does not answer.", ["namespace"])
         self._histogram = Histogram(*LATENCY, ["namespace", "operation"], buckets=BOUNDS, registry=None)
         self._latencies: dict[tuple[str, str], Latency] = {}
         self._labels: dict[str, EntityLabels] = {}
@@ -166,8 +170,8 @@ class Families:
             self.proof.labels(namespace).set(age)
 
     def _all(self) -> "tuple[Counter | Gauge | Histogram, ...]":
-        counters = self.hits, self.misses, self.errors, self.evictions, self.refused
-        return *counters, self.size, self.limit, self.stuck, self.proof, self._histogram
+        counters = self.hits, self.misses, self.errors, self.evictions, self.refused, self.spared
+        return *counters, self.size, self.limit, self.stuck, self.proof, self.silent, self._histogram
 
 
 def families_in(registry: CollectorRegistry) -> Families:

@@ -10,7 +10,18 @@ import time
 from typing import Final
 
 from nearcache._core.clock import Clock
-from nearcache._core.events import Command, EngineBack, EngineLost, EngineRefused, EngineReset, Event, Hit, Load, Miss
+from nearcache._core.events import (
+    Command,
+    EngineBack,
+    EngineLost,
+    EngineRefused,
+    EngineReset,
+    Event,
+    Hit,
+    Load,
+    Miss,
+    QueueFull,
+)
 from nearcache.observe.labels import EntityLabels
 
 logger: Final = logging.getLogger("nearcache")
@@ -58,6 +69,9 @@ class Logging:
                 logger.warning("%s: the %s engine was reset; %s", self._namespace, engine, done)
             case EngineRefused(engine, error):
                 self._seldom(f"the {engine} engine", "refuses", error)
+            case QueueFull(waiting):
+                what = "%s: %d invalidations waited for the engine; everything will be invalidated instead"
+                logger.warning(what, self._namespace, waiting)
             case Load(entity, _, str(error)):
                 self._seldom(f"a load of {self._labels.label(entity)}", "failed", error)
             case _:

@@ -17,6 +17,8 @@ another process, it does so at each call to the engine, after every 1,024 near h
     cache_near_proof_age_seconds{namespace}            how old the proof is that near values are right;
                                                        +Inf while changes are not announced
     cache_loads_stuck{namespace}                       loads that run beyond their deadline
+    cache_spared_total{namespace}                      calls answered at once because the engine does not answer
+    cache_engine_silent{namespace}                     1 while it does not; there since the first time that it did not
 
 An `entity` beyond the first 100 of a namespace is "other". `tier="engine"` evictions are those this process has heard
 of: each process that asks the engine counts them, so take the largest, not the sum.
@@ -30,6 +32,8 @@ from typing import TYPE_CHECKING
 from nearcache._core.events import (
     Announced,
     Command,
+    EngineBack,
+    EngineLost,
     EngineSize,
     Event,
     Evicted,
@@ -42,6 +46,7 @@ from nearcache._core.events import (
     NoLoads,
     NoProofs,
     Proofs,
+    Spared,
 )
 from nearcache.observe.labels import EntityLabels
 from nearcache.observe.meter import Meter
@@ -119,10 +124,8 @@ class Prometheus:
                 self._count(families.errors, "errors", entity, kind, 1)
             case Evicted(tier, count):
                 families.evictions.labels(self._namespace, tier).inc(count)
-            case EngineSize():
-                self._engine_size(families, event)
             case _:
-                pass
+                self._about_the_engine(families, event)
 
     def flush(self) -> None:
         """Tell Prometheus the near hits of this moment, where no scrape will ask for them."""
@@ -138,6 +141,17 @@ class Prometheus:
         if child is None:
             child = self._counters[name, label, kind] = family.labels(self._namespace, label, kind)
         child.inc(count)
+
+    def _about_the_engine(self, families: Families, event: Event) -> None:
+        match event:
+            case EngineSize():
+                self._engine_size(families, event)
+            case Spared():
+                families.spared.labels(self._namespace).inc()
+            case EngineLost() | EngineBack():
+                families.silent.labels(self._namespace).set(isinstance(event, EngineLost))
+            case _:
+                pass
 
     def _engine_size(self, families: Families, event: EngineSize) -> None:
         if event.used_bytes is not None:

@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nearcache._core.events import Announced, Command, Event, Evicted, Failure, Hit, Load, Miss, NearTier
+from nearcache._core.events import Announced, Command, Event, Evicted, Failure, Hit, Load, Miss, NearTier, Spared
 from nearcache.observe.labels import EntityLabels
 
 
@@ -44,7 +44,8 @@ class StatsView:
     counts failed loads and records that could not be decoded as well as failures of the engine. Sizes are in bytes; a
     limit that is None does not exist. `evictions` are live entries that left the near tier for want of room.
     `near_refused` counts values that were near, and were asked for anew because nobody could prove that they were still
-    right. `lag` is None before a change was announced. Among `misses_by_reason`, "evicted" is told on `memory://`
+    right. `spared` counts calls that were answered at once because the engine does not answer, without asking it. `lag`
+    is None before a change was announced. Among `misses_by_reason`, "evicted" is told on `memory://`
     only: what another engine has evicted is "cold".
     """
 
@@ -66,6 +67,7 @@ class StatsView:
     near_limit_bytes: int | None
     near_refused: int = 0
     lag: Lag | None = None
+    spared: int = 0
     misses_by_reason: Mapping[str, int] = field(default_factory=dict[str, int])
     by_entity: Mapping[str, EntityStats] = field(default_factory=dict[str, EntityStats])
 
@@ -116,6 +118,7 @@ class Stats:
         self._hits, self._misses = _Counts(), _Counts()
         self._lags: deque[float] = deque(maxlen=LAGS)
         self._commands = self._loads = self._load_errors = self._failures = self._engine_evictions = 0
+        self._spared = 0
 
     def on(self, event: Event) -> None:
         """Count an event."""
@@ -135,6 +138,8 @@ class Stats:
                 self._failures += 1
             case Evicted(count=count):
                 self._engine_evictions += count
+            case Spared():
+                self._spared += 1
             case Announced(seconds):
                 self._lags.append(seconds)
             case _:
@@ -166,6 +171,7 @@ class Stats:
             near_limit_entries=self._near.limit.entries,
             near_limit_bytes=self._near.limit.bytes,
             near_refused=self._near.refusals,
+            spared=self._spared,
             lag=_lag(sorted(self._lags.copy())),
             misses_by_reason=dict(misses),
             by_entity=_paired(near + engine + self._hits.by_entity(), self._misses.by_entity()),

@@ -20,14 +20,17 @@ class Faults:
     def __init__(self) -> None:
         self._planned: dict[str, list[tuple[BackendError, bool]]] = {}
         self._down: BackendError | None = None
+        self.noticed: Callable[[], object] = bool
+        """Called when operations work again."""
 
     def down(self) -> None:
         """Let every operation raise `BackendUnavailableError`, until `up`."""
         self._down = BackendUnavailableError("the engine is down (planned)").undone()
 
     def up(self) -> None:
-        """Let operations work again."""
+        """Let operations work again; inside `faults` the next call to the engine finds out, without a pause."""
         self._down = None
+        self.noticed()
 
     def fail(self, operation: str, times: int = 1, *, error: BackendError | None = None, done: bool = False) -> None:
         """Let the next calls of an operation ("get", "set", "delete", ...) raise; with `done`, after doing their work.
@@ -188,6 +191,7 @@ def faults(cache: Cache | AsyncCache) -> Generator[Faults]:
         assert cache.get("users:1") is None
     """
     engine, planned = cache._engine, Faults()  # noqa: SLF001 -- the other half of the same library
+    planned.noticed = engine.ask_again
     real = engine.backend
     engine.use(FaultyBackend(real, planned))
     try:

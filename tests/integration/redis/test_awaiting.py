@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from nearcache.backends.base import EngineReplaced, Item
+from nearcache.backends.redis import stream as stream_module
 from nearcache.backends.redis.stream import Stream
 from nearcache.backends.redis.wire import Link
 from nearcache.errors import BackendTimeoutError, BackendUnavailableError
@@ -268,6 +269,19 @@ async def test_calls_under_way_when_the_engine_dies_fail_and_later_ones_name_the
     assert raised.value.ambiguous is False
     assert "secret" not in repr(raised.value)
     await backend.close()
+
+
+async def test_a_connection_that_broke_late_is_not_replaced(monkeypatch):
+    """A second try would take the whole time once more."""
+    monkeypatch.setattr(stream_module, "soon", lambda *_: False)
+    answers: list[bytes | None] = [bulk(b"1"), None]
+    with fake_server(lambda command: answers.pop(0)) as server:
+        backend = made(server.url, "async", "t")
+        assert await backend.get("a") == b"1"
+        with pytest.raises(BackendUnavailableError, match="the connection broke"):
+            await backend.get("a")
+        assert len(server.commands) == 2
+        await backend.close()
 
 
 async def test_a_connection_that_broke_before_any_reply_is_replaced_once_where_that_is_safe():

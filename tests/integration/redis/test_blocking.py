@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from nearcache.backends.base import EngineReplaced, Item
-from nearcache.backends.redis import RedisBackend
+from nearcache.backends.redis import RedisBackend, blocking
 from nearcache.backends.redis.blocking import BlockingLink, Wire
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 from tests.integration.redis.helpers import (
@@ -241,6 +241,19 @@ def test_a_connection_that_broke_before_any_reply_is_replaced_once_where_that_is
             drive(backend.get("a"))
         written = [b"DEL", b"DEL", b"SET"]
         assert [command[0] for command in server.commands] == [b"GET"] * 3 + written + [b"GET"] * 2
+        drive(backend.close())
+
+
+def test_a_connection_that_broke_late_is_not_replaced(monkeypatch):
+    """A second try would take the whole time once more."""
+    monkeypatch.setattr(blocking, "soon", lambda *_: False)
+    answers: list[bytes | None] = [bulk(b"1"), None]
+    with fake_server(lambda command: answers.pop(0)) as server:
+        backend = made(server.url, "sync", "t")
+        assert drive(backend.get("a")) == b"1"
+        with pytest.raises(BackendUnavailableError, match="the connection broke"):
+            drive(backend.get("a"))
+        assert len(server.commands) == 2
         drive(backend.close())
 
 

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from nearcache._core.events import EngineBack, EngineLost, Failure, Load, Miss
+from nearcache._core.events import EngineBack, EngineLost, Failure, Load, Miss, QueueFull
 from nearcache.observe.logging import Logging
 from tests.unit.near.helpers import Clock
 
@@ -82,3 +82,10 @@ def test_the_logger_is_left_to_the_program():
     assert [type(handler) for handler in logger.handlers if isinstance(handler, logging.NullHandler)]
     assert logger.level == logging.NOTSET
     assert logger.propagate
+
+
+def test_a_queue_that_overflows_is_a_warning(listener, caplog):
+    listener.on(QueueFull(10_001))
+    assert warnings(caplog) == [
+        "app: 10001 invalidations waited for the engine; everything will be invalidated instead",
+    ]

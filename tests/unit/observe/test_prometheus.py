@@ -10,7 +10,18 @@ from functools import partial
 import pytest
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 
-from nearcache._core.events import Command, EngineBack, EngineSize, Evicted, Failure, Hit, Load, Miss
+from nearcache._core.events import (
+    Command,
+    EngineBack,
+    EngineLost,
+    EngineSize,
+    Evicted,
+    Failure,
+    Hit,
+    Load,
+    Miss,
+    Spared,
+)
 from nearcache.errors import ConfigError
 from nearcache.near.store import Limit, Store
 from nearcache.observe import families, prometheus
@@ -52,6 +63,8 @@ def test_the_names_and_types_are_those_announced(listener, registry):
         ("cache_near_refused", "counter"),
         ("cache_near_proof_age_seconds", "gauge"),
         ("cache_latency_seconds", "histogram"),
+        ("cache_spared", "counter"),
+        ("cache_engine_silent", "gauge"),
     }
 
 
@@ -288,3 +301,13 @@ def test_latencies_are_counted_as_the_clients_own_histogram_counts_them(listener
 def samples(registry: CollectorRegistry) -> list[tuple[str, dict[str, str], float]]:
     (family,) = (family for family in registry.collect() if family.name == "cache_latency_seconds")
     return [(each.name, each.labels, each.value) for each in family.samples if not each.name.endswith("_created")]
+
+
+def test_a_silent_engine_is_told_while_it_lasts(listener, registry):
+    assert value(registry, "cache_engine_silent") is None
+    for event in (EngineLost("redis", "connection refused"), Spared("get"), Spared("set")):
+        listener.on(event)
+    assert value(registry, "cache_engine_silent") == 1.0
+    assert value(registry, "cache_spared_total") == 2.0
+    listener.on(EngineBack("redis"))
+    assert value(registry, "cache_engine_silent") == 0.0

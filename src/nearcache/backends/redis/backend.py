@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from nearcache._core.clock import Clock, EngineTime
-from nearcache.backends.base import Admin, Backend, Counters, Item, Leases, Marks, Scan
+from nearcache.backends.base import Admin, Backend, Counters, Item, Leases, LostConnection, Marks, Scan
 from nearcache.backends.redis import tooling
 from nearcache.backends.redis.carrier import Call
 from nearcache.backends.redis.connect import Command
@@ -16,7 +16,7 @@ from nearcache.backends.redis.leases import RedisLeases, RedisMarks
 from nearcache.backends.redis.listener import Ears
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import lease_of
-from nearcache.backends.redis.wire import Link, LostConnection, repeatable
+from nearcache.backends.redis.wire import Link, repeatable
 from nearcache.backends.registry import BackendSpec
 from nearcache.errors import BackendError, CodecError
 from nearcache.near.view import View

@@ -15,11 +15,11 @@ from typing import Any, Final, TypeVar
 import hiredis
 
 from nearcache._core.fork import on_fork
-from nearcache.backends.base import EngineReplaced
+from nearcache.backends.base import EngineReplaced, LostConnection, NoConnection
 from nearcache.backends.redis import probe
 from nearcache.backends.redis.connect import Command, Endpoint, Route, dial, time_left
 from nearcache.backends.redis.history import History
-from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, LostConnection, pack, reader, soon, subject
+from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, pack, reader, soon, subject
 from nearcache.backends.registry import BackendSpec
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
@@ -279,7 +279,7 @@ class Pool:
             return wire
         with self._lock:
             self._forget(waiter)
-        raise BackendTimeoutError(
+        raise NoConnection(
             f"all {self._size} connections stayed in use for {self._timeout:g} s; "
             "raise CACHE_POOL_MAX_SIZE (connections) or CACHE_POOL_TIMEOUT (milliseconds)"
         ).undone()

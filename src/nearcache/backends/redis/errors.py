@@ -8,6 +8,7 @@ import re
 import ssl
 from typing import Any, Final, NoReturn
 
+from nearcache.backends.base import NotServing
 from nearcache.backends.redis import lua
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
@@ -71,7 +72,7 @@ def refused(reply: Exception, subject: str) -> BackendError:
         code, text = "NOPERM", f"NOPERM {_denied_command(denied, text)}"
     elif text.startswith(UNKNOWN):
         code = UNKNOWN
-    kind = BackendUnavailableError if code in DOWN else BackendError
+    kind = NotServing if code in DOWN else BackendError
     advice = f"; {ADVICE[code]}" if code in ADVICE else ""
     return kind(f"{subject}: the engine answered {_safe(text)}{advice}").undone()
 
@@ -85,7 +86,7 @@ def good(reply: Any, subject: str) -> Any:
 
 def unexpected(reply: Any, subject: str) -> NoReturn:
     """Raise the error for an answer that no engine gives."""
-    raise BackendUnavailableError(
+    raise NotServing(
         f"{subject}: the engine answered with a {type(reply).__name__} where none belongs; is it a Redis or Valkey?"
     )
 

@@ -11,14 +11,13 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from nearcache.backends.base import BACK_OFF, Ask, Fill, Grant, Item, identity_of
+from nearcache.backends.base import BACK_OFF, Ask, Fill, Grant, Item, NotServing, identity_of
 from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.errors import MISSHAPEN, good, unexpected
 from nearcache.backends.redis.listener import Ears
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import lease_of, marks_of, waiters_of
 from nearcache.codecs.envelope import FILL_ID
-from nearcache.errors import BackendUnavailableError
 from nearcache.near.inbox import Mail
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ class RedisMarks:
             if NOT_MARKED not in await evaluate(self._calls(members)):
                 return
             await self.restore()
-        raise BackendUnavailableError(f"{self.name}: the engine forgets marks as soon as they are given back")
+        raise NotServing(f"{self.name}: the engine forgets marks as soon as they are given back")
 
     def _calls(self, members: Sequence[str]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
         # No more get one stamp than are read at once, or everybody would read them again and again.
@@ -204,7 +203,7 @@ class RedisMarks:
         scores = _scores(reply)
         full = len(scores) >= AT_ONCE
         if not scores:
-            raise BackendUnavailableError(f"{self.name}: the engine does not keep it; is it full?")
+            raise NotServing(f"{self.name}: the engine does not keep it; is it full?")
         clear, purge = scores.pop(CLEAR, 0), scores.pop(PURGE, 0)
         marks = {name.removeprefix(TAG): stamp for name, stamp in scores.items()}
         if full or anew:

@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import hiredis
 
+from nearcache.backends.base import LostConnection
 from nearcache.backends.redis.connect import Command, Endpoint
-from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, LostConnection, pack, reader, repeatable, soon, subject
+from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, pack, reader, repeatable, soon, subject
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
 

@@ -7,10 +7,12 @@ import hiredis
 
 from nearcache.backends.redis import lua
 from nearcache.backends.redis.connect import Command
-from nearcache.errors import BackendUnavailableError
 
 INCOMPLETE: Final = object()
 """What a reader returns when the next reply has not arrived completely."""
+
+SOON: Final = 0.1
+"""The share of a call's time in which a connection that was dead before turns out to be."""
 
 NONSENSE: Final = (hiredis.ProtocolError, TypeError, ValueError, MemoryError)
 """What parsing raises for bytes that are no reply; a map whose key is a list is one that Python cannot build, a list of
@@ -53,16 +55,6 @@ class Link(Protocol):
     async def close(self) -> None:
         """Give up every connection; a later call connects again."""
         ...
-
-
-SOON: Final = 0.1
-"""The share of a call's time in which a connection that was dead before turns out to be."""
-
-
-class LostConnection(BackendUnavailableError):
-    """A kept connection turned out dead, soon and before any reply byte came: repeatable commands may go again, once,
-    in a time of their own.
-    """
 
 
 def soon(left: float, timeout: float) -> bool:

@@ -2,6 +2,7 @@
 
 A killed engine alone would hardly be noticed: the next call starts it again within a tenth of a second. So it is
 frozen first (SIGSTOP), as a dying machine is, until every call that is under way has given up; then it is killed.
+Calls that come in between do not wait: it is known by then that nobody answers.
 """
 
 import logging
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 
-from nearcache import BackendError
+from nearcache import BackendError, Queued
 from nearcache.demo import engine, guide
 from nearcache.demo.atlas import City
 from nearcache.demo.processes import processes
@@ -19,6 +20,7 @@ from nearcache.demo.stage import Stage, duration
 
 READS = 8
 WRITES = 4
+INVALIDATIONS = 20
 RECOVERY = 10.0
 """Seconds after which the demo no longer believes that the engine comes back."""
 
@@ -30,6 +32,12 @@ class Calls:
     reads: list[Future[City]]
     writes: list[Future[None]]
     update: Future[City]
+    queries: int = 0
+    """How many queries the reads made."""
+    queued: int = 0
+    """How many invalidations were queued after that."""
+    spared: int = 0
+    """How many of these did not even ask the engine."""
 
 
 def play(stage: Stage) -> None:
@@ -38,22 +46,29 @@ def play(stage: Stage) -> None:
     guide.city(updated)  # the engine holds the old mayor, on its disk too
     first_engine = engine.pid()
     with _listening() as lines:
-        calls, queries = _freeze_and_kill(stage, updated, ids)
+        calls = _freeze_and_kill(stage, updated, ids)
         back_after = _until_writes_work()
-    _report_outage(stage, calls, queries, lines)
+    _report_outage(stage, calls, lines)
     stage.report("from SIGKILL to the next write", duration(back_after), engine.pid() != first_engine)
+    waiting = guide.cache.health().queued
+    stage.report("invalidations that still wait", waiting, waiting == 0)
     _report_values(stage, [updated, *ids], calls)
 
 
-def _freeze_and_kill(stage: Stage, updated: int, ids: list[int]) -> tuple[Calls, int]:
-    """Return what was called meanwhile, and how many queries the reads made."""
-    before = guide.atlas.queries
+def _freeze_and_kill(stage: Stage, updated: int, ids: list[int]) -> Calls:
+    """Return what was called meanwhile, and what came of it."""
+    queries = guide.atlas.queries
     engine.freeze()
     try:
         calls = _calls(stage, updated, ids)
+        calls.queries = guide.atlas.queries - queries - 1  # the update made one
+        spared = guide.cache.stats().spared
+        told = [guide.country.invalidate(f"X{number}") for number in range(INVALIDATIONS)]
+        calls.queued = sum(isinstance(each, Queued) for each in told)
+        calls.spared = guide.cache.stats().spared - spared
     finally:
         engine.kill()
-    return calls, guide.atlas.queries - before - 1  # the update made one
+    return calls
 
 
 def _calls(stage: Stage, updated: int, ids: list[int]) -> Calls:
@@ -82,11 +97,15 @@ def _until_writes_work() -> float:
             return monotonic() - started
 
 
-def _report_outage(stage: Stage, calls: Calls, queries: int, lines: list[str]) -> None:
+def _report_outage(stage: Stage, calls: Calls, lines: list[str]) -> None:
     raised = sum(isinstance(write.exception(), BackendError) for write in calls.writes)
     stage.report("writes that raised BackendError", f"{raised} of {WRITES}", raised == WRITES)
     answered = sum(read.exception() is None for read in calls.reads)
-    stage.report("reads answered by SQLite instead", f"{answered} of {READS}", answered == queries == READS)
+    stage.report("reads answered by SQLite instead", f"{answered} of {READS}", answered == calls.queries == READS)
+    queued = calls.queued == INVALIDATIONS
+    stage.report("invalidations that were queued", f"{calls.queued} of {INVALIDATIONS}", queued)
+    at_once = calls.spared > INVALIDATIONS // 2  # the others looked whether it is back
+    stage.report("of these, without waiting for the engine", calls.spared, at_once)
     lost = [line for line in lines if "does not answer" in line]
     stage.report("log lines about the loss", len(lost), len(lost) == 1)
     for line in lines:
