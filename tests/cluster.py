@@ -31,11 +31,11 @@ class Cluster:
         return int(self.nodes[0].command("CLUSTER", "KEYSLOT", name))
 
     def owner(self, name: str) -> RedisServer:
-        """Return the primary that keeps a key of the engine, as a node tells that runs."""
-        slot = self.slot(name)
-        told = next(node for node in self.nodes if node.running).command("CLUSTER", "SLOTS")
-        (port,) = [entry[2][1] for entry in told if entry[0] <= slot <= entry[1]]
-        return next(node for node in (*self.nodes, *self.replicas) if node.port == port)
+        """Return the primary that keeps a key of the engine, by its own account: others may hear of it later."""
+        running = next(node for node in self.nodes if node.running)
+        slot = int(running.command("CLUSTER", "KEYSLOT", name))
+        everybody = [node for node in (*self.nodes, *self.replicas) if node.running]
+        return next((node for node in everybody if _keeper(node, slot) == node.port), running)
 
     def others(self, node: RedisServer) -> list[RedisServer]:
         """Return the primaries beside one."""
@@ -62,8 +62,9 @@ class Cluster:
         finally:
             while names := source.command("CLUSTER", "GETKEYSINSLOT", slot, 100):
                 carry(*names)
-            for node in (target, source, *self.others(target)):
+            for node in (target, *self.others(target)):
                 node.command("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+            _wait(lambda: all(_keeper(node, slot) == target.port for node in self.nodes), "they do not agree")
 
 
 @contextmanager
@@ -89,6 +90,12 @@ def cluster(kind: Kind = "redis", replicas: int = 0, spare: int = 0) -> Iterator
             _follow(node, nodes[place % 3])
         _wait(lambda: all(b"cluster_state:ok" in node.command("CLUSTER", "INFO") for node in everybody), "it is down")
         yield Cluster([*nodes, *spares], followers)
+
+
+def _keeper(node: RedisServer, slot: int) -> int:
+    """Return the port of the node that keeps a slot, as a node tells; 0 for none."""
+    told = node.command("CLUSTER", "SLOTS")
+    return next((int(entry[2][1]) for entry in told if entry[0] <= slot <= entry[1]), 0)
 
 
 def _follow(replica: RedisServer, primary: RedisServer) -> None:

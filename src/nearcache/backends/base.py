@@ -26,7 +26,7 @@ class EngineReplaced(BackendUnavailableError):
 
 
 class LostConnection(BackendUnavailableError):
-    """A kept connection turned out dead, soon and before any reply byte came: repeatable commands may go again, once."""
+    """A kept connection turned out dead, soon and before any reply came: repeatable commands may go again, once."""
 
 
 class NoConnection(BackendTimeoutError):
