@@ -32,7 +32,7 @@ from tests.integration.redis.helpers import FakeServer, bulk, drive
 from tests.promises.helpers import broken, noticed
 
 Examples = settings(max_examples=150, suppress_health_check=list(HealthCheck))
-Many = settings(max_examples=600, suppress_health_check=list(HealthCheck))
+Many = settings(max_examples=500, suppress_health_check=list(HealthCheck))
 VERBS = {**READS, **WRITES}
 
 
@@ -206,13 +206,13 @@ def whatever_an_engine_answers(examples: settings) -> None:
 
 
 def test_whatever_an_engine_sends_is_a_value_or_an_error_of_ours() -> None:
-    whatever_an_engine_answers(settings(max_examples=40, suppress_health_check=list(HealthCheck)))
+    whatever_an_engine_answers(settings(max_examples=15, suppress_health_check=list(HealthCheck)))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_whatever_an_engine_sends_is_a_value_or_an_error_of_ours_for_long() -> None:
-    whatever_an_engine_answers(settings(max_examples=150, suppress_health_check=list(HealthCheck)))
+    whatever_an_engine_answers(settings(max_examples=60, suppress_health_check=list(HealthCheck)))
 
 
 # The same behind the parser, where there is no time to lose
