@@ -11,7 +11,7 @@ from tests.servers import Kind, RedisServer, free_port, redis_server
 SLOTS = 16_384
 WITHIN = 30.0
 DOWN_AFTER = 2_000
-"""Milliseconds without an answer after which a node is taken for dead."""
+"""Milliseconds without an answer after which a node is taken for dead, unless a test says otherwise."""
 
 
 class Cluster:
@@ -68,12 +68,15 @@ class Cluster:
 
 
 @contextmanager
-def cluster(kind: Kind = "redis", replicas: int = 0, spare: int = 0) -> Iterator[Cluster]:
-    """Run a cluster for the `with` block: so many replicas of each primary, and primaries without a slot."""
+def cluster(kind: Kind = "redis", replicas: int = 0, spare: int = 0, down_after: int = DOWN_AFTER) -> Iterator[Cluster]:
+    """Run a cluster for the `with` block: so many replicas of each primary, and primaries without a slot.
+
+    `down_after` is how many milliseconds a node may be silent.
+    """
     with ExitStack() as stack:
 
         def started() -> RedisServer:
-            return stack.enter_context(redis_server(kind, *_options()))
+            return stack.enter_context(redis_server(kind, *_options(down_after)))
 
         nodes = [started() for _ in range(3)]
         followers, spares = [started() for _ in range(3 * replicas)], [started() for _ in range(spare)]
@@ -103,10 +106,10 @@ def _follow(replica: RedisServer, primary: RedisServer) -> None:
     _wait(lambda: b"master_link_status:up" in replica.command("INFO", "replication"), "a replica does not follow")
 
 
-def _options() -> tuple[str, ...]:
+def _options(down_after: int) -> tuple[str, ...]:
     cluster = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-config-file", "nodes.conf")
     stay = ("--cluster-allow-replica-migration", "no")  # a primary whose last slot moves would become a replica
-    return (*cluster, *stay, "--cluster-node-timeout", str(DOWN_AFTER), "--repl-diskless-sync-delay", "0")
+    return (*cluster, *stay, "--cluster-node-timeout", str(down_after), "--repl-diskless-sync-delay", "0")
 
 
 def _bus(node: RedisServer) -> str:

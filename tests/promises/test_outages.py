@@ -23,11 +23,11 @@ from nearcache import (
     Queued,
     loading,
 )
+from nearcache._core.outage import LONGEST_PAUSE, Outage
 from nearcache._engine import core as core_module
-from nearcache._engine.commands import Commands, is_silence
+from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
-from nearcache._engine.outage import LONGEST_PAUSE, Outage
-from nearcache.backends.base import LostConnection, NoConnection, NotServing
+from nearcache.backends.base import LostConnection, NoConnection, NotServing, is_silence
 from nearcache.backends.redis.errors import DOWN, refused
 from nearcache.backends.redis.listener import Listener
 from nearcache.near import flights as flights_module

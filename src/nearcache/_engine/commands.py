@@ -13,20 +13,14 @@ from time import perf_counter
 from typing import ParamSpec, TypeVar
 
 from nearcache._core.events import Command, EngineBack, EngineLost, EngineRefused, EngineSize, Failure, Spared
+from nearcache._core.outage import Outage
 from nearcache._engine.core import Core
-from nearcache._engine.outage import Outage
-from nearcache.backends.base import Admin, Backend, EngineReplaced, LostConnection, NoConnection, NotServing
-from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
+from nearcache.backends.base import GONE, UNTOLD, Admin, Backend, EngineReplaced, is_silence
+from nearcache.errors import BackendError, BackendUnavailableError
 from nearcache.near.view import ALL, KNOWN
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-GONE = (BackendTimeoutError, BackendUnavailableError)
-"""Errors of an engine that cannot be reached, or cannot serve; any other is a refusal."""
-
-UNTOLD = (LostConnection, NoConnection, EngineReplaced)
-"""Errors that say nothing of whether the engine answers."""
 
 FACTS_EVERY = 15.0
 """Seconds between two questions about the engine's size."""
@@ -57,7 +51,7 @@ class Commands:
     async def run(self, operation: str, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Send one command; raises what the backend raises."""
         core, started = self._core, perf_counter()
-        if (outage := core.outage) is not None and self._spares:
+        if (outage := core.outage) is not None and self._spares and not self._backend.lacks():
             return await self._look(outage, operation, call, *args, **kwargs)
         try:
             if (core.debts or core.view.owed) and started >= self._pay_from:
@@ -135,7 +129,9 @@ class Commands:
         except EngineReplaced:
             raise
         except GONE as error:
-            raise error.undone() from None
+            if not self._backend.lacks():
+                raise error.undone() from None
+            self._pay_from = now + PAY_AGAIN
         except BackendError as error:
             self._pay_from = now + PAY_AGAIN
             core.emit(EngineRefused(self._backend.name, str(error)))
@@ -166,14 +162,11 @@ class Commands:
             core.emit(EngineLost(self._backend.name, str(error)))
 
     def _answered(self) -> None:
+        if self._backend.lacks():
+            return
         self._core.flights.keep_landed(False)  # first: what was kept may be older than this answer
         self._core.outage = None
         self._core.emit(EngineBack(self._backend.name))
-
-
-def is_silence(error: BaseException) -> bool:
-    """Tell whether this error means that the engine does not answer."""
-    return isinstance(error, GONE) and not isinstance(error, (NotServing, *UNTOLD))
 
 
 def _some(debts: Mapping[str, object]) -> list[tuple[str, object]]:

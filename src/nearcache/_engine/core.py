@@ -22,11 +22,11 @@ from nearcache._core.events import (
     Startable,
 )
 from nearcache._core.keys import Namespace
+from nearcache._core.outage import Outage
 from nearcache._core.ttl import TTL
 from nearcache._core.weak import weakly
 from nearcache._engine.health import Watch
 from nearcache._engine.modes import Blocks, Mode, Modes
-from nearcache._engine.outage import Outage
 from nearcache.codecs.codec import Codec, CodecName, Encoded, Record
 from nearcache.codecs.envelope import number_of
 from nearcache.codecs.schema import Schema

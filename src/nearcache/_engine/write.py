@@ -15,12 +15,12 @@ from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
 from nearcache._core.queued import QUEUED, Queued
 from nearcache._core.ttl import TTL
-from nearcache._engine.commands import GONE, Commands
+from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core, new_fill_id, new_token
 from nearcache._engine.modes import Mode
 from nearcache._engine.read import Reader
 from nearcache._io.port import Io
-from nearcache.backends.base import Ask, Backend, Counters, Item, require
+from nearcache.backends.base import GONE, Ask, Backend, Counters, Item, require
 from nearcache.codecs.codec import COUNTER, Encoded, Record
 from nearcache.codecs.envelope import FILL_ID, NO_SCHEMA, pack, pack_ages
 from nearcache.codecs.near import size_of

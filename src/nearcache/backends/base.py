@@ -37,6 +37,18 @@ class NotServing(BackendUnavailableError):
     """The engine answered that it cannot serve yet."""
 
 
+GONE: Final = (BackendTimeoutError, BackendUnavailableError)
+"""Errors of an engine that cannot be reached, or cannot serve; any other is a refusal."""
+
+UNTOLD: Final = (LostConnection, NoConnection, EngineReplaced)
+"""Errors that say nothing of whether the engine answers."""
+
+
+def is_silence(error: BaseException) -> bool:
+    """Tell whether this error means that the engine does not answer."""
+    return isinstance(error, GONE) and not isinstance(error, (NotServing, *UNTOLD))
+
+
 class Item(msgspec.Struct, frozen=True, gc=False):
     """One record to store: its bytes live `ttl` seconds."""
 
@@ -232,6 +244,10 @@ class Backend(ABC):
     counters: Counters | None = None
     scan: Scan | None = None
     admin: Admin | None = None
+
+    def lacks(self) -> bool:
+        """Tell whether a part of the engine does not answer, and is spared calls here; the other parts go on."""
+        return False
 
     @abstractmethod
     async def open(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from nearcache import MISS, Cache
+from nearcache import MISS, Cache, Queued
 from nearcache._io.blocking import drive
 from nearcache.backends.base import Ask, Fill, Item
 from nearcache.backends.redis import RedisBackend
@@ -23,7 +23,7 @@ from tests.cluster import Cluster
 from tests.cluster import cluster as a_cluster
 from tests.integration.redis.helpers import eventually, fake_server, made
 from tests.promises.helpers import broken, noticed
-from tests.servers import KINDS, Kind
+from tests.servers import KINDS, Kind, RedisServer
 
 NewCache = Callable[..., Cache]
 
@@ -480,6 +480,73 @@ def test_a_primary_that_was_killed_is_replaced(kind: Kind, new_cache: NewCache, 
         coherent(one, other)
         one.set("users:1", "newer")
         eventually(lambda: other.get("users:1") == "newer", "it is told")
+
+
+@contextlib.contextmanager
+def silent(node: RedisServer) -> Iterator[None]:
+    """Freeze a node for the block."""
+    node.pause()
+    try:
+        yield
+    finally:
+        node.resume()
+
+
+class Halves:
+    """A cache over a cluster, one node of which will be silent, but not the one that keeps the marks; and its keys."""
+
+    def __init__(self, own: Cluster, new_cache: NewCache, namespace: str) -> None:
+        self.cache = new_cache(own.url, timeout=0.3, staleness=30)
+        self.node = own.others(own.owner(marks_of(namespace)))[0]
+        owners = {f"users:{number}": own.owner(f"{namespace}:users:{number}") for number in range(40)}
+        self.silent = [key for key, owner in owners.items() if owner is self.node]
+        self.heard = [key for key, owner in owners.items() if owner is not self.node]
+        self.cache.set_many(dict.fromkeys(owners, "old"))
+        coherent(self.cache)
+
+    def is_there(self, name: str) -> bool:
+        """Tell whether the node has a record."""
+        return bool(self.node.command("EXISTS", name))
+
+    def loses_its_node(self) -> None:
+        """Read until it is known that the node does not answer."""
+        with contextlib.suppress(BackendError):
+            self.cache.add(self.silent[0], 1)
+        with contextlib.suppress(BackendError):
+            self.cache.add(self.silent[0], 1)
+        assert self.cache._engine.backend.lacks()
+
+
+def test_a_node_that_is_silent_is_spared_and_the_others_go_on(new_cache: NewCache, namespace: str):
+    with a_cluster(down_after=10_000) as own:
+        halves = Halves(own, new_cache, namespace)
+        with silent(halves.node):
+            halves.loses_its_node()
+            cache, before = halves.cache, halves.cache.stats()
+            for key in halves.heard:
+                cache.set(key, "new")
+                assert cache.get(key) == "new"
+                assert cache.delete(key) is True
+                assert isinstance(cache.delete(halves.silent[0]), Queued)
+            assert cache.stats().spared == before.spared, "nothing is kept from the nodes that answer"
+            assert cache.get(halves.silent[0]) is None, "what waits to be deleted is a miss"
+        eventually(lambda: _answers_to(cache, halves.silent[1]), "the node is heard again")
+        eventually(
+            lambda: not own.owner(name := f"{namespace}:{halves.silent[0]}").command("EXISTS", name), "it is deleted"
+        )
+        eventually(lambda: cache.health().silent == 0.0, "the outage is over")
+
+
+def test_without_a_part_the_whole_would_be_spared(new_cache: NewCache, namespace: str):
+    with noticed(), broken(ClusterLink, "lacks", lambda _: False):
+        test_a_node_that_is_silent_is_spared_and_the_others_go_on(new_cache, namespace)
+
+
+def _answers_to(cache: Cache, key: str) -> bool:
+    with contextlib.suppress(BackendError):
+        cache.set(key, 2)
+        return True
+    return False
 
 
 def test_a_primary_that_appears_may_have_forgotten(new_cache: NewCache, namespace: str):

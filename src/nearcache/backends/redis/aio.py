@@ -158,6 +158,10 @@ class AwaitingLink:
         self._reset()
         _links.add(self)
 
+    def lacks(self) -> bool:
+        """There is one engine."""
+        return False
+
     async def open(self) -> None:
         """Open connections for this loop until it has the minimum."""
         await self._home().fill(self._spec.pool_min)

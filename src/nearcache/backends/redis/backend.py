@@ -57,6 +57,10 @@ class RedisBackend(Backend):
         self.scan: Scan | None = tooling.Scan(self.single, self._prefix)
         self.admin: Admin | None = tooling.Admin(self.single, self.together, spec.namespace)
 
+    def lacks(self) -> bool:
+        """Tell whether a node of a cluster does not answer."""
+        return self._link.lacks()
+
     async def open(self) -> None:
         """Connect, and learn the engine's time."""
         await self._link.open()

@@ -334,6 +334,10 @@ class BlockingLink:
         self._pool = Pool(spec.pool_max, spec.pool_timeout)
         history.watch(self)
 
+    def lacks(self) -> bool:
+        """There is one engine."""
+        return False
+
     async def open(self) -> None:
         """Open connections until the pool holds its minimum."""
         while (wire := self._pool.reserve(self._minimum)) is not None:

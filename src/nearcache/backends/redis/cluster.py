@@ -13,7 +13,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
-from nearcache.backends.base import EngineReplaced
+from nearcache._core.outage import Outage
+from nearcache.backends.base import EngineReplaced, NoConnection, is_silence
 from nearcache.backends.redis.aio import AwaitingLink
 from nearcache.backends.redis.blocking import BlockingLink
 from nearcache.backends.redis.connect import Command
@@ -22,7 +23,7 @@ from nearcache.backends.redis.slots import joined, key_of, slot_of, split
 from nearcache.backends.redis.topology import Node, Topology
 from nearcache.backends.redis.wire import repeatable
 from nearcache.backends.registry import BackendSpec
-from nearcache.errors import BackendError
+from nearcache.errors import BackendError, BackendUnavailableError
 
 T = TypeVar("T")
 AnyLink = TypeVar("AnyLink", BlockingLink, AwaitingLink)
@@ -35,6 +36,10 @@ PAUSES: Final = (0.005, 0.01, 0.02, 0.04, 0.08)
 
 Answers = list[Any] | BackendError
 """What became of the commands that were sent to one node."""
+
+
+CUT_OFF: Final = NoConnection("the call was cancelled")
+"""Stands for what was not heard to the end."""
 
 
 class _Errand:
@@ -75,6 +80,10 @@ class ClusterLink(ABC, Generic[AnyLink]):
         self._spec = spec
         self._home = home
         self._links: dict[Node, AnyLink] = {}
+
+    def lacks(self) -> bool:
+        """Tell whether a primary does not answer."""
+        return any(node.outage is not None for node in self._topology.primaries)
 
     async def open(self) -> None:
         """Learn the slots, and connect to every primary."""
@@ -165,8 +174,9 @@ class ClusterLink(ABC, Generic[AnyLink]):
         # Always in the same order: who has a connection to one node and waits for one to another waits for nobody who
         # waits for the first.
         nodes = sorted(shares, key=repr) if len(shares) > 1 else list(shares)
-        calls = [(self._to(node), tuple(word for errand in shares[node] for word in errand.words())) for node in nodes]
-        for node, answers in zip(nodes, await self._send(calls, until), strict=True):
+        asked = [node for node in nodes if not self._spared(node, shares[node])]
+        calls = [(self._to(node), tuple(word for errand in shares[node] for word in errand.words())) for node in asked]
+        for node, answers in zip(asked, await self._heard(asked, calls, until), strict=True):
             if isinstance(answers, BackendError):
                 self._topology.doubt()
                 for errand in shares[node]:
@@ -177,6 +187,41 @@ class ClusterLink(ABC, Generic[AnyLink]):
                     if errand.asking:
                         next(replies)
                     errand.answered(next(replies))
+
+    def _spared(self, node: Node, share: Sequence[_Errand]) -> bool:
+        """Tell whether a node that does not answer is not to be asked now; then its commands have failed."""
+        outage, now = node.outage, time.monotonic()
+        if outage is None or outage.lets_through(now):
+            return False
+        self._topology.doubt()
+        error = BackendUnavailableError(f"the node at {node.endpoint.where}: {outage.described(now)}").undone()
+        for errand in share:
+            errand.reply = error
+        return True
+
+    async def _heard(
+        self, nodes: Sequence[Node], calls: Sequence[tuple[AnyLink, tuple[Command, ...]]], until: float
+    ) -> list[Answers]:
+        """Send to nodes, and note which of them answer."""
+        found: list[Answers] = [CUT_OFF] * len(nodes)
+        try:
+            found = await self._send(calls, until)
+        finally:
+            for node, answers in zip(nodes, found, strict=True):
+                self._note(node, answers)
+        return found
+
+    def _note(self, node: Node, answers: Answers) -> None:
+        now = time.monotonic()
+        if not isinstance(answers, BackendError):
+            node.outage = None
+        elif not is_silence(answers):
+            if node.outage is not None:
+                node.outage.abandoned(now)
+        elif node.outage is None:
+            node.outage = Outage(now, str(answers), self._spec.pool_timeout + 2 * self._spec.timeout)
+        else:
+            node.outage.failed(now)
 
     def _again(self, errands: Sequence[_Errand]) -> list[_Errand]:
         """Return what has to be sent again, and note where to."""

@@ -40,6 +40,10 @@ class Line:
         self._replies: list[Any] = []
         self._subscribed: bool = False
 
+    def lacks(self) -> bool:
+        """There is one engine."""
+        return False
+
     async def open(self) -> None:
         """It is open as long as it lives."""
 

@@ -170,6 +170,7 @@ class NodeTracking(Tracking):
         if isinstance(slots, Exception):
             raise refused(slots, "CLUSTER SLOTS") from slots
         self._topology.take(slots, self._node.endpoint.host)
+        self._node.outage = None
         if moved:
             raise refused(alive, f"the node at {self._node.endpoint.where}")
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from nearcache._core.fork import on_fork
+from nearcache._core.outage import Outage
 from nearcache.backends.redis.ask import Hosts, ask, in_turn, where
 from nearcache.backends.redis.connect import Endpoint, Route
 from nearcache.backends.redis.history import History
@@ -32,6 +33,8 @@ class Node:
         self.route: Route = Route(url)
         self.history: History = history
         self.endpoint: Endpoint = self.route.endpoint()
+        self.outage: Outage | None = None
+        """What is known of it while it does not answer."""
 
     def __repr__(self) -> str:
         return f"Node({self.endpoint.where})"

@@ -37,6 +37,10 @@ class Link(Protocol):
     spreads: bool
     """Whether commands that are sent together may reach several engines, in no order."""
 
+    def lacks(self) -> bool:
+        """Tell whether some of several engines does not answer, and is spared calls."""
+        ...
+
     async def open(self) -> None:
         """Connect ahead of the first use."""
         ...

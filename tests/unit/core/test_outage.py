@@ -2,8 +2,8 @@
 
 import threading
 
-from nearcache._engine import outage as outage_module
-from nearcache._engine.outage import FIRST_PAUSE, LONGEST_PAUSE, Outage
+from nearcache._core import outage as outage_module
+from nearcache._core.outage import FIRST_PAUSE, LONGEST_PAUSE, Outage
 from tests.promises.helpers import broken, noticed
 
 
