@@ -1,14 +1,18 @@
 """Fixtures for the Redis backend: a namespace per test, a backend in both flavours."""
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
 
+from nearcache import Cache
 from nearcache.backends.redis import RedisBackend
 from nearcache.backends.registry import Flavour
 from tests.integration.redis.helpers import made
 from tests.servers import RedisServer
+
+NewCache = Callable[..., Cache]
 
 
 @pytest.fixture
@@ -31,3 +35,18 @@ async def backend(any_server: RedisServer, flavour: Flavour, namespace: str) -> 
     await backend.open()
     yield backend
     await backend.close()
+
+
+@pytest.fixture
+def new_cache(namespace: str) -> Iterator[NewCache]:
+    """Makes caches of one namespace, each of which stands for a process."""
+    opened = list[Cache]()
+
+    def new(url: str, **options: Any) -> Cache:
+        options = {"observers": (), "pool_min": 1, "namespace": namespace, **options}
+        opened.append(Cache(url, **options))
+        return opened[-1]
+
+    yield new
+    for cache in opened:
+        cache.close()

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from typing import Any, cast
 
 import pytest
@@ -21,26 +21,10 @@ from nearcache.backends.registry import Flavour
 from nearcache.errors import BackendError, BackendUnavailableError, ConfigError
 from tests.cluster import Cluster
 from tests.cluster import cluster as a_cluster
+from tests.integration.redis.conftest import NewCache
 from tests.integration.redis.helpers import eventually, fake_server, made
 from tests.promises.helpers import broken, noticed
 from tests.servers import KINDS, Kind, RedisServer
-
-NewCache = Callable[..., Cache]
-
-
-@pytest.fixture
-def new_cache(namespace: str) -> Iterator[NewCache]:
-    """Makes caches of one namespace, each of which stands for a process."""
-    opened = list[Cache]()
-
-    def new(url: str, **options: Any) -> Cache:
-        options = {"observers": (), "pool_min": 1, "namespace": namespace, **options}
-        opened.append(Cache(url, **options))
-        return opened[-1]
-
-    yield new
-    for cache in opened:
-        cache.close()
 
 
 @pytest.fixture

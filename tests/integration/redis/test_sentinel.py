@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,26 +11,10 @@ from nearcache.backends.base import Item
 from nearcache.backends.redis.sentinel import Sentinels
 from nearcache.backends.registry import Flavour
 from nearcache.errors import BackendError, BackendUnavailableError, ConfigError
+from tests.integration.redis.conftest import NewCache
 from tests.integration.redis.helpers import clients, eventually, fake_server, made
 from tests.sentinel import GROUP, WITHIN, Group, sentinel_group
 from tests.servers import KINDS, Kind, free_port
-
-NewCache = Callable[..., Cache]
-
-
-@pytest.fixture
-def new_cache(namespace: str) -> Iterator[NewCache]:
-    """Makes caches of one namespace, each of which stands for a process."""
-    opened = list[Cache]()
-
-    def new(url: str, **options: Any) -> Cache:
-        options = {"observers": (), "pool_min": 1, "namespace": namespace, **options}
-        opened.append(Cache(url, **options))
-        return opened[-1]
-
-    yield new
-    for cache in opened:
-        cache.close()
 
 
 def asks(*hosts: str, group: str = GROUP, query: str = "") -> str:
