@@ -62,3 +62,34 @@ class Changing(dict[str, object]):
             self.changed = True
             self["a:2"] = object()
         return found
+
+
+class Owing(FaultyBackend):
+    """An engine that is found to be another one while it is read: what was deleted lately may be back there."""
+
+    owe: Any = None
+
+    async def get(self, key: str) -> bytes | None:
+        """Read, while another thread finds out."""
+        found = await super().get(key)
+        self.owe(key)
+        return found
+
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Read, while another thread finds out."""
+        found = await super().get_many(keys)
+        self.owe(*keys)
+        return found
+
+
+def test_what_is_owed_by_the_time_the_engine_has_answered_is_a_miss() -> None:
+    cache = Cache("memory://", namespace="debts", near=None, observers=())
+    cache.set_many({"a:1": 1, "a:2": 2})
+    engine = cache._parts.engine("sync")
+    backend = Owing(engine.backend, Faults())
+    backend.owe = engine.core.owe
+    engine.use(backend)
+    assert cache.get("a:1") is None
+    cache.open()
+    cache.set_many({"a:1": 1, "a:2": 2})
+    assert cache.get_many(["a:1", "a:2"]) == {}

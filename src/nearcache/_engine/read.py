@@ -202,7 +202,7 @@ class Reader:
         debts = self._core.debts
         owed = key in debts
         raw = await self._commands.run("get", self._backend.get, key)
-        if owed and key in debts:
+        if raw is not None and (owed or key in debts):
             return FAILED
         record = self._fresh(key, raw)
         if isinstance(record, Lack) and record.tags:
@@ -225,7 +225,7 @@ class Reader:
         owed = key in core.debts
         try:
             raw = await self._commands.run("get", backend.get, key)
-            if owed and key in core.debts:
+            if raw is not None and (owed or key in core.debts):  # it may have been read before it was deleted
                 return FAILED
             life = None if core.codec.enveloped else (await backend.remaining((key,)))[0]
             found = self._judge(key, raw, life, schema, backend.time.latest())
@@ -260,8 +260,8 @@ class Reader:
         except BackendError as error:
             self._fail(error)
             return {key: UNVOUCHED if key in unvouched else FAILED for key in keys}
-        if owed:
-            found |= dict.fromkeys(owed & core.debts.keys(), FAILED)
+        if owed or core.debts:
+            found |= dict.fromkeys(owed | (core.debts.keys() & keys), FAILED)
         if core.keeps:
             for key, stamp in zip(keys, stamps, strict=True):
                 self._keep(key, found[key], schema, asked, stamp)

@@ -32,10 +32,11 @@ class History:
         """
         if not found:
             return False
-        before, self._found = self._found, found
-        if before in ("", found):
+        if self._found in ("", found):
+            self._found = found
             return False
         self.lost()
+        self._found = found  # last: whoever finds it there goes on, and what follows must have been done
         return True
 
     def lost(self) -> None:

@@ -103,9 +103,10 @@ class Topology:
     def moved(self, name: str, node: Node) -> None:
         """Note that the slot of an engine key is at a node now."""
         with self._lock:
+            self._expect(self.primaries | {node})
             self._slots[slot_of(name)] = node
             self._stale = True
-            self._settle(self.primaries | {node})
+            self.changed()
 
     def look(self) -> None:
         """Ask the nodes in turn, unless somebody just did (blocks); raises `BackendError` if none tells."""
@@ -144,15 +145,16 @@ class Topology:
         if len(slots) != SLOTS or not any(slots):
             raise BackendUnavailableError(f"{host} knows of no slots; does it belong to a cluster?").undone()
         with self._lock:
+            self._expect(frozenset(node for node in set(slots) if node is not None))
             self._slots, self._stale, self._ask_at = slots, False, time.monotonic() + ASK_AGAIN
-            self._settle(frozenset(node for node in set(slots) if node is not None))
+            self.changed()
 
-    def _settle(self, primaries: frozenset[Node]) -> None:
-        before, self.primaries = self.primaries, primaries
-        if before and not primaries <= before:
-            self.appeared += 1
+    def _expect(self, primaries: frozenset[Node]) -> None:
+        """Note which nodes will keep slots, before anybody sends commands there by them."""
+        if self.primaries and not primaries <= self.primaries:
             self._forgot()
-        self.changed()
+            self.appeared += 1
+        self.primaries = primaries
 
     def _node(self, place: str) -> Node:
         return self._nodes.get(place) or self._nodes.setdefault(

@@ -1,0 +1,75 @@
+"""Nobody takes a replaced engine for the one before until it is noted what that has to be told."""
+
+import pytest
+
+from nearcache.backends.redis.history import History
+from nearcache.backends.redis.slots import SLOTS
+from nearcache.backends.redis.topology import Topology
+from nearcache.errors import BackendUnavailableError
+
+BOTH = [[0, 99, [b"h1", 7]], [100, SLOTS - 1, [b"h2", 7]]]
+
+
+def test_a_connection_that_is_opened_while_it_is_noted_finds_another_history_too() -> None:
+    told = list[bool]()
+
+    def note() -> None:
+        if not told:
+            told.append(False)
+            told.append(history.met("two"))
+
+    history = History(note)
+    assert not history.met("one")
+    assert history.met("two")
+    assert told == [False, True]
+    assert not history.met("two")
+
+
+@pytest.mark.parametrize("by", ["a table", "a redirection"])
+def test_no_command_goes_to_a_primary_that_appears_before_it_is_noted(by: str) -> None:
+    found = list[str]()
+    topology = Topology("redis+cluster://h1:7", 1.0, lambda: found.append(repr(topology.owner("a"))))
+    topology.take([[0, SLOTS - 1, [b"h1", 7]]], "h1")
+    if by == "a table":
+        topology.take([[0, SLOTS - 1, [b"h2", 7]]], "h1")
+    else:
+        topology.moved("a", topology.named("h2:7", topology.owner("a")))
+    assert found == ["Node(h1:7)"]
+    assert repr(topology.owner("a")) == "Node(h2:7)"
+    assert topology.appeared == 1
+
+
+def test_a_primary_that_goes_is_no_loss() -> None:
+    lost = list[str]()
+    topology = Topology("redis+cluster://h1:7", 1.0, lambda: lost.append("x"))
+    topology.take(BOTH, "h1")
+    topology.take([[0, SLOTS - 1, [b"h1", 7]]], "h1")
+    assert not lost
+    topology.take(BOTH, "h1")
+    assert lost == ["x"]
+
+
+def test_each_question_for_the_slots_begins_with_another_node() -> None:
+    topology = Topology("redis+cluster://h1:7,h2:7,h3:7", 1.0, lambda: None)
+    asked = [[repr(node) for node in topology._next()] for _ in range(3)]
+    assert sorted(order[0] for order in asked) == ["Node(h1:7)", "Node(h2:7)", "Node(h3:7)"]
+    assert all(len(order) == 3 for order in asked)
+
+
+def is_due(topology: Topology) -> bool:
+    """Tell whether to ask again."""
+    return topology.due
+
+
+def test_where_nobody_answers_it_is_asked_again_after_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    topology = Topology("redis+cluster://127.0.0.1:1", 1.0, lambda: None)
+    with pytest.raises(BackendUnavailableError, match="no node tells the slots"):
+        topology.look()
+    assert is_due(topology), "nothing is known yet"
+    topology.take([[0, SLOTS - 1, [b"h1", 7]]], "h1")
+    topology.doubt()
+    assert not is_due(topology)
+    monkeypatch.setattr("nearcache.backends.redis.topology.ASK_AGAIN", -1.0)
+    topology.take([[0, SLOTS - 1, [b"h1", 7]]], "h1")
+    topology.doubt()
+    assert is_due(topology)
