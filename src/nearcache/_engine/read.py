@@ -199,10 +199,8 @@ class Reader:
 
     async def record(self, key: str) -> Record | Lack:
         """Read the fresh record of one key; raises when the engine fails. Not for values without an envelope."""
-        debts = self._core.debts
-        owed = key in debts
-        raw = await self._commands.run("get", self._backend.get, key)
-        if owed and key in debts:
+        raw, owed = await self._commands.run("get", self._get, key)
+        if owed:
             return FAILED
         record = self._fresh(key, raw)
         if isinstance(record, Lack) and record.tags:
@@ -222,10 +220,9 @@ class Reader:
         core, backend = self._core, self._backend
         stamp, asked = (core.near.stamp(key), core.clock()) if core.keeps else (0, 0.0)
         unvouched = asked >= core.near.vouched and core.near.refused(key)
-        owed = key in core.debts
         try:
-            raw = await self._commands.run("get", backend.get, key)
-            if owed and key in core.debts:
+            raw, owed = await self._commands.run("get", self._get, key)
+            if owed:
                 return FAILED
             life = None if core.codec.enveloped else (await backend.remaining((key,)))[0]
             found = self._judge(key, raw, life, schema, backend.time.latest())
@@ -247,11 +244,10 @@ class Reader:
             return {key: await self.fetch(key, schema) for key in keys}
         core, backend = self._core, self._backend
         stamps = [core.near.stamp(key) for key in keys] if core.keeps else []
-        owed = core.debts.keys() & keys
         asked = core.clock()
         unvouched = [key for key in keys if core.near.refused(key)] if asked >= core.near.vouched else []
         try:
-            raws = await self._commands.run("get_many", backend.get_many, keys)
+            raws, owed = await self._commands.run("get_many", self._get_many, keys)
             lives = [None] * len(keys) if core.codec.enveloped else await backend.remaining(keys)
             found = self._judge_all(keys, raws, lives, schema)
             if tags := {tag for each in found.values() if type(each) is Lack for tag in each.tags}:
@@ -260,8 +256,7 @@ class Reader:
         except BackendError as error:
             self._fail(error)
             return {key: UNVOUCHED if key in unvouched else FAILED for key in keys}
-        if owed:
-            found |= dict.fromkeys(owed & core.debts.keys(), FAILED)
+        found |= dict.fromkeys(owed, FAILED)
         if core.keeps:
             for key, stamp in zip(keys, stamps, strict=True):
                 self._keep(key, found[key], schema, asked, stamp)
@@ -315,6 +310,16 @@ class Reader:
         """Raise the error of the engine if reads are to fail with it, instead of being misses."""
         if self._core.options.policy.read == "closed":
             raise error
+
+    async def _get(self, key: str) -> tuple[bytes | None, bool]:
+        """Read a record, and tell whether it was owed when it was asked for: then it may be wrong, whoever has paid since."""
+        owed = key in self._core.debts
+        return await self._backend.get(key), owed
+
+    async def _get_many(self, keys: Sequence[str]) -> tuple[list[bytes | None], set[str]]:
+        """Read records, and return the keys that are owed when they are asked for; see `_get`."""
+        owed = self._core.debts.keys() & keys
+        return await self._backend.get_many(keys), owed
 
     async def _ask(self, tags: Iterable[str]) -> None:
         await self._commands.run("marks", self._backend.marks.ask, tuple(tags))
