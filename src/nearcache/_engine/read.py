@@ -312,7 +312,7 @@ class Reader:
             raise error
 
     async def _get(self, key: str) -> tuple[bytes | None, bool]:
-        """Read a record, and tell whether it was owed when it was asked for: then it may be wrong, whoever has paid since."""
+        """Read a record; tell whether it was owed when it was asked for: it may be wrong, whoever has paid since."""
         owed = key in self._core.debts
         return await self._backend.get(key), owed
 
