@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import FrameType
 from typing import Any, NoReturn, cast
 
@@ -199,16 +199,12 @@ class Recorder(Faults):
 @contextmanager
 def recorded(*caches: Cache | AsyncCache) -> Iterator[Recorder]:
     """Look at what these caches ask of their engine."""
-    recorder, engines = Recorder(), [cache._engine for cache in caches]
-    backends = [engine.backend for engine in engines]
-    for engine, backend in zip(engines, backends, strict=True):
-        engine.use(FaultyBackend(backend, recorder))
-        recorder.noticed = engine.ask_again
-    try:
+    recorder = Recorder()
+    with ExitStack() as stack:
+        for engine in (cache._engine for cache in caches):
+            stack.enter_context(engine.replaced(FaultyBackend(engine.backend, recorder)))
+            recorder.noticed = engine.ask_again
         yield recorder
-    finally:
-        for engine, backend in zip(engines, backends, strict=True):
-            engine.use(backend)
 
 
 # Signals

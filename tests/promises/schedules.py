@@ -8,7 +8,7 @@ are found by running again and again, each time with the last choice that can be
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -151,16 +151,11 @@ def stepwise(*caches: AsyncCache | Cache) -> Iterator[None]:
         await actor.wait(event)
         return True
 
-    engines = [cache._engine for cache in caches]
-    backends = [engine.backend for engine in engines]
-    for engine, backend in zip(engines, backends, strict=True):
-        engine.use(FaultyBackend(backend, _Steps()))
-    try:
-        with broken(AsyncIo, "wait", wait):
-            yield
-    finally:
-        for engine, backend in zip(engines, backends, strict=True):
-            engine.use(backend)
+    with ExitStack() as stack:
+        for engine in (cache._engine for cache in caches):
+            stack.enter_context(engine.replaced(FaultyBackend(engine.backend, _Steps())))
+        stack.enter_context(broken(AsyncIo, "wait", wait))
+        yield
 
 
 async def here(what: str) -> None:

@@ -292,6 +292,21 @@ def noting(deleted: list[str], delete: Any) -> Any:
     return note
 
 
+def test_who_listens_pays_nothing_while_the_engine_is_planned_to_be_down(valkey_url: str, new_cache: NewCache) -> None:
+    cache = new_cache(valkey_url, staleness=0.1)
+    core = cache._parts.core
+    cache.set("a:1", "old")
+    with recorded(cache) as engine:
+        engine.down()
+        assert isinstance(cache.delete("a:1"), Queued)
+        for _ in range(2):  # debts are paid before a proof is asked for
+            now = core.clock()
+            eventually(lambda: core.coherence.proven > now, "it listens")  # noqa: B023 -- called at once
+        assert core.owed == 1
+    eventually(lambda: core.owed == 0, "who listens pays")
+    assert cache.get("a:1") is None
+
+
 # What reads get
 
 
@@ -489,14 +504,12 @@ def holding(cache: Any) -> Iterator[Held]:
     """Let a cache ask an engine that holds whoever asks, and gives no answer."""
     engine, held = cache._engine, Held()
     held.awaits = isinstance(cache, AsyncCache)
-    real = engine.backend
-    engine.use(FaultyBackend(real, held))
-    try:
-        held.down()
-        yield held
-    finally:
-        held.gate.set()
-        engine.use(real)
+    with engine.replaced(FaultyBackend(engine.backend, held)):
+        try:
+            held.down()
+            yield held
+        finally:
+            held.gate.set()
 
 
 def one_thread_asks(make: NewCache) -> None:

@@ -1,14 +1,16 @@
 """Keys that wait for an engine that is gone."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from nearcache import BackendError, Cache
-from nearcache._engine.commands import DEBTS_AT_ONCE
+from nearcache._engine.commands import DEBTS_AT_ONCE, Commands
+from nearcache._io.blocking import drive
 from nearcache.testing import Faults, FaultyBackend
+from tests.promises.helpers import recorded
 
 
 class Counting(FaultyBackend):
@@ -48,6 +50,35 @@ def test_debts_that_others_make_meanwhile_do_not_break_a_call() -> None:
     core.debts = Changing({"a:1": object()})
     assert cache.get("b:1") is None
     assert not core.debts
+
+
+READS: dict[str, tuple[Callable[[Cache], object], object]] = {
+    "get": (lambda cache: cache.get("a:1"), None),
+    "get_many": (lambda cache: cache.get_many(["a:1", "a:2"]), {"a:2": "kept"}),
+    "exists": (lambda cache: cache.exists("a:1"), False),
+    "get_or_load": (lambda cache: cache.get_or_load("a:1", lambda: "new"), "new"),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_what_was_read_before_somebody_else_paid_is_no_value(name: str) -> None:
+    cache, (read, expected) = Cache("memory://", namespace="debts", near=None, observers=()), READS[name]
+    backend = cache._parts.engine("sync").backend
+    other = Commands(cache._parts.core, backend)
+
+    def pay(operation: str) -> None:
+        if operation.startswith("get"):
+            drive(other.run("ping", backend.ping))
+
+    cache.set_many({"a:1": "old", "a:2": "kept"})
+    with recorded(cache) as engine:
+        engine.fail("delete", 2, error=BackendError("refused"))
+        with pytest.raises(BackendError):
+            cache.delete("a:1")
+        engine.after = pay
+        assert read(cache) == expected
+    assert not cache._parts.core.debts
+    assert cache.get("a:1") is None
 
 
 class Changing(dict[str, object]):

@@ -91,7 +91,7 @@ class Commands:
     ) -> T:
         """Send a command again after what another engine has to be told."""
         try:
-            await self.settle()
+            await self._settle()
             return await call(*args, **kwargs)
         except BackendError as error:
             self._failed(operation, started, error)
@@ -101,6 +101,10 @@ class Commands:
         """Send what is owed to an engine that has just answered, without waiting for the next command; raises if it is
         gone.
         """
+        if self._core.pays_ahead:
+            await self._settle()
+
+    async def _settle(self) -> None:
         core = self._core
         if core.debts or core.view.owed:
             await self._pay(perf_counter())

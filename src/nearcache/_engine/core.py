@@ -90,6 +90,8 @@ class Core:
         self.loads: Watch = Watch()
         self.ttl_classes_used: set[str] = set()
         self.debts: dict[str, object] = {}
+        self.pays_ahead: bool = True
+        """Whether who listens pays debts before the next call does; not while another engine stands in."""
         self.recent: Recent = Recent(clock)
         self.check: Callable[[object], str] = self._check_first
         """Checks a key; the first time, also whether the observers can start, before anything is read or written."""

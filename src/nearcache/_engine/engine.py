@@ -1,7 +1,8 @@
 """One cache in one flavour: the parts of the engine put together."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 from nearcache._core.missing import MISS, Missing
@@ -68,6 +69,18 @@ class Engine:
         loads = TransactionLoads(core, io, backend, commands, reader, writer)
         batches = TransactionBatches(core, io, backend, commands, reader, writer, loads)
         self._inside = Verbs(reader, writer, loads, batches)
+
+    @contextmanager
+    def replaced(self, backend: Backend) -> Generator[None]:
+        """Work with a stand-in inside the block. Who listens has a line to the real engine, and pays no debts there."""
+        core, real, pays_ahead = self.core, self.backend, self.core.pays_ahead
+        core.pays_ahead = False
+        self.use(backend)
+        try:
+            yield
+        finally:
+            self.use(real)
+            core.pays_ahead = pays_ahead
 
     # Outside of transactions and memos nobody has to look for them.
 

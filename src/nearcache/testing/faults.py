@@ -192,9 +192,5 @@ def faults(cache: Cache | AsyncCache) -> Generator[Faults]:
     """
     engine, planned = cache._engine, Faults()  # noqa: SLF001 -- the other half of the same library
     planned.noticed = engine.ask_again
-    real = engine.backend
-    engine.use(FaultyBackend(real, planned))
-    try:
+    with engine.replaced(FaultyBackend(engine.backend, planned)):
         yield planned
-    finally:
-        engine.use(real)
