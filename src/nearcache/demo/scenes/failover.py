@@ -146,7 +146,7 @@ def play(stage: Stage) -> None:
             theirs = list(map(other.cached(CITY, ttl="10m")(guide.atlas.city), ids))
         _report(stage, town, back_after, cache.health().queued)
     differ = sum(value != guide.atlas.city(city_id) for value, city_id in zip(theirs, ids, strict=True))
-    stage.report("wrong values that another cache reads afterwards", f"{differ} of {len(ids)}", differ == 0)
+    stage.report("wrong values elsewhere, after", f"{differ} of {len(ids)}", differ == 0)
 
 
 def _kill(servers: Group, town: Town) -> float:
@@ -161,13 +161,14 @@ def _kill(servers: Group, town: Town) -> float:
 
 
 def _report(stage: Stage, town: Town, back_after: float, waiting: int) -> None:
-    seen, readers = town.seen, f"{THREADS} threads and {TASKS} tasks"
+    seen = town.seen
     stage.report("from SIGKILL to the next write", duration(back_after))
-    stage.report(f"errors that {readers} got", f"{seen['errors']} in {seen['reads']:,} reads", seen["errors"] == 0)
+    stage.report("reads", f"{seen['reads']:,} by {THREADS} threads and {TASKS} tasks")
+    stage.report("errors they got", seen["errors"], seen["errors"] == 0)
     stage.report("wrong values they got", seen["wrong"], seen["wrong"] == 0)
     queued = f"{seen['queued']} of {seen['invalidations']}"
     stage.report("invalidations that were queued", queued, seen["queued"] > 0)
-    stage.report("of these, still to be repeated", waiting, waiting == 0)
+    stage.report("of these, not repeated", waiting, waiting == 0)
     most = max(town.loads[city_id] for city_id in town.ids[WRITTEN:])
     bound = 3 + int(back_after / STALENESS)  # at first, once a second without an engine, and when it is back
-    stage.report("loads of a city that nobody changes", f"at most {most}", most <= bound)
+    stage.report("loads of a city left alone", f"at most {most}", most <= bound)
