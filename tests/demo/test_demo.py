@@ -26,6 +26,17 @@ demo.Cache = no_engine
 sys.exit(demo.main())
 """
 
+GROUP = """
+import signal
+import threading
+from nearcache.demo.sentinels import group
+
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+with group():
+    print("there", flush=True)
+    threading.Event().wait()
+"""
+
 
 @pytest.fixture
 def start(tmp_path):
@@ -67,6 +78,13 @@ def engines_in(folder):
     return found
 
 
+def wait_until(true):
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(("arguments", "once"), [(["--once"], ""), ([], "1")])
@@ -77,6 +95,7 @@ def test_the_whole_demo_keeps_its_promises_and_leaves_nothing(start, tmp_path, a
     assert "Everything is as promised" in output
     assert re.search(r"queries that reached SQLite +1, 1, 1 +yes", output)
     assert re.search(r"writes that raised BackendError +4 of 4 +yes", output)
+    assert re.search(r"errors they got +0 +yes", output)
     assert nothing_left(tmp_path)
 
 
@@ -87,7 +106,7 @@ def test_without_an_engine_the_scenes_of_one_process_run(start, tmp_path):
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert "this is plan9" in output
-    assert output.count("left out: needs an engine") == 4
+    assert output.count("left out: needs an engine") == 5
     assert re.search(r"queries that reached SQLite +1, 1, 1 +yes", output)
     assert nothing_left(tmp_path)
 
@@ -107,10 +126,20 @@ def test_an_interrupted_demo_leaves_nothing(start, tmp_path, number, scene):
     output = process.stdout.read()
     assert process.wait() == 130
     assert "Traceback" not in output
-    deadline = time.monotonic() + 10
-    while not nothing_left(tmp_path):
-        assert time.monotonic() < deadline, list(tmp_path.iterdir()) + engines_in(tmp_path)
-        time.sleep(0.05)
+    wait_until(lambda: nothing_left(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("begun", [1, 4, 6])
+def test_a_group_that_is_interrupted_leaves_nothing(start, tmp_path, number, begun):
+    """While it starts, and when it is there."""
+    process = start("-c", GROUP)
+    wait_until(lambda: len(engines_in(tmp_path)) >= begun and (begun < 6 or process.stdout.readline()))
+    os.kill(process.pid, number)
+    assert "KeyboardInterrupt" in process.stdout.read()
+    process.wait()
+    wait_until(lambda: nothing_left(tmp_path))
 
 
 def test_without_its_libraries_the_demo_says_what_to_install(monkeypatch, capsys):

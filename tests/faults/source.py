@@ -5,11 +5,12 @@ once through the cache that invalidated, through another one after the staleness
 """
 
 import asyncio
+import math
 import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -41,6 +42,7 @@ class Source:
         self._room = "x" * room
         self._lock = threading.Lock()
         self._acknowledged: dict[str, list[tuple[float, int, Cache]]] = defaultdict(list)
+        self._doubtful = self._certain = math.inf
 
     def read(self, keys: Sequence[str]) -> dict[str, Value]:
         """Return values."""
@@ -72,14 +74,29 @@ class Source:
         for key, version in versions.items():
             self._acknowledged[key].append((time.monotonic(), version, cache))
 
+    def doubt(self, seconds: float) -> None:
+        """Let an engine die that may take with it what it acknowledged in its last seconds.
+
+        Whoever invalidated it knows all the same; others have to know it once `trust` says so.
+        """
+        self._doubtful = time.monotonic() - seconds
+
+    def trust(self) -> None:
+        """Note that everybody who has invalidated anything has told it to the engine that took over."""
+        self._certain = time.monotonic()
+
     def oldest(self, cache: Cache, key: str, began: float) -> int:
         """Return the oldest version that a read through a cache may get that began then."""
         known = [
             version
             for at, version, through in self._acknowledged[key][-200:]
-            if at <= (began if through is cache else began - STALENESS)
+            if (at if through is cache else self._heard(at)) <= began
         ]
         return max(known, default=0)
+
+    def _heard(self, at: float) -> float:
+        """Return when all have to know of what was acknowledged then."""
+        return (at if at < self._doubtful else max(at, self._certain)) + STALENESS
 
 
 class Reader:
@@ -92,8 +109,8 @@ class Reader:
         self._callers = source.callers
         self._luck = random.Random(luck.random())
 
-    async def go(self, steps: int, meanwhile: Callable[[int], object] = lambda step: None) -> None:
-        """Do so many things, each picked at random."""
+    async def go(self, steps: Iterable[int], meanwhile: Callable[[int], object] = lambda step: None) -> None:
+        """Do something, picked at random, in every step."""
         ways: dict[Callable[[], Awaitable[None]], int] = {
             self._read: 60,
             self._read_many: 15,
@@ -102,7 +119,7 @@ class Reader:
             self._invalidate: 4,
             self._clear: 1,
         }
-        for step in range(steps):
+        for step in steps:
             (way,) = self._luck.choices(list(ways), list(ways.values()))
             await way()
             meanwhile(step)
@@ -171,11 +188,11 @@ def crowd(
     caches: Sequence[Cache],
     source: Source,
     luck: random.Random,
-    steps: int,
+    steps: int | Iterable[int],
     meanwhile: Callable[[int], object] = lambda step: None,
 ) -> Crowd:
-    """Return threads and tasks for each cache; `meanwhile` is called by one of them after each of its steps."""
-    people = Crowd()
+    """Return threads and tasks for each cache, who take so many steps; `meanwhile` is called by one of them after each of its steps."""
+    people, steps = Crowd(), range(steps) if isinstance(steps, int) else steps
     for place, cache in enumerate(caches):
         sync, tasks = Reader(cache, "sync", source, luck), Reader(cache, "async", source, luck)
         people.threads(1, partial(_go, sync, steps))
@@ -183,7 +200,7 @@ def crowd(
     return people
 
 
-def _go(reader: Reader, steps: int) -> None:
+def _go(reader: Reader, steps: Iterable[int]) -> None:
     drive(reader.go(steps))
 
 

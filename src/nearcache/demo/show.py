@@ -10,6 +10,7 @@ from rich.console import Console
 from nearcache.demo import data, guide
 from nearcache.demo.scenes import (
     cold_and_warm,
+    failover,
     hanging,
     many_processes,
     metrics,
@@ -30,9 +31,10 @@ SCENES: dict[str, ModuleType] = {
     "A loader that hangs": hanging,
     "Restart": restart,
     "Engine killed": outage,
+    "Primary killed": failover,
     "Prometheus": metrics,
 }
-NEED_PROCESSES = frozenset({"Four processes", "Write-through", "Restart", "Engine killed"})
+NEED_PROCESSES = frozenset({"Four processes", "Write-through", "Restart", "Engine killed", "Primary killed"})
 """Scenes in which several processes share one engine."""
 
 
