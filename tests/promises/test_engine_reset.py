@@ -234,6 +234,7 @@ def nothing_is_read_from_the_old_engine(new_cache: NewCache, flavour: str) -> No
             engines.proxy.target = ("127.0.0.1", engines.replica.port)
             engines.primary.command("CLIENT", "KILL", "TYPE", "pubsub")
             eventually(lambda: engines.replica.info("clients")["pubsub_clients"] != "0", "it listens to the new one")
+            eventually(lambda: cache._parts.core.coherence.tracked, "it has looked whose data it is")
             engines.replica.command("SET", f"{NAMESPACE}:users:1", "none of ours")
 
         async def read() -> object:

@@ -307,6 +307,25 @@ def test_who_listens_pays_nothing_while_the_engine_is_planned_to_be_down(valkey_
     assert cache.get("a:1") is None
 
 
+def test_who_listens_does_not_start_anew_when_the_cache_is_closed_while_it_pays(
+    valkey_url: str, new_cache: NewCache
+) -> None:
+    cache = new_cache(valkey_url, staleness=0.1)
+    core, spec = cache._parts.core, cache._parts._spec
+    cache.set("a:1", "old")
+    eventually(lambda: core.coherence.tracked, "it listens")
+    real = core.paid
+
+    def paid(debts: Any) -> None:
+        cache.close()
+        real(debts)
+
+    with broken(Core, "paid", lambda _, debts: paid(debts)):
+        core.owe("a:1")
+        eventually(lambda: core.owed == 0, "who listens pays")
+    assert spec.common[Listener]._life is None
+
+
 # What reads get
 
 

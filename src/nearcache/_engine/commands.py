@@ -56,6 +56,7 @@ class Commands:
         try:
             if (core.debts or core.view.owed) and started >= self._pay_from:
                 await self._pay(started)
+                core.coherence.seek()  # not where who listens pays: it may have been told to end
             reply = await call(*args, **kwargs)
         except EngineReplaced:
             reply = await self._again(operation, started, call, *args, **kwargs)
@@ -92,6 +93,7 @@ class Commands:
         """Send a command again after what another engine has to be told."""
         try:
             await self._settle()
+            self._core.coherence.seek()
             return await call(*args, **kwargs)
         except BackendError as error:
             self._failed(operation, started, error)

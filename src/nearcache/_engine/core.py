@@ -168,13 +168,16 @@ class Core:
             self.near.changed((key,))
             if self.debts.get(key) is mark:
                 del self.debts[key]
-        self.invalidated([key for key, _ in debts])
+        self._note([key for key, _ in debts])
 
     def invalidated(self, keys: Iterable[str]) -> None:
         """Note invalidations that the engine has acknowledged: they are repeated if it forgets them."""
+        self._note(keys)
+        self.coherence.seek()
+
+    def _note(self, keys: Iterable[str]) -> None:
         if self.records is None:
             self.recent.note(keys)
-            self.coherence.seek()
 
     def _forgot(self, engine: str) -> None:
         """Repeat what an engine may have forgotten that was restarted or replaced, before anything else is sent."""
