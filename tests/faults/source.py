@@ -191,7 +191,7 @@ def crowd(
     steps: int | Iterable[int],
     meanwhile: Callable[[int], object] = lambda step: None,
 ) -> Crowd:
-    """Return threads and tasks for each cache, who take so many steps; `meanwhile` is called by one of them after each of its steps."""
+    """Return threads and tasks for each cache, who take so many steps; one of them does `meanwhile` after each."""
     people, steps = Crowd(), range(steps) if isinstance(steps, int) else steps
     for place, cache in enumerate(caches):
         sync, tasks = Reader(cache, "sync", source, luck), Reader(cache, "async", source, luck)
