@@ -1,5 +1,6 @@
 """A cluster of three primaries for tests: a single node would not notice a script that touches keys of two slots."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -65,6 +66,8 @@ class Cluster:
             for node in (target, *self.others(target)):
                 node.command("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
             _wait(lambda: all(_keeper(node, slot) == target.port for node in self.nodes), "they do not agree")
+            # Else the next move might get the number of this one, and nobody would know which was the later.
+            _wait(lambda: len({_epoch(node) for node in self.nodes}) == 1, "they do not hear of the move")
 
 
 @contextmanager
@@ -99,6 +102,13 @@ def _keeper(node: RedisServer, slot: int) -> int:
     """Return the port of the node that keeps a slot, as a node tells; 0 for none."""
     told = node.command("CLUSTER", "SLOTS")
     return next((int(entry[2][1]) for entry in told if entry[0] <= slot <= entry[1]), 0)
+
+
+def _epoch(node: RedisServer) -> bytes:
+    """Return the number of the latest change that a node has heard of."""
+    found = re.search(rb"cluster_current_epoch:(\d+)", node.command("CLUSTER", "INFO"))
+    assert found
+    return found[1]
 
 
 def _follow(replica: RedisServer, primary: RedisServer) -> None:

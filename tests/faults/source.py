@@ -74,12 +74,12 @@ class Source:
         for key, version in versions.items():
             self._acknowledged[key].append((time.monotonic(), version, cache))
 
-    def doubt(self, seconds: float) -> None:
-        """Let an engine die that may take with it what it acknowledged in its last seconds.
+    def doubt(self) -> None:
+        """Note that what the engine acknowledges from now on may die with it.
 
-        Whoever invalidated it knows all the same; others have to know it once `trust` says so.
+        Whoever has invalidated something knows it all the same; others have to know it after `trust`.
         """
-        self._doubtful = time.monotonic() - seconds
+        self._doubtful = time.monotonic()
 
     def trust(self) -> None:
         """Note that everybody who has invalidated anything has told it to the engine that took over."""
@@ -191,7 +191,7 @@ def crowd(
     steps: int | Iterable[int],
     meanwhile: Callable[[int], object] = lambda step: None,
 ) -> Crowd:
-    """Return threads and tasks for each cache, who take so many steps; `meanwhile` is called by one of them after each of its steps."""
+    """Return threads and tasks for each cache, who take so many steps; one of them does `meanwhile` after each."""
     people, steps = Crowd(), range(steps) if isinstance(steps, int) else steps
     for place, cache in enumerate(caches):
         sync, tasks = Reader(cache, "sync", source, luck), Reader(cache, "async", source, luck)

@@ -311,7 +311,8 @@ def ask(cache: Cache, name: str, verb: Verb, key: str, callers: Callers) -> None
         try:
             got = drive(verb(face(cache, "sync"), key))
         except (BatchError, CodecError) as failed:
-            if "SoftTimeLimit" in str(failed):
+            errors = failed.errors.values() if isinstance(failed, BatchError) else [failed]
+            if all("SoftTimeLimit" in repr(error) for error in errors):
                 return  # it came in a loader or an encoder, and is its error like any other
             raise
         if got is not None:
