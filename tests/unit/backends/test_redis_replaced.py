@@ -2,6 +2,7 @@
 
 import pytest
 
+from nearcache.backends.base import NotServing
 from nearcache.backends.redis.history import History
 from nearcache.backends.redis.slots import SLOTS
 from nearcache.backends.redis.topology import Topology
@@ -73,3 +74,17 @@ def test_where_nobody_answers_it_is_asked_again_after_a_moment_only(monkeypatch:
     topology.take([[0, SLOTS - 1, [b"h1", 7]]], "h1")
     topology.doubt()
     assert is_due(topology)
+
+
+@pytest.mark.parametrize("address", ["", "elsewhere", "h2:", "h2:port", "h2:٣"])
+def test_a_redirection_to_no_address_is_an_answer_that_no_engine_gives(address: str) -> None:
+    topology = Topology("redis+cluster://h1:7", 1.0, lambda: None)
+    topology.take([[0, SLOTS - 1, [b"h1", 7]]], "h1")
+    with pytest.raises(NotServing, match="h1:7 sends commands elsewhere"):
+        topology.named(address, topology.owner("a"))
+
+
+def test_an_address_without_a_host_is_that_of_who_names_it() -> None:
+    topology = Topology("redis+cluster://h1:7", 1.0, lambda: None)
+    topology.take([[0, SLOTS - 1, [b"h1", 7]]], "h1")
+    assert repr(topology.named(":8", topology.owner("a"))) == "Node(h1:8)"

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from nearcache._core.fork import on_fork
 from nearcache._core.outage import Outage
+from nearcache.backends.base import NotServing
 from nearcache.backends.redis.ask import Hosts, ask, in_turn, where
 from nearcache.backends.redis.connect import Endpoint, Route
 from nearcache.backends.redis.history import History
@@ -98,6 +99,8 @@ class Topology:
     def named(self, address: str, by: Node) -> Node:
         """Return the node at an address that another has named; without a host it is that of who named it."""
         host, _, port = address.rpartition(":")
+        if not (port.isascii() and port.isdecimal()):
+            raise NotServing(f"{by.endpoint.where} sends commands elsewhere, and not to an address").undone()
         return self._node(where(host or by.endpoint.host, int(port)))
 
     def moved(self, name: str, node: Node) -> None:
