@@ -82,7 +82,7 @@ class Load:
         let(crowd(self.caches, self.source, self._luck, 30))
 
     def normal(self) -> bool:
-        """Tell whether all caches reach the server that has the season, store, and have repeated what they invalidated."""
+        """Tell whether all caches reach the server that has the season, store, and have nothing to repeat."""
         return all(_reaches(cache, self._key) and stores(cache) for cache in (*self.caches, self._calm))
 
     def change_season(self) -> None:
