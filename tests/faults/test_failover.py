@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from nearcache import Cache
 from nearcache._engine.core import Core
 from nearcache.backends.redis.names import marks_of
 from tests.cluster import Cluster
@@ -21,7 +22,7 @@ from tests.cluster import cluster as a_cluster
 from tests.faults.source import KEYS, SLOW, STALENESS, Source, crowd, let, stores
 from tests.faults.table import Callers, seen
 from tests.promises.conftest import NewCache
-from tests.promises.helpers import broken, dice, eventually, noticed, values
+from tests.promises.helpers import broken, dice, eventually, noticed, outcome_of, values
 from tests.sentinel import sentinel_group
 from tests.servers import KINDS, Kind, RedisServer
 
@@ -81,8 +82,8 @@ class Load:
         let(crowd(self.caches, self.source, self._luck, 30))
 
     def normal(self) -> bool:
-        """Tell whether all caches store, and have repeated what they invalidated."""
-        return all(stores(cache) for cache in (*self.caches, self._calm))
+        """Tell whether all caches reach the server that has the season, store, and have nothing to repeat."""
+        return all(_reaches(cache, self._key) and stores(cache) for cache in (*self.caches, self._calm))
 
     def change_season(self) -> None:
         """Change and invalidate what nobody changes or invalidates again."""
@@ -109,6 +110,10 @@ class Load:
         time.sleep(SLOW)
         self._loading -= 1
         return "calm"
+
+
+def _reaches(cache: Cache, key: str) -> bool:
+    return outcome_of(lambda: cache.exists(key)).error is None
 
 
 def killed(load: Load, primary: RedisServer, replicas: Sequence[RedisServer]) -> float:
@@ -180,9 +185,14 @@ def test_readers_get_the_source_until_a_replica_takes_over_in_a_cluster(
     with a_cluster(kind, replicas=1) as own, seen(f"a primary of a cluster {what}is killed, under load") as callers:
         keeper = own.owner(marks_of(namespace))
         old = keeper if what else own.others(keeper)[0]
-        seasons = (f"season:{number}" for number in itertools.count())
-        season = next(key for key in seasons if own.owner(f"{namespace}-calm:{key}") is old)
+        season = kept_by(old, own, namespace, f"{namespace}-calm")
         killed(Load(own.url, new_cache, callers, namespace, season), old, [own.replicas[own.nodes.index(old)]])
+
+
+def kept_by(node: RedisServer, own: Cluster, *namespaces: str) -> str:
+    """Return a key that a node keeps, in each of some namespaces."""
+    keys = (f"season:{number}" for number in itertools.count())
+    return next(key for key in keys if all(own.owner(f"{space}:{key}") is node for space in namespaces))
 
 
 @pytest.mark.slow
