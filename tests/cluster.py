@@ -2,12 +2,12 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tests.servers import Kind, RedisServer, free_port, redis_server
+from tests.servers import Kind, RedisServer, free_port
 
 SLOTS = 16_384
 WITHIN = 30.0
@@ -15,10 +15,22 @@ DOWN_AFTER = 2_000
 """Milliseconds without an answer after which a node is taken for dead, unless a test says otherwise."""
 
 
+class Node(RedisServer):
+    """A server of a cluster; it also needs a port on which the others hear it."""
+
+    bus = 0
+    joined = False
+
+    def _command_line(self) -> list[str]:
+        if not self.joined:  # another port for each try: somebody may have taken the last one
+            self.bus = free_port()
+        return [*super()._command_line(), "--cluster-port", str(self.bus)]
+
+
 class Cluster:
     """Primaries that share the slots, and replicas of theirs; none may be killed but where a test has its own."""
 
-    def __init__(self, nodes: list[RedisServer], replicas: list[RedisServer]) -> None:
+    def __init__(self, nodes: Sequence[RedisServer], replicas: Sequence[RedisServer]) -> None:
         self.nodes = nodes
         self.replicas = replicas
 
@@ -78,8 +90,12 @@ def cluster(kind: Kind = "redis", replicas: int = 0, spare: int = 0, down_after:
     """
     with ExitStack() as stack:
 
-        def started() -> RedisServer:
-            return stack.enter_context(redis_server(kind, *_options(down_after)))
+        def started() -> Node:
+            node = Node(kind, *_options(down_after))
+            stack.callback(node.remove)
+            node.start()
+            node.joined = True
+            return node
 
         nodes = [started() for _ in range(3)]
         followers, spares = [started() for _ in range(3 * replicas)], [started() for _ in range(spare)]
@@ -90,7 +106,7 @@ def cluster(kind: Kind = "redis", replicas: int = 0, spare: int = 0, down_after:
         for place, node in enumerate(everybody):
             node.command("CLUSTER", "SET-CONFIG-EPOCH", place + 1)
             if place:
-                nodes[0].command("CLUSTER", "MEET", "127.0.0.1", node.port, _bus(node))
+                nodes[0].command("CLUSTER", "MEET", "127.0.0.1", node.port, node.bus)
         _wait(lambda: all(_knows(node, len(everybody)) for node in everybody), "the cluster does not form")
         for place, node in enumerate(followers):
             _follow(node, nodes[place % 3])
@@ -117,13 +133,9 @@ def _follow(replica: RedisServer, primary: RedisServer) -> None:
 
 
 def _options(down_after: int) -> tuple[str, ...]:
-    cluster = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-config-file", "nodes.conf")
+    cluster = ("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf")
     stay = ("--cluster-allow-replica-migration", "no")  # a primary whose last slot moves would become a replica
     return (*cluster, *stay, "--cluster-node-timeout", str(down_after), "--repl-diskless-sync-delay", "0")
-
-
-def _bus(node: RedisServer) -> str:
-    return node.options[node.options.index("--cluster-port") + 1]
 
 
 def _knows(node: RedisServer, count: int) -> bool:

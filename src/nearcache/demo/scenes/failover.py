@@ -44,7 +44,7 @@ class Town:
     def __init__(self, cache: Cache, written: list[int], only_read: list[int]) -> None:
         self.cache = cache
         self.written = written
-        self.ids = [*written, *only_read]
+        self.ids: list[int] = [*written, *only_read]
         self.seen: Counter[str] = Counter()
         self.loads: Counter[int] = Counter()
         self._mayors = dict.fromkeys(self.ids, "")
