@@ -1,0 +1,79 @@
+"""What works, and what can be relied on, on each topology: each is tried, and a page shows what was found.
+
+The command of the doctor tries every part. Beside what it finds stand limits that cannot be tried in a moment; other
+tests show those, see `LIMITS`.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nearcache import Cache
+from nearcache._checkup import examine
+from nearcache.cli.doctor import GUARANTEES, held
+from tests.cluster import Cluster
+from tests.sentinel import Group
+from tests.servers import RedisServer
+from tools.topologies import FOLDER, ORDER
+
+SETTINGS = {"memory", "persistence", "clock", "role"}
+"""Parts that say how a server was set up, and not what can be done with it."""
+
+FAIL_OVER = "until a fail-over loses what was acknowledged; repeated by running processes"
+"""Shown by tests/promises/test_engine_reset.py and tests/faults/test_failover.py."""
+
+MORE_LOADS = "a fail-over may add a load"
+
+LIMITS: dict[str, dict[str, str]] = {
+    "memory": {
+        "One load, however many ask": "in one process",
+        "After a restart or a fail-over": "nothing outlives the process",
+    },
+    "Sentinel": {
+        "One load, however many ask": MORE_LOADS,
+        "Invalidation beats an earlier load": FAIL_OVER,
+        "How old a near value may be": FAIL_OVER,
+        "After a restart or a fail-over": "what no running process knows is lost with the primary",
+    },
+}
+LIMITS["Cluster"] = LIMITS["Sentinel"]
+
+
+@pytest.fixture(params=ORDER)
+def topology(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """The name of each topology and a URL."""
+    name: str = request.param
+    match name:
+        case "memory":
+            yield name, "memory://"
+        case "embedded":
+            yield name, f"embedded://{tmp_path / 'data'}"
+        case "one server":
+            server: RedisServer = request.getfixturevalue("valkey_server")
+            yield name, server.url
+        case "Sentinel":
+            group: Group = request.getfixturevalue("watched")
+            yield name, group.url
+        case _:
+            cluster: Cluster = request.getfixturevalue("cluster")
+            yield name, cluster.url
+
+
+def test_every_part_works_or_there_is_nothing_to_try(topology: tuple[str, str]) -> None:
+    name, url = topology
+    with closing(Cache(url, namespace="topologies", observers=())) as cache:
+        checks = [check for check in examine(cache) if check.name not in SETTINGS]
+    assert not [check for check in checks if check.works is False]
+    lacks = held(checks)
+    assert {title for title, lack in lacks.items() if lack} == (set(LIMITS["memory"]) if name == "memory" else set())
+    record: dict[str, Any] = {
+        "topology": name,
+        "parts": {check.name: check.works for check in checks if check.name != "sharing"},
+        "guarantees": {title: LIMITS.get(name, {}).get(title, "") for title in GUARANTEES},
+    }
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / f"{ORDER.index(name)}.json").write_text(json.dumps(record, indent=1) + "\n")
