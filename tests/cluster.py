@@ -1,5 +1,6 @@
 """A cluster of three primaries for tests: a single node would not notice a script that touches keys of two slots."""
 
+import itertools
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -7,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from tests.proxy import Proxy, proxied
 from tests.servers import Kind, RedisServer, free_port
 
 SLOTS = 16_384
@@ -20,17 +22,32 @@ class Node(RedisServer):
 
     bus = 0
     joined = False
+    proxy: Proxy | None = None
+    """What the others reach that port through, if they can be cut off from this one."""
+    source = "127.0.0.1"
+    """The address from which it speaks to others."""
 
     def _command_line(self) -> list[str]:
         if not self.joined:  # another port for each try: somebody may have taken the last one
             self.bus = free_port()
-        return [*super()._command_line(), "--cluster-port", str(self.bus)]
+        options = ["--cluster-port", str(self.bus)]
+        if self.proxy is not None:
+            self.proxy.target = ("127.0.0.1", self.bus)
+            options += ["--cluster-announce-bus-port", str(self.proxy.port), "--bind-source-addr", self.source]
+            options += ["--protected-mode", "no"]  # which knows one address of this machine only
+            options += ["--cluster-require-full-coverage", "no"]  # the others go on
+        return [*super()._command_line(), *options]
+
+    @property
+    def meeting(self) -> int:
+        """The port that others are told of."""
+        return self.bus if self.proxy is None else self.proxy.port
 
 
 class Cluster:
     """Primaries that share the slots, and replicas of theirs; none may be killed but where a test has its own."""
 
-    def __init__(self, nodes: Sequence[RedisServer], replicas: Sequence[RedisServer]) -> None:
+    def __init__(self, nodes: Sequence[Node], replicas: Sequence[Node]) -> None:
         self.nodes = nodes
         self.replicas = replicas
 
@@ -49,6 +66,17 @@ class Cluster:
         slot = int(running.command("CLUSTER", "KEYSLOT", name))
         everybody = [node for node in (*self.nodes, *self.replicas) if node.running]
         return next((node for node in everybody if _keeper(node, slot) == node.port), running)
+
+    def told(self, node: RedisServer, name: str) -> int:
+        """Return the port of the primary that keeps a key of the engine, as a node tells; 0 for none."""
+        return _keeper(node, self.slot(name))
+
+    def cut_off(self, node: RedisServer) -> None:
+        """Let one node and the others hear nothing of each other any more; clients reach all of them as before."""
+        for each in (*self.nodes, *self.replicas):
+            assert each.proxy is not None, "the cluster cannot be parted"
+            others = {other.source for other in (*self.nodes, *self.replicas) if other is not each}
+            each.proxy.bar(others if each is node else {other.source for other in self.nodes if other is node})
 
     def others(self, node: RedisServer) -> list[RedisServer]:
         """Return the primaries beside one."""
@@ -83,16 +111,21 @@ class Cluster:
 
 
 @contextmanager
-def cluster(kind: Kind = "redis", replicas: int = 0, spare: int = 0, down_after: int = DOWN_AFTER) -> Iterator[Cluster]:
+def cluster(
+    kind: Kind = "redis", replicas: int = 0, spare: int = 0, down_after: int = DOWN_AFTER, *, parted: bool = False
+) -> Iterator[Cluster]:
     """Run a cluster for the `with` block: so many replicas of each primary, and primaries without a slot.
 
-    `down_after` is how many milliseconds a node may be silent.
+    `down_after` is how many milliseconds a node may be silent, `parted` whether nodes may be cut off from the others.
     """
+    sources = itertools.count(2)
     with ExitStack() as stack:
 
         def started() -> Node:
             node = Node(kind, *_options(down_after))
             stack.callback(node.remove)
+            if parted:
+                node.proxy, node.source = stack.enter_context(proxied(0)), f"127.0.0.{next(sources)}"
             node.start()
             node.joined = True
             return node
@@ -106,7 +139,7 @@ def cluster(kind: Kind = "redis", replicas: int = 0, spare: int = 0, down_after:
         for place, node in enumerate(everybody):
             node.command("CLUSTER", "SET-CONFIG-EPOCH", place + 1)
             if place:
-                nodes[0].command("CLUSTER", "MEET", "127.0.0.1", node.port, node.bus)
+                nodes[0].command("CLUSTER", "MEET", "127.0.0.1", node.port, node.meeting)
         _wait(lambda: all(_knows(node, len(everybody)) for node in everybody), "the cluster does not form")
         for place, node in enumerate(followers):
             _follow(node, nodes[place % 3])

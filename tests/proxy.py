@@ -5,7 +5,7 @@ its target.
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,8 @@ class Proxy:
         self.drip = 0.0
         """Seconds for each byte that the server says, if it is not to come at once."""
         self.port = 0
+        self.barred: frozenset[str] = frozenset()
+        """Addresses from which nobody is let in."""
         self._loop = asyncio.new_event_loop()
         self._open: asyncio.Event
         self._swallowing = self._halving = False
@@ -57,6 +59,11 @@ class Proxy:
         self._do(self._cut)
         self._swallowing = self._halving = False
         self.drip = 0.0
+
+    def bar(self, addresses: Iterable[str]) -> None:
+        """Let nobody in any more from these addresses, and end every connection: others will try again."""
+        self.barred = frozenset(addresses)
+        self.cut()
 
     def stop(self) -> None:
         """End everything."""
@@ -99,6 +106,8 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            if writer.get_extra_info("peername")[0] in self.barred:
+                raise ConnectionRefusedError
             there, back = await asyncio.open_connection(*self.target)
         except OSError:
             writer.transport.abort()

@@ -14,6 +14,7 @@ from nearcache._io.blocking import drive
 from nearcache.backends.base import Ask, Fill, Item
 from nearcache.backends.redis import RedisBackend
 from nearcache.backends.redis.cluster import BlockingCluster, ClusterLink
+from nearcache.backends.redis.listeners import NodeTracking
 from nearcache.backends.redis.names import lease_of, marks_of, waiters_of
 from nearcache.backends.redis.slots import SLOTS, joined, key_of, slot_of, split
 from nearcache.backends.redis.topology import Topology
@@ -464,6 +465,48 @@ def test_a_primary_that_was_killed_is_replaced(kind: Kind, new_cache: NewCache, 
         coherent(one, other)
         one.set("users:1", "newer")
         eventually(lambda: other.get("users:1") == "newer", "it is told")
+
+
+STALENESS = 0.5
+
+
+def who_is_cut_off_is_not_believed(new_cache: NewCache, namespace: str) -> None:
+    """A primary and the others hear nothing of each other, while clients hear all of them; a replica takes over."""
+    with a_cluster(replicas=1, parted=True) as own:
+        reader, writer = (new_cache(own.url, staleness=STALENESS) for _ in range(2))
+        marks = own.owner(marks_of(namespace))  # which would be missed where these are cut off
+        key = next(key for key in map("users:{}".format, range(99)) if own.owner(f"{namespace}:{key}") is not marks)
+        cut = own.owner(f"{namespace}:{key}")
+        writer.set(key, 0)
+        coherent(reader, writer)
+        eventually(functools.partial(_reads, reader, key, 0), "it is there")
+        own.cut_off(cut)
+        written = [(time.monotonic(), 0)]
+        """When each version was acknowledged."""
+        deadline = time.monotonic() + 30.0
+        while len(written) < 10:
+            assert time.monotonic() < deadline, "nobody takes over"
+            began = time.monotonic()
+            found = reader.get(key)
+            newest = max(version for since, version in written if since + STALENESS <= began or version == 0)
+            assert found is None or found >= newest, f"it got {found}, when {newest} had been acknowledged long before"
+            replaced = own.told(own.others(cut)[0], f"{namespace}:{key}") != cut.port
+            if replaced and (found == len(written) - 1 or began > written[-1][0] + 2 * STALENESS):
+                with contextlib.suppress(BackendError):
+                    writer.set(key, len(written))
+                    written.append((time.monotonic(), len(written)))
+        coherent(reader, writer)
+
+
+@pytest.mark.slow
+def test_a_primary_that_is_cut_off_from_the_others_is_not_believed(new_cache: NewCache, namespace: str):
+    who_is_cut_off_is_not_believed(new_cache, namespace)
+
+
+@pytest.mark.slow
+def test_a_primary_that_is_believed_as_long_as_it_answers_serves_old_values(new_cache: NewCache, namespace: str):
+    with broken(NodeTracking, "learn", lambda *_: None), noticed("had been acknowledged"):
+        who_is_cut_off_is_not_believed(new_cache, namespace)
 
 
 @contextlib.contextmanager
