@@ -68,6 +68,7 @@ def test_what_was_read_before_somebody_else_paid_is_no_value(name: str) -> None:
 
     def pay(operation: str) -> None:
         if operation.startswith("get"):
+            cache._parts.core.pay_from = 0.0
             drive(other.run("ping", backend.ping))
 
     cache.set_many({"a:1": "old", "a:2": "kept"})
@@ -124,3 +125,19 @@ def test_what_is_owed_by_the_time_the_engine_has_answered_is_a_miss() -> None:
     cache.open()
     cache.set_many({"a:1": 1, "a:2": 2})
     assert cache.get_many(["a:1", "a:2"]) == {}
+
+
+def test_an_engine_that_is_replaced_is_told_at_once_although_the_one_before_refused() -> None:
+    cache = Cache("memory://", namespace="debts", near=None, observers=())
+    core = cache._parts.core
+    cache.set_many({"a:1": 1, "a:2": 2})
+    with recorded(cache) as engine:
+        engine.fail("delete", 2, error=BackendError("refused"))
+        with pytest.raises(BackendError):
+            cache.delete("a:1")
+        assert cache.get("a:2") == 2, "it pays, and is refused"
+        cache.get("a:2")
+        assert core.debts, "which is not tried again for a while"
+        core.coherence.forgot("memory")
+        cache.get("a:2")
+        assert not core.debts

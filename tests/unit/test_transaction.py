@@ -500,7 +500,7 @@ async def test_a_failure_at_the_end_raises_and_leaves_debts(face: Awaited) -> No
                 await face.invalidate_tags("t")
                 await face.set("b:1", 4)
         assert not await face.get_many(["a:1", "a:2", "a:3"])
-    face.cache._engine._commands._pay_from = 0.0
+    face.cache._engine.core.pay_from = 0.0
     assert await face.get_many(["a:1", "a:2", "a:3", "b:1"]) == {"b:1": 4}
 
 

@@ -40,7 +40,6 @@ class Commands:
         self._core = core
         self._backend = backend
         self._spares = spares
-        self._pay_from = 0.0
         self._insisting = Commands(core, backend, spares=False) if spares else None
 
     @property
@@ -54,7 +53,7 @@ class Commands:
         if (outage := core.outage) is not None and self._spares and not self._backend.lacks():
             return await self._look(outage, operation, call, *args, **kwargs)
         try:
-            if (core.debts or core.view.owed) and started >= self._pay_from:
+            if (core.debts or core.view.owed) and started >= core.pay_from:
                 await self._pay(started)
                 core.coherence.seek()  # not where who listens pays: it may have been told to end
             reply = await call(*args, **kwargs)
@@ -137,9 +136,9 @@ class Commands:
         except GONE as error:
             if not self._backend.lacks():
                 raise error.undone() from None
-            self._pay_from = now + PAY_AGAIN
+            core.pay_from = now + PAY_AGAIN
         except BackendError as error:
-            self._pay_from = now + PAY_AGAIN
+            core.pay_from = now + PAY_AGAIN
             core.emit(EngineRefused(self._backend.name, str(error)))
 
     async def _mark_again(self, owed: set[str]) -> None:

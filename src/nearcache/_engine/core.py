@@ -90,6 +90,8 @@ class Core:
         self.loads: Watch = Watch()
         self.ttl_classes_used: set[str] = set()
         self.debts: dict[str, object] = {}
+        self.pay_from: float = 0.0
+        """When debts are paid again that could not be; on the clock of the commands."""
         self.pays_ahead: bool = True
         """Whether who listens pays debts before the next call does; not while another engine stands in."""
         self.recent: Recent = Recent(clock)
@@ -187,10 +189,11 @@ class Core:
         self.emit(EngineReset(engine, cleared))
         if cleared:
             self.view.owe((), True)
-            return
-        if self.codec.enveloped:
-            self.view.owe((KNOWN,), False)
-        self.owe(*keys)
+        else:
+            if self.codec.enveloped:
+                self.view.owe((KNOWN,), False)
+            self.owe(*keys)
+        self.pay_from = 0.0  # whoever could not be told before, another one answers now
 
     # Marks
 
