@@ -158,7 +158,11 @@ def behind_sentinel(kind: Kind, new_cache: NewCache, callers: Callers, namespace
         replicas = [server for server in group.servers if server is not old]
         seconds = killed(Load(group.url, new_cache, callers, namespace), old, replicas)
         assert group.primary() is not old
-    # About once in this time while nobody answers; without that it would be hundreds.
+    loaded_now_and_then(callers, seconds)
+
+
+def loaded_now_and_then(callers: Callers, seconds: float) -> None:
+    """Check that what nobody changes is loaded about once in each `STALENESS`; otherwise it would be hundreds."""
     assert callers.loads["calm:1"] <= 3 + 2 * seconds / STALENESS, f"{callers.loads['calm:1']} loads in {seconds:.1f} s"
 
 
@@ -186,7 +190,8 @@ def test_readers_get_the_source_until_a_replica_takes_over_in_a_cluster(
         keeper = own.owner(marks_of(namespace))
         old = keeper if what else own.others(keeper)[0]
         season = kept_by(old, own, namespace, f"{namespace}-calm")
-        killed(Load(own.url, new_cache, callers, namespace, season), old, [own.replicas[own.nodes.index(old)]])
+        load = Load(own.url, new_cache, callers, namespace, season)
+        loaded_now_and_then(callers, killed(load, old, [own.replicas[own.nodes.index(old)]]))
 
 
 def kept_by(node: RedisServer, own: Cluster, *namespaces: str) -> str:

@@ -104,7 +104,7 @@ class ClusterLink(ABC, Generic[AnyLink]):
         errands = [self._errand(part) for these in parts for part in these]
         appeared = self._topology.appeared
         await self._run(errands, until)
-        if self._topology.appeared != appeared and repeatable(commands):
+        if self._topology.appeared != appeared and repeatable(commands):  # what was done may be done again
             raise _replaced()
         for errand in errands:
             if isinstance(errand.reply, BackendError):
@@ -333,7 +333,5 @@ def _tried(call: Callable[[], T]) -> T | BackendError:
         return error
 
 
-def _replaced() -> EngineReplaced:
-    error = EngineReplaced("another node of the cluster has taken over")
-    error.ambiguous = False
-    return error
+def _replaced() -> BackendError:
+    return EngineReplaced("another node of the cluster has taken over").undone()
