@@ -241,7 +241,9 @@ class Core:
         """Return the seconds of a TTL, without jitter."""
         return self.options.ttl_rules.seconds(self._ttl(ttl), what)
 
-    def near_deadline(self, asked: float, remaining: float, shared: bool, cost: float) -> float:
+    def near_deadline(
+        self, asked: float, remaining: float, shared: bool, cost: float, behind: float | None = None
+    ) -> float:
         """Return until when a value may be served near, `asked` being when it was asked for or written.
 
         Others may invalidate it: its own key from then on, its tags since the marks were asked for. What took long to
@@ -251,7 +253,11 @@ class Core:
         if cost:
             remaining -= cost + early(cost)
         fresh = asked + remaining  # not from now on: a thread may have been stopped since it judged the value
-        return self.coherence.deadline(min(asked, self.view.proven), fresh) if shared else fresh
+        if not shared:
+            return fresh
+        deadline = self.coherence.deadline(min(asked, self.view.proven), fresh)
+        # What is missing in a replica's may have been announced before it was asked for.
+        return deadline if behind is None else min(deadline, asked - behind + self.coherence.budget)
 
     def vouched(self, asked: float, shared: bool) -> float:
         """Return until when readers may come (monotonic) whom a value is for that the engine was asked for at `asked`.

@@ -211,9 +211,10 @@ class Loads:
             return Outcome(value).unshared()
         found = lack or await self._reader.fetch(flight.key, plan.schema, refreshes=True)
         if isinstance(found, Found):
-            outcome = self._served(flight, found, job, self._core.vouched(asked, self._shared))
+            since = asked - (found.behind or 0.0)
+            outcome = self._served(flight, found, job, self._core.vouched(since, self._shared))
             if found.due:
-                self._renewals.renew(flight, job, Old(outcome, 0.0, asked), identity_of(found.record.fill_id))
+                self._renewals.renew(flight, job, Old(outcome, 0.0, since), identity_of(found.record.fill_id))
             return outcome
         old = self._reader.revived(flight.key, found, plan.kept, plan.schema)
         if old and old.stale(plan.stale):

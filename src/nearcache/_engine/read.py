@@ -16,7 +16,7 @@ from nearcache._core.outcome import Outcome
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core, early
 from nearcache._engine.modes import Mode
-from nearcache.backends.base import Backend
+from nearcache.backends.base import Backend, Replicas
 from nearcache.codecs.codec import Record, SchemaMismatch
 from nearcache.codecs.near import size_of
 from nearcache.codecs.schema import Schema
@@ -47,6 +47,13 @@ class Found(msgspec.Struct):
     ttl: float
     due: bool = False
     """Whether whoever read it is to refresh it early."""
+    behind: float | None = None
+    """A replica's may lack changes of so many seconds before it was asked for; None: the engine's own."""
+
+    def draw(self) -> None:
+        """Draw whether it is `due`: the more it cost, and the nearer its end, the more likely."""
+        if self.record.cost:
+            self.due = self.ttl < early(self.record.cost)
 
 
 class Lack(msgspec.Struct, frozen=True, gc=False):
@@ -220,6 +227,8 @@ class Reader:
     async def fetch(self, key: str, schema: Schema | None, *, refreshes: bool = False) -> Found | Lack:
         """Read one key from the engine and keep near what is fresh; a caller that `refreshes` is told what is due."""
         core, backend = self._core, self._backend
+        if backend.replicas is not None and (copied := await self._copied(backend.replicas, (key,), schema, refreshes)):
+            return copied[key]
         stamp, asked = (core.near.stamp(key), core.clock()) if core.keeps else (0, 0.0)
         unvouched = asked >= core.near.vouched and core.near.refused(key)
         owed = key in core.debts
@@ -235,8 +244,8 @@ class Reader:
         except BackendError as error:
             self._fail(error)
             return UNVOUCHED if unvouched else FAILED
-        if refreshes and type(found) is Found and found.record.cost:
-            found.due = found.ttl < early(found.record.cost)
+        if refreshes and type(found) is Found:
+            found.draw()
         if core.keeps:
             self._keep(key, found, schema, asked, stamp)
         return found
@@ -245,6 +254,13 @@ class Reader:
         """Read keys from the engine in one round trip and keep near what is fresh."""
         if len(keys) <= 1:
             return {key: await self.fetch(key, schema) for key in keys}
+        if self._backend.replicas is None:
+            return await self._fetch_many(keys, schema)
+        found: dict[str, Found | Lack] = {**await self._copied(self._backend.replicas, keys, schema)}
+        rest = [key for key in keys if key not in found]
+        return found | await self._fetch_many(rest, schema) if rest else found
+
+    async def _fetch_many(self, keys: Sequence[str], schema: Schema | None) -> dict[str, Found | Lack]:
         core, backend = self._core, self._backend
         stamps = [core.near.stamp(key) for key in keys] if core.keeps else []
         owed = core.debts.keys() & keys
@@ -265,6 +281,34 @@ class Reader:
         if core.keeps:
             for key, stamp in zip(keys, stamps, strict=True):
                 self._keep(key, found[key], schema, asked, stamp)
+        return found
+
+    async def _copied(
+        self, replicas: Replicas, keys: Sequence[str], schema: Schema | None, refreshes: bool = False
+    ) -> dict[str, Found]:
+        """Read keys from a replica, and keep near what is fresh; whatever is not, the engine itself has to be asked."""
+        core = self._core
+        stamps = [core.near.stamp(key) for key in keys] if core.keeps else []
+        owed = core.debts.keys() & keys
+        if replicas.due():
+            try:
+                await self._commands.run("replicas", replicas.look)
+            except BackendError:
+                return {}  # who asks the engine itself finds out what that means
+        asked, copied = core.clock(), await replicas.read(keys)
+        if copied is None:
+            return {}
+        judged = self._judge_all(keys, copied.records, [None] * len(keys), schema)
+        owed |= core.debts.keys() & keys
+        found = {key: each for key, each in judged.items() if type(each) is Found and key not in owed}
+        for each in found.values():
+            each.behind = max(0.0, asked - copied.since)
+            if refreshes:
+                each.draw()
+        if core.keeps:
+            for key, stamp in zip(keys, stamps, strict=True):
+                if key in found:
+                    self._keep(key, found[key], schema, asked, stamp)
         return found
 
     async def examine(self, key: str, raw: bytes, schema: Schema | None, asked: float, stamp: int) -> Found | Lack:
@@ -324,7 +368,7 @@ class Reader:
         if isinstance(found, Found):
             core, record = self._core, found.record
             cost = 0.0 if found.due else record.cost  # nobody has to look again at what is being refreshed
-            deadline = core.near_deadline(asked, found.ttl, self._backend.shared, cost)
+            deadline = core.near_deadline(asked, found.ttl, self._backend.shared, cost, found.behind)
             state, copier = core.form(found.value, record, schema)
             size = size_of(state, len(record.payload))
             number = core.number(record.fill_id or record.payload)

@@ -215,6 +215,37 @@ class Scan(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """Records in the order of their keys, in which no change is missing that was acknowledged before `since`.
+
+    That is on the clock of the cache.
+    """
+
+    records: Sequence[bytes | None]
+    since: float
+
+
+class Replicas(Protocol):
+    """Reads from servers that follow the engine, and may be behind by less than the staleness."""
+
+    def due(self) -> bool:
+        """Tell whether the caller has to `look` before it reads."""
+        ...
+
+    async def look(self) -> None:
+        """Ask the engine itself how far its data is."""
+        ...
+
+    async def read(self, keys: Sequence[str]) -> Copied | None:
+        """Return records, or None where the engine itself has to be asked; does not raise."""
+        ...
+
+    async def close(self) -> None:
+        """Give up every connection."""
+        ...
+
+
 class Admin(Protocol):
     """Facts for people and metrics."""
 
@@ -244,6 +275,7 @@ class Backend(ABC):
     counters: Counters | None = None
     scan: Scan | None = None
     admin: Admin | None = None
+    replicas: Replicas | None = None
 
     def lacks(self) -> bool:
         """Tell whether a part of the engine does not answer, and is spared calls here; the other parts go on."""

@@ -61,7 +61,7 @@ def test_the_url_of_the_primary_keeps_login_database_and_options(url: str, prima
     with fake_server(lambda command: b"*2\r\n$1\r\nh\r\n$1\r\n7\r\n") as sentinel:
         sentinels = Sentinels(url.format(sentinel.url.removeprefix("redis://").removesuffix("/0")), 5.0)
         if primary == "tls":
-            assert sentinels._url("h:7") == "rediss://h:7/0?ssl_check_hostname=false"
+            assert sentinels.url("h:7") == "rediss://h:7/0?ssl_check_hostname=false"
             return
         assert sentinels.primary() == primary
         assert sentinel.commands == [[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", b"mymaster"]]

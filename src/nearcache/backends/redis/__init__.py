@@ -3,21 +3,24 @@
 import functools
 import weakref
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import replace
+from typing import Final, TypeVar
 
 from nearcache._core.urls import scheme_of
-from nearcache.backends.redis import topology
+from nearcache.backends.redis import replicas, topology
 from nearcache.backends.redis.aio import AwaitingLink
+from nearcache.backends.redis.ask import at
 from nearcache.backends.redis.backend import RedisBackend
 from nearcache.backends.redis.blocking import BlockingLink
 from nearcache.backends.redis.cluster import AwaitingCluster, BlockingCluster
 from nearcache.backends.redis.connect import Route
-from nearcache.backends.redis.history import history
+from nearcache.backends.redis.history import History, history
 from nearcache.backends.redis.leases import RedisLeases
 from nearcache.backends.redis.line import Line
 from nearcache.backends.redis.listener import Ears, Listener, Speaker
 from nearcache.backends.redis.listeners import Listeners
 from nearcache.backends.redis.names import marks_of
+from nearcache.backends.redis.replicas import Lag, RedisReplicas
 from nearcache.backends.redis.sentinel import SCHEME, Sentinels
 from nearcache.backends.redis.tooling import ClusterAdmin, ClusterScan
 from nearcache.backends.redis.topology import Topology
@@ -26,14 +29,40 @@ from nearcache.backends.registry import BackendSpec, Flavour
 
 __all__ = ["RedisBackend", "build", "heard", "link", "listener"]
 
+_KINDS: Final[dict[Flavour, Callable[[Route, BackendSpec, History], Link]]] = {
+    "sync": BlockingLink,
+    "async": AwaitingLink,
+}
+
 AnyBackend = TypeVar("AnyBackend", bound=RedisBackend)
 
 
 def build(spec: BackendSpec, flavour: Flavour) -> RedisBackend:
     """Build the backend for a URL, without opening anything; raises `ConfigError` for a wrong URL."""
-    if scheme_of(spec.url) == topology.SCHEME:
-        return _clustered(spec, flavour)
+    url, replicated = replicas.asked_for(spec.url)
+    spec = replace(spec, url=url)
+    if replicated:
+        return _replicated(spec, flavour)
+    return _clustered(spec, flavour) if scheme_of(url) == topology.SCHEME else _single(spec, flavour)
+
+
+def _single(spec: BackendSpec, flavour: Flavour) -> RedisBackend:
     return heard(RedisBackend(link(spec, flavour, _route(spec)), listener(spec, _route(spec)), spec))
+
+
+def _replicated(spec: BackendSpec, flavour: Flavour) -> RedisBackend:
+    replicas.check(spec)
+    lag = spec.shared(Lag, lambda: Lag(spec.time.clock, spec.coherence.budget))
+    history(spec, RedisBackend.name).watch(lag)
+    backend = _single(spec, flavour)
+    backend.replicas = RedisReplicas(backend, lag, functools.partial(_way_to, spec, flavour))
+    return backend
+
+
+def _way_to(spec: BackendSpec, flavour: Flavour, place: str) -> Link:
+    """Make what speaks to the replica at a place."""
+    url = _sentinels(spec).url(place) if scheme_of(spec.url) == SCHEME else at(spec.url, place)
+    return _KINDS[flavour](Route(url), replicas.hasty(spec), History(lambda: None))
 
 
 def _clustered(spec: BackendSpec, flavour: Flavour) -> RedisBackend:
@@ -59,14 +88,17 @@ def _clustered(spec: BackendSpec, flavour: Flavour) -> RedisBackend:
 def _route(spec: BackendSpec) -> Route:
     if scheme_of(spec.url) != SCHEME:
         return Route(spec.url)
-    sentinels = spec.shared(Sentinels, lambda: Sentinels(spec.url, spec.timeout / 2))
+    sentinels = _sentinels(spec)
     return Route(sentinels.primary, sentinels.doubt)
+
+
+def _sentinels(spec: BackendSpec) -> Sentinels:
+    return spec.shared(Sentinels, lambda: Sentinels(spec.url, spec.timeout / 2))
 
 
 def link(spec: BackendSpec, flavour: Flavour, route: Route, name: str = RedisBackend.name) -> Link:
     """Make what speaks to a backend's engine, without opening anything."""
-    kind = BlockingLink if flavour == "sync" else AwaitingLink
-    return kind(route, spec, history(spec, name))
+    return _KINDS[flavour](route, spec, history(spec, name))
 
 
 def listener(

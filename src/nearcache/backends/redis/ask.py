@@ -64,6 +64,13 @@ def ask(place: Endpoint, command: Command, deadline: float, who: str) -> Any:
     return good(told, who)
 
 
+def at(url: str, where: str) -> str:
+    """Return the URL of another server, at `where`, with the login, the database and the options of the first."""
+    parts = urlsplit(url)
+    login, sign, _ = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{login}{sign}{where}").geturl()
+
+
 def _with_port(host: str, port: int) -> str:
     return host if host.rpartition(":")[2].isdecimal() else f"{host}:{port}"
 

@@ -11,17 +11,16 @@ from nearcache.backends.base import Admin, Backend, Counters, Item, Leases, Lost
 from nearcache.backends.redis import tooling
 from nearcache.backends.redis.carrier import Call
 from nearcache.backends.redis.connect import Command
-from nearcache.backends.redis.errors import MISSHAPEN, code_of, good, refused, unexpected, whole
+from nearcache.backends.redis.errors import MISSHAPEN, code_of, good, records_of, refused, unexpected, whole
 from nearcache.backends.redis.leases import RedisLeases, RedisMarks
 from nearcache.backends.redis.listener import Ears
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import lease_of
+from nearcache.backends.redis.replicas import Lag
 from nearcache.backends.redis.wire import Link, repeatable
 from nearcache.backends.registry import BackendSpec
 from nearcache.errors import BackendError, CodecError
 from nearcache.near.view import View
-
-_RECORDS: Final = frozenset({bytes, type(None)})
 
 KEEP_ALIVE_EVERY: Final = 3_600.0
 """Seconds after which a process lets the record of marks live on."""
@@ -46,6 +45,7 @@ class RedisBackend(Backend):
         self.listener: Ears = listener
         self.clock: Clock = spec.time.clock
         self._prefix = f"{spec.namespace}:"
+        self._lag: Lag | None = spec.common.get(Lag)
         self._asking = False
         self._keep_alive_at = self._look_again_at = -math.inf
         self.time: EngineTime = spec.time
@@ -70,6 +70,8 @@ class RedisBackend(Backend):
         """Give up every connection; a later call connects again."""
         self.listener.stop()
         await self._link.close()
+        if self.replicas is not None:
+            await self.replicas.close()
 
     async def get(self, key: str) -> bytes | None:
         """Ask for one record."""
@@ -84,10 +86,7 @@ class RedisBackend(Backend):
             return []
         prefix = self._prefix
         (reply,) = await self.run(("MGET", *[prefix + key for key in keys]))
-        records: list[bytes | None] = good(reply, keys[0])
-        if type(reply) is not list or len(records) != len(keys) or not _RECORDS.issuperset(map(type, records)):
-            unexpected(reply, keys[0])
-        return records
+        return records_of(reply, keys)
 
     async def remaining(self, keys: Sequence[str]) -> list[float | None]:
         """Ask how many seconds records will live, to the millisecond."""
@@ -175,10 +174,14 @@ class RedisBackend(Backend):
         A change that others could not be told of has failed.
         """
         call = self.listener.carrier.tell(keys)
-        if call is None:
-            replies = await self.run(*commands, fresh=fresh)
-        else:
-            replies = await self._change_and_tell(commands, call, fresh)
+        try:
+            if call is None:
+                replies = await self.run(*commands, fresh=fresh)
+            else:
+                replies = await self._change_and_tell(commands, call, fresh)
+        finally:
+            if self._lag is not None:
+                self._lag.change(keys)
         self._look_for_another_primary(replies)
         return replies
 

@@ -6,6 +6,7 @@ password.
 
 import re
 import ssl
+from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 from nearcache.backends.base import NotServing
@@ -56,6 +57,8 @@ _DENIED: Final = re.compile(
 _PLACE: Final = re.compile(r"([0-9a-f]{40})\b.*@user_script:(\d+)")
 
 
+_RECORDS: Final = frozenset({bytes, type(None)})
+
 MISSHAPEN: Final = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
 """What reading an answer raises that has another form than engines give."""
 
@@ -97,6 +100,14 @@ def whole(reply: Any, subject: str) -> int:
         return int(good(reply, subject))
     except MISSHAPEN:
         unexpected(reply, subject)
+
+
+def records_of(reply: Any, keys: Sequence[str]) -> list[bytes | None]:
+    """Return an answer that is a record, or nothing, for each key; raises if it is an error or anything else."""
+    answer: list[bytes | None] = good(reply, keys[0])
+    if type(reply) is not list or len(answer) != len(keys) or not _RECORDS.issuperset(map(type, answer)):
+        unexpected(reply, keys[0])
+    return answer
 
 
 def unreachable(where: str, error: OSError, *, tls: bool) -> BackendError:

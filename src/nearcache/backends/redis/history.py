@@ -6,9 +6,17 @@ before may not be in it.
 
 import weakref
 from collections.abc import Callable
+from typing import Protocol
 
-from nearcache.backends.redis.wire import Link
 from nearcache.backends.registry import BackendSpec
+
+
+class Renewable(Protocol):
+    """What begins anew with another history."""
+
+    def renew(self) -> None:
+        """Take nothing for granted any more that was found with the last one."""
+        ...
 
 
 class History:
@@ -20,11 +28,11 @@ class History:
     def __init__(self, forgot: Callable[[], None]) -> None:
         self._forgot = forgot
         self._found = ""
-        self._links: weakref.WeakSet[Link] = weakref.WeakSet()
+        self._watching: weakref.WeakSet[Renewable] = weakref.WeakSet()
 
-    def watch(self, link: Link) -> None:
-        """Have the connections of a link given up when another history is found: they may lead to the old one."""
-        self._links.add(link)
+    def watch(self, what: Renewable) -> None:
+        """Have something renewed when another history is found: connections may lead to the old one."""
+        self._watching.add(what)
 
     def met(self, found: str) -> bool:
         """Note the name of the history that a new connection leads to, "" if it is not told; tell whether it is
@@ -41,8 +49,8 @@ class History:
 
     def lost(self) -> None:
         """Take it that what was acknowledged shortly before may be lost."""
-        for link in list(self._links):
-            link.renew()
+        for each in list(self._watching):
+            each.renew()
         self._forgot()
 
 

@@ -34,7 +34,7 @@ class Sentinels:
         login = _login(hosts.options.pop("sentinel_username", ""), hosts.options.pop("sentinel_password", ""))
         self._sentinels = [Endpoint(f"{hosts.scheme}://{login}{where}?{urlencode(hosts.tls)}") for where in hosts.names]
         self._seconds = seconds
-        Endpoint(self._url("localhost"))  # raises for an option that is wrong
+        Endpoint(self.url("localhost"))  # raises for an option that is wrong
 
     def primary(self) -> str:
         """Return the URL of the present primary; raises `BackendError` if no sentinel tells."""
@@ -48,7 +48,7 @@ class Sentinels:
                 problems.append(str(error))
             else:
                 self._prefer(sentinel)
-                return self._url(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+                return self.url(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         raise BackendUnavailableError(
             f"no sentinel tells where the primary of {self._group!r} is: {'; '.join(problems)}"
         ).undone()
@@ -60,7 +60,8 @@ class Sentinels:
     def _prefer(self, first: Endpoint) -> None:
         self._sentinels = [first, *(other for other in self._sentinels if other is not first)]
 
-    def _url(self, where: str) -> str:
+    def url(self, where: str) -> str:
+        """Return the URL of the group's server at an address."""
         return self._hosts.url(where, self._database)
 
 
