@@ -8,9 +8,10 @@ import pytest
 
 from nearcache import MISS, Cache, Entry
 from nearcache._core.ttl import TTL
+from nearcache._engine.found import COLD, Found, Lack
 from nearcache._engine.load import Loads
 from nearcache._engine.plan import Plan
-from nearcache._engine.read import COLD, Found, Lack, Reader
+from nearcache._engine.read import Reader
 from nearcache.near.store import Store
 from nearcache.testing import FakeClock
 from tests.promises.conftest import NewCache

@@ -13,9 +13,10 @@ from typing import Any, NoReturn
 import pytest
 
 from nearcache import MISS, Cache
+from nearcache._engine.found import COLD, Lack
 from nearcache._engine.load import Loads
 from nearcache._engine.plan import Lease
-from nearcache._engine.read import COLD, Lack, Reader
+from nearcache._engine.read import Reader
 from nearcache.backends.base import Ask
 from nearcache.codecs.envelope import AGES, SIZE, fill_id_of, pack_ages
 from nearcache.codecs.ids import PICKLE

@@ -19,10 +19,11 @@ from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
+from nearcache._engine.found import Absence, Found, Lack, Old
 from nearcache._engine.loading import Loading, inside
 from nearcache._engine.modes import Mode
 from nearcache._engine.plan import Job, Lease, Plan
-from nearcache._engine.read import Absence, Found, Lack, Old, Reader
+from nearcache._engine.read import Reader
 from nearcache._engine.renew import Renewals
 from nearcache._engine.write import Draft, Tagger, Writer
 from nearcache._io.port import Io, Overdue, require_callable

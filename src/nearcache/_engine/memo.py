@@ -19,10 +19,11 @@ from nearcache._core.queued import Queued
 from nearcache._core.ttl import TTL
 from nearcache._engine.batch import Batch, Batches
 from nearcache._engine.core import Core
+from nearcache._engine.found import DEAD, Absence, Found, Lack
 from nearcache._engine.load import Loads
 from nearcache._engine.modes import Mode
 from nearcache._engine.plan import Job
-from nearcache._engine.read import DEAD, Absence, Found, Lack, Reader
+from nearcache._engine.read import Reader
 from nearcache._engine.write import Draft, Tagger, Writer
 from nearcache._io.port import Io
 from nearcache.codecs.codec import SchemaMismatch

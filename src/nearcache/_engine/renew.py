@@ -8,8 +8,8 @@ from typing import Any
 
 from nearcache._core.outcome import Outcome
 from nearcache._engine.core import Core
+from nearcache._engine.found import Old
 from nearcache._engine.plan import Job, Lease
-from nearcache._engine.read import Old
 from nearcache._io.port import Io
 from nearcache.backends.base import Grant
 from nearcache.errors import CacheError

@@ -23,10 +23,10 @@ from nearcache._core.queued import Queued
 from nearcache._core.ttl import TTL
 from nearcache._engine.batch import Batch, Share, told
 from nearcache._engine.core import Core
+from nearcache._engine.found import Absence, Lack
 from nearcache._engine.memo import MemoBatches, MemoLoads, MemoReader, MemoWriter
 from nearcache._engine.modes import Mode
 from nearcache._engine.plan import Job
-from nearcache._engine.read import Absence, Lack
 from nearcache._engine.write import Draft, Tagger, Writer
 from nearcache._io.port import Io, require_callable
 from nearcache.codecs.codec import SchemaMismatch

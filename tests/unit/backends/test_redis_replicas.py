@@ -1,0 +1,129 @@
+"""What is made of what primaries and replicas say of themselves."""
+
+from typing import Any
+
+import pytest
+
+from nearcache.backends.redis.replicas import MOST_CHANGES, Lag
+from nearcache.testing import FakeClock
+
+BUDGET = 1.0
+REPLICA = "ip=10.0.0.{},port=6379,state={},offset=99,lag=0"
+PLACES = ("10.0.0.1:6379", "10.0.0.2:6379")
+
+
+def primary(offset: int, **others: str) -> dict[str, str]:
+    told = {"role": "master", "master_replid": "a" * 40, "master_repl_offset": str(offset), "slave_read_only": "1"}
+    return {**told, "slave0": REPLICA.format(1, "online"), "slave1": REPLICA.format(2, "online"), **others}
+
+
+def replica(offset: int, **others: str) -> dict[str, str]:
+    told = {"role": "slave", "master_link_status": "up", "master_replid": "a" * 40, "slave_repl_offset": str(offset)}
+    return {**told, **others}
+
+
+@pytest.fixture(name="clock")
+def _clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(name="lag")
+def _lag(clock: FakeClock) -> Lag:
+    lag = Lag(clock, BUDGET)
+    lag.learn(primary(100), clock())
+    return lag
+
+
+def test_a_replica_that_has_what_the_primary_had_is_as_young_as_the_question(lag: Lag, clock: FakeClock):
+    asked = clock()
+    clock.advance(0.1)
+    lag.hear(PLACES[0], replica(100))
+    assert lag.proven(PLACES[0]) == asked
+    assert not lag.is_young(lag.proven(PLACES[1]))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"slave_repl_offset": "99"},
+        {"master_link_status": "down"},
+        {"master_replid": "b" * 40},
+        {"role": "master"},
+    ],
+)
+def test_one_that_may_lack_something_is_not(lag: Lag, told: Any):
+    lag.hear(PLACES[0], replica(100, **told))
+    assert not lag.is_young(lag.proven(PLACES[0]))
+
+
+def test_one_that_is_behind_has_what_there_was_at_an_earlier_question(lag: Lag, clock: FakeClock):
+    first = clock()
+    clock.advance(0.6)
+    lag.learn(primary(200), clock())
+    lag.hear(PLACES[0], replica(150))
+    assert lag.proven(PLACES[0]) == first < lag.latest()
+    clock.advance(0.3)
+    assert lag.is_young(first)
+    clock.advance(0.2)
+    assert not lag.is_young(first)
+    assert lag.is_young(lag.latest())
+
+
+def test_the_primary_is_asked_twice_a_budget_by_one(clock: FakeClock):
+    lag = Lag(clock, BUDGET)
+    assert [lag.due(), lag.due()] == [True, False]
+    clock.advance(0.51)
+    assert [lag.due(), lag.due()] == [True, False]
+
+
+def test_only_replicas_that_follow_are_asked_and_spared_ones_later(lag: Lag, clock: FakeClock):
+    lag.learn(primary(100, slave1=REPLICA.format(2, "wait_bgsave")), clock())
+    assert lag.places == PLACES[:1]
+    lag.learn(primary(100, slave0="ip=::1,port=7,state=online,offset=1,lag=1"), clock())
+    assert set(lag.places) == {"[::1]:7", PLACES[1]}
+    first = lag.place()
+    assert first is not None
+    lag.spare(first)
+    second = lag.place()
+    assert {first, second} == set(lag.places)
+    assert second is not None
+    lag.spare(second)
+    assert lag.place() is None
+    clock.advance(0.51)
+    assert lag.place() == first
+
+
+def test_one_that_is_no_primary_tells_nothing(lag: Lag, clock: FakeClock):
+    before = lag.latest()
+    clock.advance(0.1)
+    lag.learn({**primary(500), "role": "slave"}, clock())
+    assert lag.latest() == before
+
+
+def test_a_key_counts_as_changed_until_the_primary_was_asked_after_that(lag: Lag, clock: FakeClock):
+    clock.advance(0.1)
+    lag.change(["users:1"])
+    assert lag.changed(["users:1", "users:2"], lag.latest())
+    assert not lag.changed(["users:2"], lag.latest())
+    clock.advance(0.5)
+    lag.learn(primary(200), clock())
+    assert not lag.changed(["users:1"], lag.latest())
+
+
+def test_of_too_many_changes_everything_counts_as_changed(lag: Lag, clock: FakeClock):
+    clock.advance(0.1)
+    lag.change(f"users:{number}" for number in range(MOST_CHANGES + 1))
+    assert lag.changed(["teams:1"], lag.latest())
+    clock.advance(0.1)
+    lag.learn(primary(200), clock())
+    assert not lag.changed(["teams:1"], lag.latest())
+
+
+def test_of_another_engine_nothing_is_known(lag: Lag):
+    lag.hear(PLACES[0], replica(100))
+    lag.change(["users:1"])
+    lag.renew()
+    assert lag.place() is None
+    assert not lag.is_young(lag.proven(PLACES[0]))
+    assert lag.due()
+    assert lag.changed(["users:1"], lag.latest()), "what this process changed, it has changed"
