@@ -375,8 +375,7 @@ class Loads:
     async def _store(self, flight: Flight, draft: Draft, lease: Lease) -> None:
         """Store what was loaded, if the lease still stands."""
         item, stamp = self._writer.seal(draft, lease.epoch), self._core.near.stamp(flight.key)
-        asked, sent = self._core.clock(), time.monotonic()
-        stored = False
+        asked, sent, stored = self._core.clock(), time.monotonic(), False
         with suppress(BackendError):
             fills = [Fill(item, lease.token, lease.seen, lease.replaces)]
             (stored,) = await self._commands.run("fill", self._leases.fill, fills)

@@ -223,7 +223,8 @@ class Reader:
         asked, copied = core.clock(), await replicas.read(keys)
         if copied is None:
             return {}
-        judged = self._judge_all(keys, copied.records, [None] * len(keys), schema)
+        told = copied.records
+        judged = self._judge_all(list(told), list(told.values()), [None] * len(told), schema)
         owed |= core.debts.keys() & keys
         found = {key: each for key, each in judged.items() if type(each) is Found and key not in owed}
         for each in found.values():

@@ -7,7 +7,7 @@ one edge.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Protocol, TypeVar
 
@@ -217,12 +217,9 @@ class Scan(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """Records in the order of their keys, in which no change is missing that was acknowledged before `since`.
+    """Records by key, in which no change is missing that was acknowledged before `since` (on the cache's clock)."""
 
-    That is on the clock of the cache.
-    """
-
-    records: Sequence[bytes | None]
+    records: Mapping[str, bytes | None]
     since: float
 
 
@@ -238,7 +235,10 @@ class Replicas(Protocol):
         ...
 
     async def read(self, keys: Sequence[str]) -> Copied | None:
-        """Return records, or None where the engine itself has to be asked; does not raise."""
+        """Return records; of keys that are left out, and if this is None, the engine itself has to be asked.
+
+        Does not raise.
+        """
         ...
 
     async def close(self) -> None:

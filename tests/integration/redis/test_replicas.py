@@ -245,6 +245,23 @@ async def test_a_debt_that_was_paid_is_an_own_change(made: Made, pair: Pair):
     await cache.close()
 
 
+async def test_who_has_read_at_the_primary_reads_nothing_older(made: Made, pair: Pair, other: Cache):
+    clock = FakeClock()
+    cache = made(clock=clock)
+    other.set("users:1", "old")
+    other.set("users:2", "old")
+    await proven(cache, pair, clock)
+    pair.hold()
+    for key in ("users:1", "users:2"):
+        assert await cache.get(key) == "old"
+        other.set(key, "new")
+        assert await cache.get(key) == "old", "the replica does not know of it, which is what this test needs"
+    assert await cache.exists("users:1")
+    assert await cache.get("users:1") == "new"
+    assert await cache.get_many(["users:1", "users:2", "warm:1"]) == {"users:1": "new", "users:2": "old", "warm:1": 1}
+    await cache.close()
+
+
 async def test_near_values_from_a_replica_live_no_longer_than_the_staleness(made: Made, pair: Pair, other: Cache):
     """Their change may have been announced before they were read."""
     cache, seen, deadline = made(near=100), list[float](), time.monotonic() + 3 * WITHIN

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nearcache.backends.redis.replicas import MOST_CHANGES, Lag
+from nearcache.backends.redis.replicas import MOST_MET, Lag
 from nearcache.testing import FakeClock
 
 BUDGET = 1.0
@@ -93,6 +93,26 @@ def test_only_replicas_that_follow_are_asked_and_spared_ones_later(lag: Lag, clo
     assert lag.place() == first
 
 
+def test_nothing_is_read_from_another_replica_that_the_last_one_may_have_told_better(lag: Lag, clock: FakeClock):
+    clock.advance(0.1)
+    lag.learn(primary(100), clock())
+    first = lag.place()
+    clock.advance(0.1)
+    lag.learn(primary(100), clock())
+    for place in PLACES:
+        lag.hear(place, replica(100))
+    assert first is not None
+    assert lag.unmet(["users:1"], lag.proven(first))
+    lag.spare(first)
+    second = lag.place()
+    assert second is not None
+    assert not lag.unmet(["users:1"], lag.proven(second))
+    clock.advance(0.1)
+    lag.learn(primary(100), clock())
+    lag.hear(second, replica(100))
+    assert lag.unmet(["users:1"], lag.proven(second))
+
+
 def test_one_that_is_no_primary_tells_nothing(lag: Lag, clock: FakeClock):
     before = lag.latest()
     clock.advance(0.1)
@@ -102,28 +122,27 @@ def test_one_that_is_no_primary_tells_nothing(lag: Lag, clock: FakeClock):
 
 def test_a_key_counts_as_changed_until_the_primary_was_asked_after_that(lag: Lag, clock: FakeClock):
     clock.advance(0.1)
-    lag.change(["users:1"])
-    assert lag.changed(["users:1", "users:2"], lag.latest())
-    assert not lag.changed(["users:2"], lag.latest())
+    lag.meet(["users:1"])
+    assert lag.unmet(["users:1", "users:2"], lag.latest()) == ["users:2"]
     clock.advance(0.5)
     lag.learn(primary(200), clock())
-    assert not lag.changed(["users:1"], lag.latest())
+    assert lag.unmet(["users:1"], lag.latest())
 
 
 def test_of_too_many_changes_everything_counts_as_changed(lag: Lag, clock: FakeClock):
     clock.advance(0.1)
-    lag.change(f"users:{number}" for number in range(MOST_CHANGES + 1))
-    assert lag.changed(["teams:1"], lag.latest())
+    lag.meet(f"users:{number}" for number in range(MOST_MET + 1))
+    assert not lag.unmet(["teams:1"], lag.latest())
     clock.advance(0.1)
     lag.learn(primary(200), clock())
-    assert not lag.changed(["teams:1"], lag.latest())
+    assert lag.unmet(["teams:1"], lag.latest())
 
 
 def test_of_another_engine_nothing_is_known(lag: Lag):
     lag.hear(PLACES[0], replica(100))
-    lag.change(["users:1"])
+    lag.meet(["users:1"])
     lag.renew()
     assert lag.place() is None
     assert not lag.is_young(lag.proven(PLACES[0]))
     assert lag.due()
-    assert lag.changed(["users:1"], lag.latest()), "what this process changed, it has changed"
+    assert not lag.unmet(["users:1"], lag.latest())

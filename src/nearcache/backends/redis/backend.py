@@ -76,6 +76,8 @@ class RedisBackend(Backend):
     async def get(self, key: str) -> bytes | None:
         """Ask for one record."""
         (reply,) = await self.run(("GET", self._prefix + key))
+        if self._lag is not None:
+            self._lag.meet((key,))
         if reply is None or type(reply) is bytes:
             return reply
         return None if code_of(reply) == "WRONGTYPE" else unexpected(good(reply, key), key)
@@ -86,6 +88,7 @@ class RedisBackend(Backend):
             return []
         prefix = self._prefix
         (reply,) = await self.run(("MGET", *[prefix + key for key in keys]))
+        self.meet(keys)
         return records_of(reply, keys)
 
     async def remaining(self, keys: Sequence[str]) -> list[float | None]:
@@ -153,6 +156,11 @@ class RedisBackend(Backend):
         """Ask the engine whether it is there."""
         await self.single(("PING",), fresh=True)
 
+    def meet(self, keys: Iterable[str]) -> None:
+        """Note that no older state of keys may be seen from now on, not at a replica either."""
+        if self._lag is not None:
+            self._lag.meet(keys)
+
     def named(self, key: str) -> str:
         """Return the engine's name of a key."""
         return self._prefix + key
@@ -180,8 +188,7 @@ class RedisBackend(Backend):
             else:
                 replies = await self._change_and_tell(commands, call, fresh)
         finally:
-            if self._lag is not None:
-                self._lag.change(keys)
+            self.meet(keys)
         self._look_for_another_primary(replies)
         return replies
 

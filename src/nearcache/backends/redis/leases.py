@@ -73,6 +73,7 @@ class RedisLeases:
         inbox = self._listener.channel()
         calls = [(ask.key, (ask.token, _ms(ask.life), ask.seen, inbox, self._kind)) for ask in asks]
         replies = await self._evaluate("acquire", calls)
+        self._backend.meet([ask.key for ask in asks])
         return [_granted(reply, ask.key) for reply, ask in zip(replies, asks, strict=True)]
 
     async def steal(self, ask: Ask) -> bytes:

@@ -3,7 +3,7 @@
 A primary counts the bytes that its replicas are to take in, and a replica those that it has taken in. Twice within the
 budget the primary is asked for its number; a replica whose number is as high has everything that was acknowledged
 before that question, so what it answers from then on is no older. Where no such question is young enough, and for keys
-that this process has changed since, the primary itself is asked.
+that this process has changed or read at the primary since, the primary itself is asked.
 """
 
 import random
@@ -41,8 +41,8 @@ HOW_FAR: Final[Command] = ("INFO", "replication")
 LOOKS: Final = 2
 """Questions to the primary within the budget."""
 
-MOST_CHANGES: Final = 10_000
-"""Changed keys that are remembered one by one; of more, everything counts as changed."""
+MOST_MET: Final = 10_000
+"""Keys that are remembered one by one; of more, all count as met."""
 
 READABLE: Final = ("redis", "rediss", "redis+sentinel")
 """The schemes of engines whose replicas can be read."""
@@ -106,8 +106,9 @@ class Lag:
     def __init__(self, clock: Clock, budget: float) -> None:
         self._clock = clock
         self._budget = budget
-        self._changed: dict[str, float] = {}
-        self._all_changed = NEVER
+        self._met: dict[str, float] = {}
+        self._all_met = NEVER
+        self._current: str | None = None
         self.after_fork()
         self.renew()
         _all.add(self)
@@ -146,14 +147,18 @@ class Lag:
             self.places = tuple(random.sample(sorted(places), len(places)))  # not all processes ask the same one
         with self._lock:
             oldest = self._positions[0].sent
-            self._changed = {key: at for key, at in self._changed.items() if at >= oldest}
+            self._met = {key: at for key, at in self._met.items() if at >= oldest}
 
     # A replica
 
     def place(self) -> str | None:
         """Return where the replica is that is to be asked now, if there is one."""
         now = self._clock()
-        return next((place for place in self.places if self._spared.get(place, now) <= now), None)
+        place = next((place for place in self.places if self._spared.get(place, now) <= now), None)
+        if place != self._current:
+            with self._lock:  # it may lack what the one before has told
+                self._current, self._all_met = place, now
+        return place
 
     def spare(self, place: str) -> None:
         """Do not ask a replica for a while: it does not answer, or is too far behind."""
@@ -178,19 +183,22 @@ class Lag:
 
     # This process
 
-    def change(self, keys: Iterable[str]) -> None:
-        """Note that this process has just changed keys."""
+    def meet(self, keys: Iterable[str]) -> None:
+        """Note that this process has just changed these keys, or read them at the primary: it must see nothing older
+        from now on.
+        """
         now = self._clock()
         with self._lock:
-            self._changed.update(dict.fromkeys(keys, now))
-            if len(self._changed) > MOST_CHANGES:
-                self._all_changed = now
-                self._changed.clear()
+            self._met.update(dict.fromkeys(keys, now))
+            if len(self._met) > MOST_MET:
+                self._all_met = now
+                self._met.clear()
 
-    def changed(self, keys: Iterable[str], since: float) -> bool:
-        """Tell whether this process has changed one of these keys since then."""
+    def unmet(self, keys: Iterable[str], since: float) -> list[str]:
+        """Return those of the keys that this process has not met since then."""
         with self._lock:
-            return max(self._all_changed, *(self._changed.get(key, NEVER) for key in keys)) >= since
+            met = self._met
+            return [key for key in keys if met.get(key, NEVER) < since] if self._all_met < since else []
 
 
 class RedisReplicas:
@@ -221,18 +229,21 @@ class RedisReplicas:
         It has a tenth of the time of a call, so that there is time to ask the primary.
         """
         lag, place = self._lag, self._lag.place()
-        if place is None or not lag.is_young(lag.latest()) or lag.changed(keys, lag.latest()):
+        asked = lag.unmet(keys, lag.latest())
+        if place is None or not asked or not lag.is_young(lag.latest()):
             return None
         try:
-            records = await self._ask(place, keys)
+            records = await self._ask(place, asked)
         except (BackendError, *MISSHAPEN):
             lag.spare(place)
             return None
         since = lag.proven(place)
         if not lag.is_young(since):
             lag.spare(place)
+        if lag.place() != place:
             return None
-        return None if lag.changed(keys, since) else Copied(records, since)
+        told = dict(zip(asked, records, strict=True))
+        return Copied({key: told[key] for key in lag.unmet(asked, since)}, since)
 
     async def close(self) -> None:
         """Give up every connection."""
