@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nearcache._core.entry import Entry
-from nearcache._core.events import Failure, Miss
+from nearcache._core.events import Command, Failure, Miss
 from nearcache._core.keys import entity_of
 from nearcache._core.missing import MISS, Missing
 from nearcache._core.outcome import Outcome
@@ -220,9 +220,11 @@ class Reader:
                 await self._commands.run("replicas", replicas.look)
             except BackendError:
                 return {}  # who asks the engine itself finds out what that means
-        asked, copied = core.clock(), await replicas.read(keys)
+        asked, started = core.clock(), time.perf_counter()
+        copied = await replicas.read(keys)
         if copied is None:
             return {}
+        core.emit(Command("replica", time.perf_counter() - started, failed=False))
         told = copied.records
         judged = self._judge_all(list(told), list(told.values()), [None] * len(told), schema)
         owed |= core.debts.keys() & keys

@@ -415,7 +415,46 @@ async def test_a_replica_with_another_history_is_not_read(made: Made, pair: Pair
     await cache.close()
 
 
-# URLs
+# Users and URLs
+
+
+@pytest.fixture(name="users")
+def _users(pair: Pair) -> Iterator[None]:
+    """A user on both servers, and one who may not ask them about themselves."""
+    for server in (pair.primary, pair.replica):
+        server.command("ACL", "SETUSER", "cache", "on", ">s:e/cret", "~*", "&*", "+@all")
+        server.command("ACL", "SETUSER", "mute", "on", ">secret", "~*", "&*", "+@all", "-info")
+    yield
+    for server in (pair.primary, pair.replica):
+        server.command("ACL", "DELUSER", "cache", "mute")
+
+
+@pytest.mark.usefixtures("users")
+async def test_login_and_database_are_those_of_the_primary(made: Made, pair: Pair):
+    clock = FakeClock()
+    kind = type(made().cache)
+    url = f"redis://cache:s%3Ae%2Fcret@127.0.0.1:{pair.primary.port}/3?read_from_replicas=yes"
+    cache = Awaited(kind(url, near=None, staleness=STALENESS, clock=clock))
+    await proven(cache, pair, clock)
+    await cache.close()
+
+
+@pytest.mark.usefixtures("users")
+async def test_without_the_right_to_ask_everything_is_read_at_the_primary(
+    made: Made, pair: Pair, caplog: pytest.LogCaptureFixture
+):
+    clock = FakeClock()
+    kind = type(made().cache)
+    url = f"redis://mute:secret@127.0.0.1:{pair.primary.port}/0?read_from_replicas=yes"
+    cache = Awaited(kind(url, near=None, staleness=STALENESS, clock=clock))
+    await cache.set("users:1", 1)
+    before = reads(pair.replica)
+    for _ in range(5):
+        clock.advance(STALENESS / 2 + 0.001)
+        assert await cache.get("users:1") == 1
+    assert reads(pair.replica) == before
+    assert "INFO replication" not in caplog.text
+    await cache.close()
 
 
 @pytest.mark.parametrize("kind", [Cache, AsyncCache])

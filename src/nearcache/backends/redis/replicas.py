@@ -217,7 +217,9 @@ class RedisReplicas:
     async def look(self) -> None:
         """Ask the primary how far its data is, and where its replicas are."""
         sent = self._backend.clock()
-        answer = await self._backend.single(HOW_FAR)
+        (answer,) = await self._backend.run(HOW_FAR)
+        if isinstance(answer, Exception):  # the user may not ask that: nothing is read from replicas
+            return
         try:
             self._lag.learn(facts.read(answer), sent)
         except MISSHAPEN:
