@@ -1,18 +1,22 @@
 """rediss:// with an authority of its own and certificates on both sides, and what is said where they do not fit."""
 
+import asyncio
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from typing import Any
 
 import pytest
 
-from nearcache import Cache
+from nearcache import AsyncCache, Cache
 from nearcache.backends.redis.connect import Endpoint
 from nearcache.backends.registry import Flavour
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError, ConfigError
+from tests.faces import Awaited
 from tests.integration.redis.helpers import eventually, made
-from tests.sentinel import GROUP, Sentinel
-from tests.servers import free_port
+from tests.sentinel import GROUP, HASTY, QUORUM, WITHIN, Group, Sentinel
+from tests.servers import RedisServer, free_port
 from tests.tls import CA, ELSEWHERE, EXPIRED, KEY, SERVER, STRANGER, TlsServer, query, tls_options, tls_server
 
 CLIENT_CERTIFICATE = r"client certificate.*\(CACHE_URL\).*ssl_certfile"
@@ -117,23 +121,51 @@ def test_without_a_client_certificate_the_listener_says_so(tls_server: TlsServer
         assert cache.health().coherent is False
 
 
+IN_TLS = ("--tls-replication", "yes")
+
+
 @contextmanager
-def tls_sentinel() -> Iterator[str]:
-    """Run a primary and a sentinel that both speak TLS; the block gets their URL."""
-    port = free_port()
-    with tls_server() as primary:
-        sentinel = Sentinel("redis", primary.tls_port, *tls_options(port), "--tls-replication", "yes")
-        try:
+def tls_sentinels(primary: TlsServer, number: int = 1) -> Iterator[tuple[str, list[RedisServer]]]:
+    """Run sentinels of a primary that speak TLS; the block gets their URL, and them."""
+    ports = [free_port() for _ in range(number)]
+    sentinels: list[RedisServer] = [Sentinel("redis", primary.tls_port, *tls_options(port), *IN_TLS) for port in ports]
+    try:
+        for sentinel in sentinels:
             sentinel.start()
-            yield f"redis+sentinel://localhost:{port}/{GROUP}/0"
-        finally:
+        yield f"redis+sentinel://{','.join(f'localhost:{port}' for port in ports)}/{GROUP}/0", sentinels
+    finally:
+        for sentinel in sentinels:
             sentinel.remove()
 
 
 async def test_sentinels_and_the_primary_speak_tls(flavour: Flavour):
-    with tls_sentinel() as url:
+    with tls_server() as primary, tls_sentinels(primary) as (url, _):
         backend = made(f"{url}?{query()}", flavour, "t", timeout=10.0)
         assert await backend.get("a") is None
         await backend.close()
         for options, said in ((query(client=None), CLIENT_CERTIFICATE), (query(ca=STRANGER), AUTHORITY)):
             await fails(f"{url}?{options}", flavour, BackendUnavailableError, f"no sentinel tells.*{said}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [Cache, AsyncCache])
+async def test_when_the_primary_is_killed_what_was_written_is_read_from_another_over_tls(kind: Any, namespace: str):
+    with (
+        tls_server() as primary,
+        tls_server(SERVER, *IN_TLS, "--replicaof", f"127.0.0.1 {primary.tls_port}", *HASTY) as replica,
+        tls_sentinels(primary, QUORUM) as (url, sentinels),
+    ):
+        cache = Awaited(kind(f"{url}?{query()}", namespace=namespace, near=None, timeout=10.0))
+        eventually(lambda: replica.info("replication")["master_link_status"] == "up", "it follows")
+        await cache.set("users:1", "before")
+        eventually(lambda: replica.command("EXISTS", cache.engine_key("users:1")) == 1, "it has it")
+        Group([primary, replica], sentinels).wait_until_watched()
+        primary.kill()
+        deadline = time.monotonic() + WITHIN
+        while await cache.get("users:1") != "before":
+            assert time.monotonic() < deadline, "nobody has taken over"
+            await asyncio.sleep(0.05)
+        await cache.set("users:1", "after")
+        assert replica.info("replication")["role"] == "master"
+        assert await cache.get("users:1") == "after"
+        await cache.close()
