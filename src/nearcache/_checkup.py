@@ -9,10 +9,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from nearcache._io.blocking import drive
-from nearcache.backends.base import Ask, Backend, Check, Fill, Item
+from nearcache.backends.base import Ask, Backend, Check, Fill, Item, Replicas
 from nearcache.backends.registry import BackendSpec, build
 from nearcache.cache import Cache
 from nearcache.codecs.codec import COUNTER
@@ -77,6 +78,8 @@ class _Examination:
         yield self._tried("counters", self._counters)
         yield self._tried("scan", self._scan)
         yield self._tried("leases", self._leases)
+        if (replicas := self._backend.replicas) is not None:
+            yield self._tried("replicas", partial(self._replicas, replicas))
         if self._backend.shared:
             yield from self._heard()
         else:
@@ -141,6 +144,20 @@ class _Examination:
         (grant,) = drive(self._backend.leases.acquire([Ask(self._key, token, b"", LIFE)]))
         return grant.leads
 
+    def _replicas(self, replicas: Replicas) -> str:
+        """Store, and read it at a replica as soon as that is known to have it."""
+        drive(self._backend.set(self._item()))
+        found = _within(self._patience + self._options.staleness, partial(self._copied, replicas))
+        drive(self._backend.delete([self._key]))
+        _expect(found, True, NO_REPLICA)
+        return "what is stored can be read at a replica"
+
+    def _copied(self, replicas: Replicas) -> bool:
+        if replicas.due():
+            drive(replicas.look())
+        copied = drive(replicas.read([self._key]))
+        return copied is not None and copied.records.get(self._key) is not None
+
     def _messages(self) -> str:
         end = time.monotonic() + self._patience
         while time.monotonic() < end:
@@ -193,6 +210,10 @@ class _Examination:
         return pack(Record(0, FILL_ID, 0, 1.0, LIFE, LIFE, 0.0, COUNTER, NO_SCHEMA, payload=payload))
 
 
+NO_REPLICA: Final = (
+    "no replica is known to be up to date: does one follow, can it be reached where the primary says, and may the user "
+    "ask both for INFO?"
+)
 MAY_IT_PUBLISH: Final = "may the user publish? docs/rights.md has the rule"
 STORED: Final = "what was stored is not what is there"
 INVALIDATED: Final = "tags, and everything, can be invalidated"

@@ -103,6 +103,15 @@ def test_it_works_over_tls_and_through_sentinels(capsys, tls_server: TlsServer, 
         assert wrong(examined(capsys, url)[1]) == set()
 
 
+def test_replicas_are_examined_where_they_are_to_be_read(capsys, sound: RedisServer, watched: Group) -> None:
+    assert "replicas" not in examined(capsys, watched.url)[1]
+    assert examined(capsys, f"{watched.url}?read_from_replicas=yes")[1]["replicas"]["works"] is True
+    told = examined(capsys, f"{sound.url}?read_from_replicas=yes")[1]
+    assert wrong(told) == {"replicas"}
+    assert "no replica is known to be up to date" in told["replicas"]["found"]
+    assert kept(sound) == {}
+
+
 def test_each_primary_of_a_cluster_is_examined(capsys, cluster: Cluster) -> None:
     before = [kept(node) for node in cluster.nodes]
     code, checks, found = examined(capsys, cluster.url)

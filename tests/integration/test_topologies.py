@@ -16,8 +16,9 @@ from nearcache import Cache
 from nearcache._checkup import examine
 from nearcache.cli.doctor import GUARANTEES, held
 from tests.cluster import Cluster
+from tests.integration.redis.helpers import eventually
 from tests.sentinel import Group
-from tests.servers import RedisServer
+from tests.servers import RedisServer, redis_server
 from tools.topologies import FOLDER, ORDER
 
 SETTINGS = {"memory", "persistence", "clock", "role"}
@@ -40,6 +41,8 @@ LIMITS: dict[str, dict[str, str]] = {
         "After a restart or a fail-over": "what no running process knows is lost with the primary",
     },
 }
+REPLICATED = "read_from_replicas=yes"
+
 LIMITS["Cluster"] = LIMITS["Sentinel"]
 
 
@@ -54,10 +57,12 @@ def topology(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[s
             yield name, f"embedded://{tmp_path / 'data'}"
         case "one server":
             server: RedisServer = request.getfixturevalue("valkey_server")
-            yield name, server.url
+            with redis_server("valkey", "--replicaof", f"127.0.0.1 {server.port}") as replica:
+                eventually(lambda: replica.info("replication")["master_link_status"] == "up", "it follows", within=20.0)
+                yield name, f"{server.url}?{REPLICATED}"
         case "Sentinel":
             group: Group = request.getfixturevalue("watched")
-            yield name, group.url
+            yield name, f"{group.url}?{REPLICATED}"
         case _:
             cluster: Cluster = request.getfixturevalue("cluster")
             yield name, cluster.url
