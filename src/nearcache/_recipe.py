@@ -28,7 +28,7 @@ class Recipe:
     ) -> None:
         self.function: Callable[..., Any] = function
         self.plan: Plan = plan
-        self.signature: inspect.Signature = inspect.signature(function)
+        self.signature: inspect.Signature = signature_of(function)
         self._template = Template(template)
         self._names = list(self.signature.parameters)
         check_parameters(function, self._names, self._template.fields, ignore)
@@ -70,6 +70,15 @@ def bound_arguments(
         raise TypeError(f"{function.__qualname__}(): {error}") from None
     bound.apply_defaults()
     return bound.arguments
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the parameters of a function; raises `ConfigError` for one that does not tell."""
+    try:
+        return inspect.signature(function)
+    except ValueError as error:
+        name = getattr(function, "__qualname__", repr(function))
+        raise ConfigError(f"{name} does not tell its parameters; decorate one of your own that calls it") from error
 
 
 def check_parameters(function: Callable[..., Any], names: list[str], used: tuple[str, ...], ignore: Ignore) -> None:

@@ -1,7 +1,6 @@
 """`@cache.cached_many`: a function that loads many items at once, whose results are cached one by one."""
 
 import functools
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, get_args, get_origin
@@ -13,7 +12,7 @@ from nearcache._engine.plan import Plan
 from nearcache._engine.tags import Tags
 from nearcache._engine.write import Tagger
 from nearcache._io.blocking import drive
-from nearcache._recipe import add_key, bound_arguments, check_function, check_parameters, return_type
+from nearcache._recipe import add_key, bound_arguments, check_function, check_parameters, return_type, signature_of
 from nearcache.errors import ConfigError
 
 
@@ -35,7 +34,7 @@ class ManyRecipe:
     ) -> None:
         self._function = function
         self._plan = plan
-        self._signature = inspect.signature(function)
+        self._signature = signature_of(function)
         self._template = Template(template)
         self._each = each
         parameters = list(self._signature.parameters)

@@ -509,3 +509,9 @@ def test_many_never_mixes_up_items_that_are_equal() -> None:
             kind.many(items)
     assert kind.many([1, "1"]) == {1: "int", "1": "int"}
     assert [kind(True), kind(1.0), kind(1)] == ["bool", "float", "int"]
+
+
+def test_a_function_that_does_not_tell_its_parameters_is_refused():
+    for decorate in (Cache().cached("a:{x}"), Cache().cached_many("a:{x}", each="xs")):
+        with pytest.raises(ConfigError, match=r"dict does not tell its parameters; decorate one of your own"):
+            decorate(dict)

@@ -87,3 +87,8 @@ def test_what_left_for_want_of_room_is_told_from_what_never_was_there():
     assert cache.stats().misses_by_reason == {"evicted": 11, "cold": 2}
     with cache.memo():
         assert [cache.get(f"users:{gone[0]}") for _ in range(2)] == [None, None]
+
+
+async def test_set_many_says_what_it_takes(face):
+    with pytest.raises(TypeError, match="set_many takes a mapping of keys to values, such as a dict, not a list"):
+        await face.set_many(["users:1"])

@@ -19,7 +19,7 @@ from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core, new_fill_id, new_token
 from nearcache._engine.modes import Mode
 from nearcache._engine.read import Reader
-from nearcache._io.port import Io
+from nearcache._io.port import Io, require_mapping
 from nearcache.backends.base import GONE, Ask, Backend, Counters, Item, require
 from nearcache.codecs.codec import COUNTER, Encoded, Record
 from nearcache.codecs.envelope import FILL_ID, NO_SCHEMA, pack, pack_ages
@@ -66,6 +66,7 @@ class Writer:
     async def set_many(self, mapping: Mapping[str, Any], ttl: TTL, tags: Iterable[str]) -> None:
         """Store several values in one round trip."""
         core, names = self._core, self._core.check_tags(tags)
+        require_mapping(mapping, "set_many")
         drafts = [
             self.draft(core.check(key), value, core.jittered(ttl), None, tags=names) for key, value in mapping.items()
         ]

@@ -7,7 +7,7 @@ flavour.
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Generator, Hashable, Sequence
+from collections.abc import Callable, Coroutine, Generator, Hashable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -119,6 +119,12 @@ def name_of(function: Callable[..., Any]) -> str:
     """Return what messages call a function."""
     plain = unwrapped(function)
     return str(getattr(plain, "__qualname__", type(plain).__name__))
+
+
+def require_mapping(given: object, verb: str) -> None:
+    """Raise `TypeError` for what is no mapping of keys to values."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{verb} takes a mapping of keys to values, such as a dict, not a {type(given).__name__}")
 
 
 def require_callable(function: object, what: str) -> None:
