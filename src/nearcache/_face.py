@@ -63,7 +63,8 @@ class Face:
         An argument beats its `CACHE_*` variable, which beats the default.
 
         Args:
-            url: where the data lives: `memory://` (default), `embedded://`, `redis://`, `rediss://`, `unix://`.
+            url: where the data lives: `memory://` (default), `embedded://`, `redis://`, `rediss://`, `unix://`,
+            `redis+sentinel://` or `redis+cluster://`.
             namespace: the first part of every key in the engine; letters, digits, `_`, `.` and `-`. Default "app".
             ttl: how long values are fresh when a call does not say; seconds, a text such as "5m", or a class of data.
             near: the bound of the in-process tier: a size such as "64MB" (default), a number of entries, or None
