@@ -19,6 +19,7 @@ Messages name the key or setting, never a cached value, session id or password.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 
@@ -46,10 +47,12 @@ class BackendError(CacheError):
     """The engine failed.
 
     `ambiguous` is False when it is certain that nothing changed there: the command never reached the engine, or the
-    engine refused it.
+    engine refused it. `answered` holds by key what was answered about the keys of a batch that did not fail, where only
+    a part did: on a cluster, those of other nodes. It is empty where all failed.
     """
 
     ambiguous: bool = True
+    answered: Mapping[str, Any] = MappingProxyType({})
 
     def undone(self) -> "BackendError":
         """Mark this error as one after which nothing has changed, and return it."""

@@ -18,8 +18,8 @@ from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
-from nearcache._engine.found import Lack, Old
-from nearcache._engine.load import DO_NOT_STORE, Loads
+from nearcache._engine.found import DO_NOT_STORE, Lack, Old
+from nearcache._engine.load import Loads
 from nearcache._engine.loading import Loading, inside
 from nearcache._engine.modes import Mode
 from nearcache._engine.plan import Job, Lease, Plan

@@ -6,7 +6,7 @@ before anybody reads it again. Debts are paid as soon as the engine answers; unt
 this process. An engine that answers but refuses to delete (a replica, a full disk) goes on serving all other keys.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from time import perf_counter
@@ -15,7 +15,7 @@ from typing import ParamSpec, TypeVar
 from nearcache._core.events import Command, EngineBack, EngineLost, EngineRefused, EngineSize, Failure, Spared
 from nearcache._core.outage import Outage
 from nearcache._engine.core import Core
-from nearcache.backends.base import GONE, UNTOLD, Admin, Backend, EngineReplaced, is_silence
+from nearcache.backends.base import GONE, UNTOLD, Admin, Backend, EngineReplaced, failing, is_silence
 from nearcache.errors import BackendError, BackendUnavailableError
 from nearcache.near.view import ALL, KNOWN
 
@@ -129,8 +129,7 @@ class Commands:
                 await self._mark_again({tag for tag, _ in marks})
                 core.view.paid(marks)
             while owed := _some(core.debts):
-                await self._backend.delete([key for key, _ in owed])
-                core.paid(owed)
+                await self._delete(owed)
         except EngineReplaced:
             raise
         except GONE as error:
@@ -140,6 +139,17 @@ class Commands:
         except BackendError as error:
             core.pay_from = now + PAY_AGAIN
             core.emit(EngineRefused(self._backend.name, str(error)))
+
+    async def _delete(self, owed: Sequence[tuple[str, object]]) -> None:
+        """Delete what is owed; of several nodes, some may do so and others fail."""
+        keys = [key for key, _ in owed]
+        try:
+            await self._backend.delete(keys)
+        except BackendError as error:
+            failed = failing(error, keys)
+            self._core.paid([debt for debt in owed if debt[0] not in failed])
+            raise
+        self._core.paid(owed)
 
     async def _mark_again(self, owed: set[str]) -> None:
         if KNOWN in owed:

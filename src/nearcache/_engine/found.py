@@ -79,5 +79,8 @@ FAILED: Final = Lack(Absence.ERROR)
 UNVOUCHED: Final = Lack(Absence.INCOHERENT)
 """The engine failed, and nobody knows whether the value that is near is still right."""
 
+DO_NOT_STORE: Final = (Absence.SCHEMA, Absence.ERROR, Absence.INCOHERENT)
+"""A value of another release's type is left alone; an engine that just failed is not asked again by the same call."""
+
 DEAD: Final = (Absence.EXPIRED, Absence.INVALIDATED)
 """Why a record counts as absent although it is in order."""

@@ -19,7 +19,7 @@ from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
-from nearcache._engine.found import Absence, Found, Lack, Old
+from nearcache._engine.found import DO_NOT_STORE, Absence, Found, Lack, Old
 from nearcache._engine.loading import Loading, inside
 from nearcache._engine.modes import Mode
 from nearcache._engine.plan import Job, Lease, Plan
@@ -34,9 +34,6 @@ from nearcache.near.inbox import Mail
 
 Work = Callable[[Flight], Coroutine[Any, Any, Outcome[Any]]]
 """What the leader of a flight does."""
-
-DO_NOT_STORE: Final = (Absence.SCHEMA, Absence.ERROR, Absence.INCOHERENT)
-"""A value of another release's type is left alone; an engine that just failed is not asked again by the same call."""
 
 WAIT_MARGIN: Final = 1.0
 """Seconds that a follower waits beyond the bound of the load, so that the leader can report its own end."""

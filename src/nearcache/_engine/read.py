@@ -12,7 +12,7 @@ from nearcache._core.missing import MISS, Missing
 from nearcache._core.outcome import Outcome
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
-from nearcache._engine.found import COLD, DEAD, EVICTED, FAILED, UNVOUCHED, Absence, Found, Lack, Old
+from nearcache._engine.found import COLD, DEAD, DO_NOT_STORE, EVICTED, FAILED, UNVOUCHED, Absence, Found, Lack, Old
 from nearcache._engine.modes import Mode
 from nearcache.backends.base import Backend, Replicas
 from nearcache.codecs.codec import Record, SchemaMismatch
@@ -192,15 +192,17 @@ class Reader:
         asked = core.clock()
         unvouched = [key for key in keys if core.near.refused(key)] if asked >= core.near.vouched else []
         try:
-            raws = await self._commands.run("get_many", backend.get_many, keys)
-            lives = [None] * len(keys) if core.codec.enveloped else await backend.remaining(keys)
-            found = self._judge_all(keys, raws, lives, schema)
+            there, raws = await self._records(keys)
+            lives = [None] * len(there) if core.codec.enveloped else await backend.remaining(there)
+            found = self._judge_all(there, raws, lives, schema)
             if tags := {tag for each in found.values() if type(each) is Lack for tag in each.tags}:
                 await self._ask(tags)
-                found = self._judge_all(keys, raws, lives, schema)
+                found = self._judge_all(there, raws, lives, schema)
         except BackendError as error:
             self._fail(error)
-            return {key: UNVOUCHED if key in unvouched else FAILED for key in keys}
+            found = dict[str, Found | Lack]()
+        if len(found) < len(keys):
+            found |= {key: UNVOUCHED if key in unvouched else FAILED for key in keys if key not in found}
         if owed or core.debts:
             found |= dict.fromkeys(owed | (core.debts.keys() & keys), FAILED)
         if core.keeps:
@@ -238,6 +240,16 @@ class Reader:
                 if key in found:
                     self._keep(key, found[key], schema, asked, stamp)
         return found
+
+    async def _records(self, keys: Sequence[str]) -> tuple[Sequence[str], Sequence[bytes | None]]:
+        """Ask for records; return those keys about which something was answered, and what."""
+        try:
+            return keys, await self._commands.run("get_many", self._backend.get_many, keys)
+        except BackendError as error:
+            if not error.answered:
+                raise
+            self._fail(error)
+            return list(error.answered), list(error.answered.values())
 
     async def examine(self, key: str, raw: bytes, schema: Schema | None, asked: float, stamp: int) -> Found | Lack:
         """Judge a record that the engine gave instead of a lease, and keep it near if it is fresh."""
@@ -286,6 +298,7 @@ class Reader:
     def _fail(self, error: BackendError) -> None:
         """Raise the error of the engine if reads are to fail with it, instead of being misses."""
         if self._core.options.policy.read == "closed":
+            error.answered = {}  # records, which are nobody's business but the reader's
             raise error
 
     async def _ask(self, tags: Iterable[str]) -> None:
@@ -303,7 +316,7 @@ class Reader:
             kept = core.near.keep(key, state, copier, deadline, size, stamp, schema, record.tags, number)
             if not kept and self._backend.shared:
                 core.flights.detach((key,))  # what is under way may be older
-        elif self._backend.shared and found.reason is not Absence.SCHEMA:
+        elif self._backend.shared and found.reason not in DO_NOT_STORE:
             self._core.near.passed(key)
 
     async def _remaining(self, key: str) -> float | Missing:

@@ -20,7 +20,7 @@ from nearcache._engine.core import Core, new_fill_id, new_token
 from nearcache._engine.modes import Mode
 from nearcache._engine.read import Reader
 from nearcache._io.port import Io, require_mapping
-from nearcache.backends.base import GONE, Ask, Backend, Counters, Item, require
+from nearcache.backends.base import GONE, Ask, Backend, Counters, Item, failing, require
 from nearcache.codecs.codec import COUNTER, Encoded, Record
 from nearcache.codecs.envelope import FILL_ID, NO_SCHEMA, pack, pack_ages
 from nearcache.codecs.near import size_of
@@ -108,7 +108,10 @@ class Writer:
             removed = await self._commands.run("delete", self._backend.delete, doomed)
             self._core.invalidated(doomed)
         except BaseException as error:
-            self._core.owe(*doomed)
+            failed = failing(error, doomed)
+            self._core.owe(*failed)
+            if len(failed) < len(doomed):
+                self._core.invalidated(set(doomed).difference(failed))
             if not self._queues(error):
                 raise
             return QUEUED
@@ -363,10 +366,11 @@ class Writer:
 
     def _failed(self, error: BaseException, *keys: str) -> None:
         """Turn the keys of a write that failed into debts, unless it is certain that it never reached the engine."""
-        if isinstance(error, BackendError) and not error.ambiguous:
-            self._core.changed(*keys)  # of several, some may have been stored
-        elif not isinstance(error, CodecError):
-            self._core.owe(*keys)
+        if isinstance(error, CodecError):
+            return
+        self._core.changed(*keys)  # of several, some may have been stored
+        if not isinstance(error, BackendError) or error.ambiguous:
+            self._core.owe(*failing(error, keys))
 
     def _stores(self) -> bool:
         return self._core.mode() in (Mode.NORMAL, Mode.BYPASS)

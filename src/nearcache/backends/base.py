@@ -7,14 +7,14 @@ one edge.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Protocol, TypeVar
 
 import msgspec
 
 from nearcache._core.clock import EngineTime
-from nearcache.errors import BackendTimeoutError, BackendUnavailableError, UnsupportedError
+from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError, UnsupportedError
 from nearcache.near.inbox import Mail
 from nearcache.near.view import View
 
@@ -47,6 +47,12 @@ UNTOLD: Final = (LostConnection, NoConnection, EngineReplaced)
 def is_silence(error: BaseException) -> bool:
     """Tell whether this error means that the engine does not answer."""
     return isinstance(error, GONE) and not isinstance(error, (NotServing, *UNTOLD))
+
+
+def failing(error: BaseException, keys: Iterable[str]) -> list[str]:
+    """Return which keys of a batch an error is about."""
+    answered = error.answered if isinstance(error, BackendError) else ()
+    return [key for key in keys if key not in answered]
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -291,7 +297,11 @@ class Backend(ABC):
 
     @abstractmethod
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Return the records in the order of `keys`, in one round trip per node."""
+        """Return the records in the order of `keys`, in one round trip per node.
+
+        Where some of several nodes fail, this and the other methods for many keys do their work at the others and raise
+        an error that tells what was `answered` there.
+        """
 
     @abstractmethod
     async def remaining(self, keys: Sequence[str]) -> list[float | None]:

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import pytest
@@ -13,7 +14,9 @@ from nearcache import MISS, Cache, Queued
 from nearcache._io.blocking import drive
 from nearcache.backends.base import Ask, Fill, Item
 from nearcache.backends.redis import RedisBackend
+from nearcache.backends.redis import backend as redis_backend
 from nearcache.backends.redis.cluster import BlockingCluster, ClusterLink
+from nearcache.backends.redis.errors import InPart, code_of, in_part
 from nearcache.backends.redis.listeners import NodeTracking
 from nearcache.backends.redis.names import lease_of, marks_of, waiters_of
 from nearcache.backends.redis.slots import SLOTS, joined, key_of, slot_of, split
@@ -22,10 +25,14 @@ from nearcache.backends.registry import Flavour
 from nearcache.errors import BackendError, BackendUnavailableError, ConfigError
 from tests.cluster import Cluster
 from tests.cluster import cluster as a_cluster
+from tests.faults.calls import face
 from tests.integration.redis.conftest import NewCache
 from tests.integration.redis.helpers import eventually, fake_server, made
 from tests.promises.helpers import broken, noticed
 from tests.servers import KINDS, Kind, RedisServer
+
+Lost = Callable[[RedisServer], AbstractContextManager[None]]
+"""A way to lose a node for a block."""
 
 
 @pytest.fixture
@@ -53,9 +60,11 @@ def test_commands_about_several_keys_are_split_and_their_answers_joined():
     assert split(("SET", "a", "b")) == [("SET", "a", "b")]
     wrong, refused = Exception("WRONGTYPE no string"), Exception("NOPERM")
     assert joined(("MGET", "a", "b", "c"), [b"1", None, wrong]) == [b"1", None, None]
-    assert joined(("MGET", "a", "b"), [b"1", refused]) is refused
+    for command, replies in ((("MGET", "a", "b"), [b"1", refused]), (("DEL", "a", "b"), [refused, 1])):
+        told = joined(command, replies)
+        assert isinstance(told, InPart)
+        assert (told.replies, code_of(told)) == (replies, "NOPERM")
     assert joined(("DEL", "a", "b"), [1, 1]) == 2
-    assert joined(("DEL", "a", "b"), [refused, 1]) is refused
     assert joined(("TIME",), [wrong]) is wrong
 
 
@@ -522,14 +531,20 @@ def silent(node: RedisServer) -> Iterator[None]:
 class Halves:
     """A cache over a cluster, one node of which will be silent, but not the one that keeps the marks; and its keys."""
 
-    def __init__(self, own: Cluster, new_cache: NewCache, namespace: str) -> None:
-        self.cache = new_cache(own.url, timeout=0.3, staleness=30)
+    def __init__(self, own: Cluster, new_cache: NewCache, namespace: str, **options: Any) -> None:
+        self.cache = new_cache(own.url, timeout=0.3, staleness=30, **options)
         self.node = own.others(own.owner(marks_of(namespace)))[0]
         owners = {f"users:{number}": own.owner(f"{namespace}:users:{number}") for number in range(40)}
         self.silent = [key for key, owner in owners.items() if owner is self.node]
         self.heard = [key for key, owner in owners.items() if owner is not self.node]
+        self.keys = list(owners)
         self.cache.set_many(dict.fromkeys(owners, "old"))
-        coherent(self.cache)
+        if self.cache._parts.core.keeps:
+            coherent(self.cache)
+
+    def some(self, first: int) -> list[str]:
+        """Return six keys, the later half of which the silent node keeps."""
+        return [*self.heard[first : first + 3], *self.silent[first : first + 3]]
 
     def is_there(self, name: str) -> bool:
         """Tell whether the node has a record."""
@@ -567,6 +582,120 @@ def test_a_node_that_is_silent_is_spared_and_the_others_go_on(new_cache: NewCach
 def test_without_a_part_the_whole_would_be_spared(new_cache: NewCache, namespace: str):
     with noticed(), broken(ClusterLink, "lacks", lambda _: False):
         test_a_node_that_is_silent_is_spared_and_the_others_go_on(new_cache, namespace)
+
+
+@contextlib.contextmanager
+def dead(node: RedisServer) -> Iterator[None]:
+    """Kill a node for the block; it begins anew with nothing."""
+    node.kill()
+    try:
+        yield
+    finally:
+        node.start()
+
+
+LOST = pytest.mark.parametrize("lost", [silent, dead])
+
+
+@LOST
+async def test_only_what_a_lost_primary_keeps_is_a_miss(
+    lost: Lost, flavour: Flavour, new_cache: NewCache, namespace: str
+):
+    with a_cluster(down_after=10_000) as own:
+        halves, loads = Halves(own, new_cache, namespace, near=None), list[str]()
+        cache = face(halves.cache, flavour)
+
+        def load(keys: list[str]) -> dict[str, str]:
+            loads.extend(keys)
+            return dict.fromkeys(keys, "loaded")
+
+        with lost(halves.node):
+            for _ in range(3):  # in vain twice, then the node is spared
+                loads.clear()
+                found = await cache.get_or_load_many(halves.keys, cache.loader(load))
+                assert found == dict.fromkeys(halves.heard, "old") | dict.fromkeys(halves.silent, "loaded")
+                assert sorted(loads) == sorted(halves.silent)
+                assert await cache.get_many(halves.keys) == dict.fromkeys(halves.heard, "old")
+            assert halves.cache.stats().errors > 0
+
+
+@LOST
+async def test_only_what_a_lost_primary_keeps_is_not_written(
+    lost: Lost, flavour: Flavour, new_cache: NewCache, namespace: str
+):
+    with a_cluster(down_after=10_000) as own:
+        halves = Halves(own, new_cache, namespace, near=None)
+        cache, doomed, written = face(halves.cache, flavour), halves.some(0), halves.some(3)
+        with lost(halves.node):
+            halves.loses_its_node()
+            assert isinstance(await cache.delete_many(doomed), Queued)
+            assert set(halves.cache._parts.core.debts) == set(doomed[3:]), "the others are deleted"
+            with pytest.raises(BackendError) as raised:
+                await cache.set_many(dict.fromkeys(written, "new"))
+            assert raised.value.answered.keys() == set(written[:3])
+            assert await cache.get_many([*doomed, *written]) == dict.fromkeys(written[:3], "new")
+            core = halves.cache._parts.core
+            assert set(core.debts) == set(doomed[3:]), "what was not sent is not owed"
+            core.owe(halves.heard[9])
+            eventually(
+                lambda: halves.cache.get(halves.heard[9]) is None and set(core.debts) == set(doomed[3:]), "it is paid"
+            )
+        eventually(lambda: _answers_to(halves.cache, halves.silent[7]), "the node is heard again")
+        eventually(lambda: not halves.cache._parts.core.debts, "they are deleted")
+        assert not any(halves.is_there(f"{namespace}:{key}") for key in doomed[3:])
+
+
+async def test_what_is_loaded_because_a_primary_is_silent_is_kept_for_others(
+    flavour: Flavour, new_cache: NewCache, namespace: str
+):
+    """Else everybody who reads many keys would load those of the silent node again."""
+    with a_cluster(down_after=10_000) as own:
+        halves, loads = Halves(own, new_cache, namespace), list[str]()
+        reader = new_cache(own.url, timeout=0.3, staleness=30)
+        coherent(reader)
+        cache = face(reader, flavour)
+
+        def load(keys: list[str]) -> dict[str, str]:
+            loads.extend(keys)
+            return dict.fromkeys(keys, "loaded")
+
+        with silent(halves.node):
+            for _ in range(3):
+                found = await cache.get_or_load_many(halves.keys, cache.loader(load))
+                assert found == dict.fromkeys(halves.heard, "old") | dict.fromkeys(halves.silent, "loaded")
+            assert sorted(loads) == sorted(halves.silent)
+
+
+def test_what_others_have_deleted_is_announced_in_the_stream(new_cache: NewCache, namespace: str):
+    """Although what one node keeps was not deleted."""
+    with a_cluster(down_after=10_000) as own:
+        halves = Halves(own, new_cache, namespace, bus="stream")
+        other = new_cache(own.url, staleness=30, bus="stream")
+        coherent(other)
+        assert len(other.get_many(halves.keys)) == len(halves.keys)
+        with silent(halves.node):
+            halves.loses_its_node()
+            assert isinstance(halves.cache.delete_many(halves.some(0)), Queued)
+            assert set(halves.cache._parts.core.debts) == set(halves.some(0)[3:])
+            eventually(lambda: not other.get_many(halves.heard[:3]), "it is told")
+
+
+def as_one(keys: Sequence[str], *replies: Any) -> BackendError:
+    """Take a batch as failed where a part of it has."""
+    error = in_part(keys, *replies)
+    error.answered = {}
+    return error
+
+
+@pytest.mark.parametrize("lost", [silent])
+@pytest.mark.parametrize(
+    "test", [test_only_what_a_lost_primary_keeps_is_a_miss, test_only_what_a_lost_primary_keeps_is_not_written]
+)
+async def test_where_a_batch_fails_as_one_others_are_lost_too(
+    test: Callable[..., Awaitable[None]], lost: Lost, flavour: Flavour, new_cache: NewCache, namespace: str
+):
+    with noticed(), broken(redis_backend, "in_part", as_one):
+        await test(lost, flavour, new_cache, namespace)
 
 
 def _answers_to(cache: Cache, key: str) -> bool:

@@ -11,7 +11,7 @@ from nearcache.backends.base import Admin, Backend, Counters, Item, Leases, Lost
 from nearcache.backends.redis import tooling
 from nearcache.backends.redis.carrier import Call
 from nearcache.backends.redis.connect import Command
-from nearcache.backends.redis.errors import MISSHAPEN, code_of, good, records_of, refused, unexpected, whole
+from nearcache.backends.redis.errors import MISSHAPEN, code_of, good, in_part, records_of, refused, unexpected, whole
 from nearcache.backends.redis.leases import RedisLeases, RedisMarks
 from nearcache.backends.redis.listener import Ears
 from nearcache.backends.redis.lua import script
@@ -117,10 +117,10 @@ class RedisBackend(Backend):
         names = [self._prefix + item.key for item in items]
         stores = [("SET", name, item.raw, "PX", _ms(item.ttl)) for name, item in zip(names, items, strict=True)]
         keys = [item.key for item in items]
-        first, *replies = await self.change(keys, ("DEL", *map(lease_of, names)), *stores, fresh=True)
-        good(first, items[0].key)
-        for reply, item in zip(replies, items, strict=True):
-            good(reply, item.key)
+        replies = await self.change(keys, ("DEL", *map(lease_of, names)), *stores, fresh=True)
+        if any(isinstance(reply, Exception) for reply in replies):
+            revoked, *stored = replies
+            raise in_part(keys, revoked, stored)
 
     async def add(self, item: Item, dead: bytes) -> bool:
         """Store a record where there is none, or only a dead one, in one atomic step."""
@@ -140,7 +140,8 @@ class RedisBackend(Backend):
         names = list(map(self.named, keys))
         self.listener.sample(keys[0])
         first, second = await self.change(keys, ("DEL", *map(lease_of, names)), ("DEL", *names))
-        good(first, keys[0])
+        if isinstance(first, Exception) or isinstance(second, Exception):
+            raise in_part(keys, first, second)
         return whole(second, keys[0])
 
     async def touch(self, key: str, ttl: float, fill_id: bytes, ages: bytes) -> bool:
@@ -206,6 +207,8 @@ class RedisBackend(Backend):
         except BaseException:
             self.listener.carrier.rename()  # it may still come to pass
             raise
+        if any(isinstance(reply, BackendError) for reply in (*replies, told)):  # so may this, at one node
+            self.listener.carrier.rename()
         if isinstance(told, Exception):
             error = refused(told, f"{rest[1]}, where others look for changes (bus='stream')")
             error.ambiguous = True
@@ -276,7 +279,8 @@ class RedisBackend(Backend):
             if asks_marks:
                 await self._learn_marks(replies.pop(), sent)
         except BackendError as error:
-            error.ambiguous = True  # the commands were done, which go on the same trip
+            # The commands may have been done, which go on the same trip.
+            error.ambiguous = error.ambiguous or not all(map(_undone, replies))
             raise
         return replies
 
@@ -319,6 +323,10 @@ class _Counters:
         if reply is None:
             raise CodecError(f"{key}: the record holds no integer, or the sum does not fit into 64 bits")
         return whole(reply, key)
+
+
+def _undone(reply: Any) -> bool:
+    return isinstance(reply, BackendError) and not reply.ambiguous
 
 
 def _ms(seconds: float) -> str:

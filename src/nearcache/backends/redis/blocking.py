@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import gc
+import math
 import os
 import socket
 import threading
@@ -369,18 +370,18 @@ class BlockingLink:
         self._pool.give_back(wire)
         return replies
 
-    def begin(self, *commands: Command, until: float) -> Callable[[], list[Any]]:
-        """Send commands together, whose replies may come until the time `until` (monotonic); what is returned must be
-        called, and returns them.
+    def begin(self, *commands: Command, until: float) -> Callable[[float], list[Any]]:
+        """Send commands together, until the time `until` (monotonic); what is returned must be called, with the time
+        until which the replies may come, and returns them.
         """
         wire = self._pool.take()
         try:
-            deadline = min(until, self._ready(wire))
+            deadline = self._ready(wire, until)
             self._step(wire, commands, deadline, wire.send, pack(commands))
         except BaseException as error:
             self._give_up(wire, error)
             raise
-        return functools.partial(self._finish, wire, commands, deadline)
+        return functools.partial(self._finish, wire, commands)
 
     def _finish(self, wire: Wire, commands: tuple[Command, ...], deadline: float) -> list[Any]:
         try:
@@ -412,14 +413,14 @@ class BlockingLink:
         if isinstance(error, LostConnection):
             self._pool.close()  # the other idle ones are as old
 
-    def _ready(self, wire: Wire) -> float:
-        """Return the time until which a call may last, on a wire that is connected by then."""
-        return time.monotonic() + self._timeout if wire.connected else self._connect(wire)
+    def _ready(self, wire: Wire, until: float = math.inf) -> float:
+        """Return the time until which a call may last, at most `until`, on a wire that is connected by then."""
+        return min(until, time.monotonic() + self._timeout) if wire.connected else self._connect(wire, until)
 
-    def _connect(self, wire: Wire) -> float:
+    def _connect(self, wire: Wire, until: float = math.inf) -> float:
         began = time.monotonic()
         endpoint = self._route.endpoint()
-        deadline = (time.monotonic() if self._route.starts else began) + self._timeout
+        deadline = min(until, (time.monotonic() if self._route.starts else began) + self._timeout)
         if self._history.met(connect(wire, endpoint, deadline)):
             raise EngineReplaced(f"another engine answers at {endpoint.where}").undone()
         return deadline

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from nearcache._core.outage import Outage
-from nearcache.backends.base import EngineReplaced, NoConnection, is_silence
+from nearcache.backends.base import EngineReplaced, LostConnection, NoConnection, is_silence
 from nearcache.backends.redis.aio import AwaitingLink
 from nearcache.backends.redis.blocking import BlockingLink
 from nearcache.backends.redis.connect import Command
@@ -33,6 +33,9 @@ ROUNDS: Final = 8
 
 PAUSES: Final = (0.005, 0.01, 0.02, 0.04, 0.08)
 """Seconds to wait before a script is sent again whose keys were on two nodes."""
+
+LEFT_TO_OTHERS: Final = 0.2
+"""The share of a call's time that a node which says nothing leaves to those that are asked and heard after it."""
 
 Answers = list[Any] | BackendError
 """What became of the commands that were sent to one node."""
@@ -94,8 +97,8 @@ class ClusterLink(ABC, Generic[AnyLink]):
     async def execute(self, *commands: Command) -> list[Any]:
         """Send commands, those to one node together, and return their replies in order.
 
-        All of it takes at most `spec.timeout` seconds, and what pools let wait. Raises what the first of them met where
-        a node cannot be reached.
+        All of it takes at most `spec.timeout` seconds, and what pools let wait. What a node that cannot be reached was
+        to do has a `BackendError` in the place of its reply.
         """
         until = time.monotonic() + self._spec.timeout
         if self._topology.due:
@@ -107,7 +110,7 @@ class ClusterLink(ABC, Generic[AnyLink]):
         if self._topology.appeared != appeared and repeatable(commands):  # what was done may be done again
             raise _replaced()
         for errand in errands:
-            if isinstance(errand.reply, BackendError):
+            if isinstance(errand.reply, EngineReplaced):
                 raise errand.reply
         replies = iter(errand.reply for errand in errands)
         return [joined(command, [next(replies) for _ in these]) for command, these in zip(commands, parts, strict=True)]
@@ -235,7 +238,7 @@ class ClusterLink(ABC, Generic[AnyLink]):
                 errand.node, errand.asking = self._topology.owner(errand.key), False
             elif slot in moving and repeatable([errand.command]):
                 errand.node, errand.asking = moving[slot].node, moving[slot].asking
-            else:
+            elif not (isinstance(errand.reply, LostConnection) and repeatable([errand.command])):
                 if code == "CLUSTERDOWN":
                     self._topology.doubt()
                 continue
@@ -287,8 +290,17 @@ class BlockingCluster(ClusterLink[BlockingLink]):
         self._topology.look()
 
     async def _send(self, calls: Sequence[tuple[BlockingLink, tuple[Command, ...]]], until: float) -> list[Answers]:
-        begun = [_tried(functools.partial(link.begin, *commands, until=until)) for link, commands in calls]
-        return [start if isinstance(start, BackendError) else _tried(start) for start in begun]
+        # One after the other, and each leaves some time to those behind it, that may have answered long ago.
+        share = LEFT_TO_OTHERS * self._spec.timeout / max(1, len(calls))
+        ends = [until - share * behind for behind in reversed(range(len(calls)))]
+        begun = [
+            _tried(functools.partial(link.begin, *commands, until=end - share * (len(calls) - 1)))
+            for (link, commands), end in zip(calls, ends, strict=True)
+        ]
+        return [
+            start if isinstance(start, BackendError) else _tried(functools.partial(start, end))
+            for start, end in zip(begun, ends, strict=True)
+        ]
 
     async def _pause(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251 -- driven by a caller that blocks

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
-from nearcache.backends.base import NotServing
+from nearcache.backends.base import NotServing, is_silence
 from nearcache.backends.redis import lua
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
@@ -68,8 +68,18 @@ def code_of(reply: object) -> str:
     return str(reply).partition(" ")[0] if isinstance(reply, Exception) else ""
 
 
+class InPart(Exception):
+    """Stands for the answer to a command about several keys some of which failed; `replies` are those about each."""
+
+    def __init__(self, replies: list[Any]) -> None:
+        super().__init__(next(str(reply) for reply in replies if isinstance(reply, Exception)))
+        self.replies: list[Any] = replies
+
+
 def refused(reply: Exception, subject: str) -> BackendError:
-    """Build the error for an engine's error answer to a command about `subject`."""
+    """Build the error for an engine's error answer to a command about `subject`; what is one already is returned."""
+    if isinstance(reply, BackendError):
+        return reply
     code, text = code_of(reply), str(reply)
     if denied := _DENIED.search(text):
         code, text = "NOPERM", f"NOPERM {_denied_command(denied, text)}"
@@ -82,9 +92,37 @@ def refused(reply: Exception, subject: str) -> BackendError:
 
 def good(reply: Any, subject: str) -> Any:
     """Return an answer to a command about `subject`; raises if it is an error."""
+    if isinstance(reply, BackendError):
+        raise reply
     if isinstance(reply, Exception):
         raise refused(reply, subject) from reply
     return reply
+
+
+def in_part(keys: Sequence[str], *replies: Any) -> BackendError:
+    """Build the error for a batch some keys of which failed; each of `replies` is about all of the keys together, or a
+    list of those about each.
+
+    It is the error of an engine that does not answer, if there is one, else that of the first key.
+    """
+    each = list(zip(keys, *(_about_each(reply, len(keys)) for reply in replies), strict=True))
+    errors, answered = list[BackendError](), dict[str, Any]()
+    for key, *about in each:
+        wrong = [refused(reply, key) for reply in about if isinstance(reply, Exception)]
+        errors += wrong
+        if not wrong:
+            answered[key] = about[-1]
+    first = next(filter(is_silence, errors), errors[0])
+    error = type(first)(*first.args)
+    error.ambiguous, error.answered = any(each.ambiguous for each in errors), answered
+    error.__cause__ = first
+    return error
+
+
+def _about_each(reply: Any, count: int) -> list[Any]:
+    if isinstance(reply, InPart):
+        return reply.replies
+    return [*reply] if isinstance(reply, list) else [reply] * count
 
 
 def unexpected(reply: Any, subject: str) -> NoReturn:
@@ -104,7 +142,9 @@ def whole(reply: Any, subject: str) -> int:
 
 def records_of(reply: Any, keys: Sequence[str]) -> list[bytes | None]:
     """Return an answer that is a record, or nothing, for each key; raises if it is an error or anything else."""
-    answer: list[bytes | None] = good(reply, keys[0])
+    if isinstance(reply, Exception):
+        raise in_part(keys, reply)
+    answer: list[bytes | None] = reply
     if type(reply) is not list or len(answer) != len(keys) or not _RECORDS.issuperset(map(type, answer)):
         unexpected(reply, keys[0])
     return answer

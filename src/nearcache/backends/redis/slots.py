@@ -5,11 +5,10 @@ each, and the answers are put together again.
 """
 
 from binascii import crc_hqx
-from collections.abc import Sequence
 from typing import Any, Final
 
 from nearcache.backends.redis.connect import Command
-from nearcache.backends.redis.errors import code_of
+from nearcache.backends.redis.errors import InPart, code_of
 from nearcache.backends.redis.wire import SCRIPTS
 
 SLOTS: Final = 16_384
@@ -45,13 +44,17 @@ def split(command: Command) -> list[Command]:
     return [command]
 
 
-def joined(command: Command, replies: Sequence[Any]) -> Any:
-    """Return the answer to a command, made from those to its parts; the first error if there is one."""
+def joined(command: Command, replies: list[Any]) -> Any:
+    """Return the answer to a command, made from those to its parts."""
     if command[0] not in ("MGET", "DEL"):
         return replies[0]
     if command[0] == "MGET":
-        replies = [None if code_of(reply) == "WRONGTYPE" else reply for reply in replies]
-    for reply in replies:
-        if isinstance(reply, Exception):
-            return reply
-    return list(replies) if command[0] == "MGET" else sum(replies)
+        replies = [reply if type(reply) is bytes else _record(reply) for reply in replies]
+    if any(isinstance(reply, Exception) for reply in replies):
+        return InPart(replies)
+    return replies if command[0] == "MGET" else sum(replies)
+
+
+def _record(reply: Any) -> Any:
+    """Return the answer of MGET where GET answered otherwise than with a record: a list of somebody's is no error."""
+    return None if code_of(reply) == "WRONGTYPE" else reply
