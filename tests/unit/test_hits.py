@@ -2,7 +2,6 @@
 
 import asyncio
 import dis
-import sys
 import threading
 from collections.abc import Callable
 from types import CodeType
@@ -12,22 +11,7 @@ import pytest
 
 from nearcache import AsyncCache, Cache
 from nearcache.testing import FakeClock
-
-
-def frames_of(call: Callable[[], object]) -> list[str]:
-    """Return the Python functions that a call enters, beside its own and the clock made for tests."""
-    entered: list[str] = []
-
-    def note(frame: Any, event: str, _: object) -> None:
-        if event == "call" and frame.f_code is not FakeClock.__call__.__code__:
-            entered.append(frame.f_code.co_qualname)
-
-    sys.setprofile(note)
-    try:
-        call()
-    finally:
-        sys.setprofile(None)
-    return entered[1:]  # the first is `call` itself
+from tests.frames import frames_of
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from nearcache.errors import BackendError, BackendUnavailableError, ConfigError
 from tests.cluster import Cluster
 from tests.cluster import cluster as a_cluster
 from tests.faults.calls import face
+from tests.frames import frames_of
 from tests.integration.redis.conftest import NewCache
 from tests.integration.redis.helpers import eventually, fake_server, made
 from tests.promises.helpers import broken, noticed
@@ -345,13 +346,13 @@ def test_an_announcement_in_the_stream_comes_after_the_change(cluster: Cluster, 
     keys = [f"users:{number}" for number in range(30)]
     (key, *_) = [key for key in keys if cluster.owner(f"{namespace}:{key}") is not cluster.owner(stream)]
     order, link = list[set[str]](), cast(Any, backend._link)
-    send = link._send
+    execute = link.execute
 
-    def noted(calls: Any, until: float) -> Any:
-        order.append({str(command[0]) for _, commands in calls for command in commands} - {"ZREVRANGEBYSCORE", "TIME"})
-        return send(calls, until)
+    def noted(*commands: Any) -> Any:
+        order.append({str(command[0]) for command in commands} - {"ZREVRANGEBYSCORE", "TIME"})
+        return execute(*commands)
 
-    monkeypatch.setattr(link, "_send", noted)
+    monkeypatch.setattr(link, "execute", noted)
     drive(backend.delete([key]))
     drive(backend.delete([key]))
     assert order[-2:] == [{"DEL"}, {"EVALSHA"}]
@@ -716,3 +717,21 @@ def test_a_primary_that_appears_may_have_forgotten(new_cache: NewCache, namespac
         spare.command("SET", name, "what a replica that lags would have")
         assert cache.get("users:1") is None
         assert not spare.command("EXISTS", name)
+
+
+# What a call costs
+
+
+def test_a_read_of_one_key_enters_few_functions_more_than_on_one_server(
+    cluster: Cluster, redis_server: RedisServer, namespace: str
+):
+    entered = list[list[str]]()
+    for url in (redis_server.unix_url, cluster.url):
+        backend = made(url, "sync", namespace)
+        drive(backend.open())
+        backend.view.fixed = True  # nothing else is asked for on the same trip
+        drive(backend.get("users:1"))
+        read = backend.get("users:1")
+        entered.append(frames_of(lambda: drive(read)))  # noqa: B023
+        drive(backend.close())
+    assert len(entered[1]) - len(entered[0]) <= 7, entered[1]

@@ -19,7 +19,7 @@ from nearcache.backends.redis.aio import AwaitingLink
 from nearcache.backends.redis.blocking import BlockingLink
 from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.errors import code_of, good
-from nearcache.backends.redis.slots import joined, key_of, slot_of, split
+from nearcache.backends.redis.slots import OF_SEVERAL_KEYS, joined, key_of, slot_of, split
 from nearcache.backends.redis.topology import Node, Topology
 from nearcache.backends.redis.wire import repeatable
 from nearcache.backends.registry import BackendSpec
@@ -43,6 +43,9 @@ Answers = list[Any] | BackendError
 
 CUT_OFF: Final = NoConnection("the call was cancelled")
 """Stands for what was not heard to the end."""
+
+
+Execute = Callable[[Command], list[Any] | Awaitable[list[Any]]]
 
 
 class _Errand:
@@ -103,15 +106,40 @@ class ClusterLink(ABC, Generic[AnyLink]):
         until = time.monotonic() + self._spec.timeout
         if self._topology.due:
             await self._look_again()
-        parts = [split(command) for command in commands]
-        errands = [self._errand(part) for these in parts for part in these]
         appeared = self._topology.appeared
-        await self._run(errands, until)
+        alone = len(commands) == 1 and commands[0][0] not in OF_SEVERAL_KEYS
+        replies = await (self._one(commands[0], until) if alone else self._all(commands, until))
         if self._topology.appeared != appeared and repeatable(commands):  # what was done may be done again
             raise _replaced()
-        for errand in errands:
-            if isinstance(errand.reply, EngineReplaced):
-                raise errand.reply
+        return replies
+
+    async def _one(self, command: Command, until: float) -> list[Any]:
+        """Send one command; where nothing is wrong, that is nearly all that is done."""
+        key = key_of(command) or self._home
+        node = self._topology.owner(key)
+        if node.outage is not None:
+            return await self._all((command,), until)
+        execute: Execute = self._to(node).execute
+        try:
+            replies = execute(command)
+            answers: Answers = replies if isinstance(replies, list) else await replies
+        except BackendError as error:
+            answers = error
+        if isinstance(answers, list) and not isinstance(answers[0], Exception):
+            node.outage = None  # another call may have begun one meanwhile
+            return answers
+        self._note(node, answers)
+        errand = _Errand(command, key, node)
+        self._take_in([errand], answers)
+        await self._follow([errand], until)
+        return [errand.reply]
+
+    async def _all(self, commands: tuple[Command, ...], until: float) -> list[Any]:
+        """Send commands, each to the nodes that keep its keys."""
+        parts = [split(command) for command in commands]
+        errands = [self._errand(part) for these in parts for part in these]
+        await self._send_all(errands, until)
+        await self._follow(errands, until)
         replies = iter(errand.reply for errand in errands)
         return [joined(command, [next(replies) for _ in these]) for command, these in zip(commands, parts, strict=True)]
 
@@ -154,20 +182,23 @@ class ClusterLink(ABC, Generic[AnyLink]):
         key = key_of(command) or self._home
         return _Errand(command, key, self._topology.owner(key))
 
-    async def _run(self, errands: list[_Errand], until: float) -> None:
-        """Send commands until none has to be sent to another node, or again."""
+    async def _follow(self, errands: list[_Errand], until: float) -> None:
+        """Send commands again until none has to be sent to another node, or again."""
         pauses, left = iter(PAUSES), errands
-        for _ in range(ROUNDS):
-            await self._send_all(left, until)
+        for _ in range(ROUNDS - 1):
             again = self._again(left)
-            if not again:
-                return
             if any(code_of(errand.reply) == "TRYAGAIN" for errand in again):
                 pause = next(pauses, None)
                 if pause is None:
-                    return
+                    break
                 await self._pause(pause)
+            if not again:
+                break
+            await self._send_all(again, until)
             left = again
+        for errand in errands:
+            if isinstance(errand.reply, EngineReplaced):
+                raise errand.reply
 
     async def _send_all(self, errands: Sequence[_Errand], until: float) -> None:
         """Send each command to its node, and note the replies."""
@@ -180,16 +211,20 @@ class ClusterLink(ABC, Generic[AnyLink]):
         asked = [node for node in nodes if not self._spared(node, shares[node])]
         calls = [(self._to(node), tuple(word for errand in shares[node] for word in errand.words())) for node in asked]
         for node, answers in zip(asked, await self._heard(asked, calls, until), strict=True):
-            if isinstance(answers, BackendError):
-                self._topology.doubt()
-                for errand in shares[node]:
-                    errand.reply = answers
-            else:
-                replies = iter(answers)
-                for errand in shares[node]:
-                    if errand.asking:
-                        next(replies)
-                    errand.answered(next(replies))
+            self._take_in(shares[node], answers)
+
+    def _take_in(self, share: Sequence[_Errand], answers: Answers) -> None:
+        """Note what became of the commands that were sent to one node."""
+        if isinstance(answers, BackendError):
+            self._topology.doubt()
+            for errand in share:
+                errand.reply = answers
+            return
+        replies = iter(answers)
+        for errand in share:
+            if errand.asking:
+                next(replies)
+            errand.answered(next(replies))
 
     def _spared(self, node: Node, share: Sequence[_Errand]) -> bool:
         """Tell whether a node that does not answer is not to be asked now; then its commands have failed."""

@@ -17,6 +17,10 @@ KEYLESS: Final = frozenset({"TIME", "PING", "INFO", "SCAN"})
 """Commands that may go to any node."""
 
 
+OF_SEVERAL_KEYS: Final = frozenset({"MGET", "DEL"})
+"""Commands that are split."""
+
+
 def slot_of(name: str) -> int:
     """Return the slot of an engine key: that of what stands in its first braces, if anything does."""
     start = name.find("{")
@@ -46,7 +50,7 @@ def split(command: Command) -> list[Command]:
 
 def joined(command: Command, replies: list[Any]) -> Any:
     """Return the answer to a command, made from those to its parts."""
-    if command[0] not in ("MGET", "DEL"):
+    if command[0] not in OF_SEVERAL_KEYS:
         return replies[0]
     if command[0] == "MGET":
         replies = [reply if type(reply) is bytes else _record(reply) for reply in replies]
