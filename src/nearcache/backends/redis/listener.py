@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
@@ -106,34 +107,41 @@ class _Life:
                 sock.shutdown(socket.SHUT_RDWR)  # wakes the thread
 
 
-class Ears(Protocol):
-    """What hears of other processes."""
+class Ears(ABC):
+    """What hears of other processes, and keeps leases alive."""
 
     inbox: Inbox
     carrier: Carrier
-
-    def channel(self) -> str:
-        """Return the channel of this process, "" while nobody listens on it; starts to listen."""
-        ...
+    _held: dict[str, tuple[str, float]]
+    """Leases to renew: their keys, and until when."""
 
     def hold(self, key: str, token: str, until: float) -> None:
         """Renew the lease of an engine key until the time `until` (monotonic) at most; starts to listen."""
-        ...
+        self._held[token] = (key, until)
+        self.start()
 
     def let_go(self, token: str) -> None:
         """Renew a lease no longer."""
-        ...
+        self._held.pop(token, None)
 
+    @abstractmethod
+    def channel(self) -> str:
+        """Return the channel of this process, "" while nobody listens on it; starts to listen."""
+
+    @abstractmethod
     def sample(self, key: str) -> None:
         """Measure how long it takes until a change of a key, which is about to be sent, is announced."""
-        ...
 
+    @abstractmethod
+    def start(self) -> None:
+        """Start to listen, in the background, unless somebody does."""
+
+    @abstractmethod
     def stop(self) -> None:
         """Stop to listen, until somebody starts again."""
-        ...
 
 
-class Listener:
+class Listener(Ears):
     """The ears of a process on one engine, and the leases it keeps alive; opens nothing before it is needed.
 
     `speaker` makes what works over a line, for this listener. `life` is how many seconds a lease lives; it is renewed
@@ -185,15 +193,6 @@ class Listener:
     def _channel(self) -> str:
         return f"{self._namespace}~i:{self.inbox.name}"
 
-    def hold(self, key: str, token: str, until: float) -> None:
-        """Renew the lease of an engine key until the time `until` (monotonic) at most; starts to listen."""
-        self._held[token] = (key, until)
-        self.start()
-
-    def let_go(self, token: str) -> None:
-        """Renew a lease no longer."""
-        self._held.pop(token, None)
-
     def sample(self, key: str) -> None:
         """Measure how long it takes until a change of a key, which is about to be sent, is announced."""
         self.announced.sample(key)
@@ -236,7 +235,7 @@ class Listener:
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
-        self._held: dict[str, tuple[str, float]] = {} if self._part is None else self._part.held
+        self._held = {} if self._part is None else self._part.held
         self.announced.reset()
         self.carrier.rename()
 

@@ -16,7 +16,7 @@ from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.errors import code_of, refused
 from nearcache.backends.redis.leases import RedisLeases
 from nearcache.backends.redis.line import Line
-from nearcache.backends.redis.listener import CARRIERS, Listener, Part, Speaker
+from nearcache.backends.redis.listener import CARRIERS, Ears, Listener, Part, Speaker
 from nearcache.backends.redis.names import heartbeat_of, marks_of
 from nearcache.backends.redis.topology import Node, Topology
 from nearcache.backends.redis.tracking import Tracking
@@ -27,7 +27,7 @@ from nearcache.near.union import Member, Union
 Speak = Callable[[Line, Listener], Speaker]
 
 
-class Listeners:
+class Listeners(Ears):
     """The listeners of one process on the nodes of a cluster; opens nothing before it is needed.
 
     `speak` makes what speaks to the engine over the line of one of them.
@@ -39,7 +39,7 @@ class Listeners:
         self._spec = spec
         self._speak = speak
         self._marks = marks_of(spec.namespace)
-        self._held: dict[str, tuple[str, float]] = {}
+        self._held = {}
         self._announced = self._new_announced()
         self.carrier: Carrier = CARRIERS[spec.bus](spec.namespace, self._announced)
         """Announces changes; it hears them too where that is done in a stream."""
@@ -55,15 +55,6 @@ class Listeners:
         """Return the channel of this process, "" while nobody listens on it; starts to listen."""
         self.start()
         return next((channel for each, _ in list(self._each.values()) if (channel := each.channel())), "")
-
-    def hold(self, key: str, token: str, until: float) -> None:
-        """Renew the lease of an engine key until the time `until` (monotonic) at most; starts to listen."""
-        self._held[token] = (key, until)
-        self.start()
-
-    def let_go(self, token: str) -> None:
-        """Renew a lease no longer."""
-        self._held.pop(token, None)
 
     def sample(self, key: str) -> None:
         """Measure how long it takes until a change of a key, which is about to be sent, is announced."""
