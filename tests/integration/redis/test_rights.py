@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import pytest
@@ -195,19 +195,39 @@ engine does not name subcommands.
 CLUSTER = re.findall(r"^ACL SETUSER cache (\+cluster.*)$", PAGE.read_text(), re.MULTILINE)[0].split()
 
 
-@pytest.mark.parametrize("left_out", [None, *CLUSTER])
-async def test_a_cluster_needs_some_more(cluster: Cluster, flavour: Flavour, namespace: str, left_out: str | None):
-    added = [right for right in CLUSTER if right != left_out]
+@contextmanager
+def least(cluster: Cluster, rights: list[str]) -> Iterator[str]:
+    """Have a user with these rights on every node for the block, which gets their URL."""
     with ExitStack() as stack:
         for node in cluster.nodes:
-            stack.enter_context(user(node, "least", [*permissions(namespace), *added]))
-        url = cluster.url.replace("://", "://least:open-sesame@")
+            node.command("SCRIPT", "FLUSH")
+            stack.enter_context(user(node, "least", rights))
+        yield cluster.url.replace("://", "://least:open-sesame@")
+
+
+@pytest.mark.parametrize("bus", ["tracking", "stream"])
+@pytest.mark.parametrize("left_out", [None, *CLUSTER])
+async def test_a_cluster_needs_some_more(
+    cluster: Cluster, flavour: Flavour, namespace: str, left_out: str | None, bus: str
+):
+    unneeded = [left_out, *(["+client|tracking"] if bus == "stream" else [])]
+    rights = [*permissions(namespace, stream=bus == "stream"), *CLUSTER]
+    with least(cluster, [right for right in rights if right not in unneeded]) as url:
         if left_out == "+cluster|slots":
             with pytest.raises(BackendError, match=r"cluster\|slots"):
-                await everything(url, namespace, SECOND, "tracking", flavour)
+                await everything(url, namespace, SECOND, bus, flavour)
         else:
-            await everything(url, namespace, PATIENCE, "tracking", flavour)
+            await everything(url, namespace, PATIENCE, bus, flavour)
             assert {may_ask(node) for node in cluster.nodes} == {left_out is None}
+
+
+@pytest.mark.parametrize("left_out", ADDED)
+def test_a_stream_on_a_cluster_needs_what_it_needs_on_one_server(cluster: Cluster, namespace: str, left_out: str):
+    missing = of_namespace(left_out, namespace)
+    rights = [right for right in permissions(namespace, stream=True) if right != missing]
+    with least(cluster, [*rights, *CLUSTER]) as url, pytest.raises((BackendError, Broken)) as raised:
+        drive(everything(url, namespace, SECOND, "stream"))
+    assert re.search(re.escape(missing[1:]), str(raised.value), re.IGNORECASE)
 
 
 def may_ask(node: RedisServer) -> bool:
