@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
@@ -14,9 +14,9 @@ from nearcache import MISS, Cache, Queued
 from nearcache._io.blocking import drive
 from nearcache.backends.base import Ask, Fill, Item
 from nearcache.backends.redis import RedisBackend
-from nearcache.backends.redis import backend as redis_backend
+from nearcache.backends.redis import errors as redis_errors
 from nearcache.backends.redis.cluster import BlockingCluster, ClusterLink
-from nearcache.backends.redis.errors import InPart, code_of, in_part
+from nearcache.backends.redis.errors import InPart, code_of
 from nearcache.backends.redis.listeners import NodeTracking
 from nearcache.backends.redis.names import lease_of, marks_of, waiters_of
 from nearcache.backends.redis.slots import SLOTS, joined, key_of, slot_of, split
@@ -533,7 +533,7 @@ class Halves:
     """A cache over a cluster, one node of which will be silent, but not the one that keeps the marks; and its keys."""
 
     def __init__(self, own: Cluster, new_cache: NewCache, namespace: str, **options: Any) -> None:
-        self.cache = new_cache(own.url, timeout=0.3, staleness=30, **options)
+        self.cache = new_cache(own.url, timeout=0.5, staleness=30, **options)
         self.node = own.others(own.owner(marks_of(namespace)))[0]
         owners = {f"users:{number}": own.owner(f"{namespace}:users:{number}") for number in range(40)}
         self.silent = [key for key, owner in owners.items() if owner is self.node]
@@ -652,7 +652,7 @@ async def test_what_is_loaded_because_a_primary_is_silent_is_kept_for_others(
     """Else everybody who reads many keys would load those of the silent node again."""
     with a_cluster(down_after=10_000) as own:
         halves, loads = Halves(own, new_cache, namespace), list[str]()
-        reader = new_cache(own.url, timeout=0.3, staleness=30)
+        reader = new_cache(own.url, timeout=0.5, staleness=30)
         coherent(reader)
         cache = face(reader, flavour)
 
@@ -681,11 +681,11 @@ def test_what_others_have_deleted_is_announced_in_the_stream(new_cache: NewCache
             eventually(lambda: not other.get_many(halves.heard[:3]), "it is told")
 
 
-def as_one(keys: Sequence[str], *replies: Any) -> BackendError:
-    """Take a batch as failed where a part of it has."""
-    error = in_part(keys, *replies)
-    error.answered = {}
-    return error
+def about_all(reply: Any, count: int) -> list[Any]:
+    """Take an answer that is an error in part for one about all keys."""
+    if isinstance(reply, InPart):
+        reply = next(each for each in reply.replies if isinstance(each, Exception))
+    return [reply] * count
 
 
 @pytest.mark.parametrize("lost", [silent])
@@ -695,7 +695,7 @@ def as_one(keys: Sequence[str], *replies: Any) -> BackendError:
 async def test_where_a_batch_fails_as_one_others_are_lost_too(
     test: Callable[..., Awaitable[None]], lost: Lost, flavour: Flavour, new_cache: NewCache, namespace: str
 ):
-    with noticed(), broken(redis_backend, "in_part", as_one):
+    with noticed(), broken(redis_errors, "_about_each", about_all):
         await test(lost, flavour, new_cache, namespace)
 
 
