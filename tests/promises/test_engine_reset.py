@@ -24,7 +24,8 @@ from tests.proxy import Proxy, proxied
 from tests.servers import KINDS, Kind, RedisServer, redis_server
 
 NAMESPACE = "reset"
-HASTY = ("--repl-diskless-sync-delay", "0")
+HASTY = ("--repl-diskless-sync-delay", "0", "--repl-diskless-load", "swapdb")
+"""Copy at once, and take over at once what was copied: by itself Valkey looks once a second whether all came."""
 
 
 class Pair:
@@ -63,7 +64,7 @@ class Pair:
 @contextmanager
 def pair(kind: Kind) -> Iterator[Pair]:
     """Start two servers and a proxy."""
-    with redis_server(kind, *HASTY) as primary, redis_server(kind) as replica, proxied(primary.port) as proxy:
+    with redis_server(kind, *HASTY) as primary, redis_server(kind, *HASTY) as replica, proxied(primary.port) as proxy:
         yield Pair(primary, replica, proxy)
 
 

@@ -220,7 +220,8 @@ def test_if_the_load_fails_too_what_was_near_may_be_served(own_server: RedisServ
 
 
 def test_a_replica_announces_nothing(own_server: RedisServer, new_cache: NewCache, namespace: str) -> None:
-    with redis_server("valkey") as replica:
+    own_server.command("CONFIG", "SET", "repl-diskless-sync-delay", "0")
+    with redis_server("valkey", "--repl-diskless-load", "swapdb") as replica:
         new_cache(own_server.url).set("users:1", "value")
         replica.command("REPLICAOF", "127.0.0.1", own_server.port)
         eventually(lambda: replica.command("GET", f"{namespace}:users:1"), "it is copied")
