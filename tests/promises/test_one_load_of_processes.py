@@ -56,11 +56,12 @@ def all_get_one_load(fleet: Fleet, processes: int = PROCESSES) -> None:
     assert len(source.begun(key)) == 1, "loaded more than once"
 
 
+@pytest.mark.parametrize("processes", [3, pytest.param(PROCESSES, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("engine", ["redis", "embedded"])
-def test_many_processes_load_once_on_every_engine(request: pytest.FixtureRequest, engine: str) -> None:
+def test_many_processes_load_once_on_every_engine(request: pytest.FixtureRequest, engine: str, processes: int) -> None:
     with fleet_on(engine, request) as fleet:
         for _ in range(3):
-            all_get_one_load(fleet)
+            all_get_one_load(fleet, processes)
 
 
 def test_many_processes_load_once(fleet: Fleet) -> None:
