@@ -21,11 +21,9 @@ from nearcache.near import recent
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import broken, eventually, impatient, noticed
 from tests.proxy import Proxy, proxied
-from tests.servers import KINDS, Kind, RedisServer, redis_server
+from tests.servers import HASTY, KINDS, Kind, RedisServer, redis_server
 
 NAMESPACE = "reset"
-HASTY = ("--repl-diskless-sync-delay", "0", "--repl-diskless-load", "swapdb")
-"""Copy at once, and take over at once what was copied: by itself Valkey looks once a second whether all came."""
 
 
 class Pair:
