@@ -7,6 +7,9 @@ ONCE ?=
 ROW ?=
 RUNS ?= 3
 
+# Tests start many processes, which should not compile everything anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-lowest soak lint format release bench docs servers lock clean
 
@@ -22,15 +25,25 @@ help: ## Show this list
 demo: .venv/.runtime ## See a real cache do real work, in about a minute (ONCE=1: no pause at the end)
 	@ONCE="$(ONCE)" $(PY) -m nearcache.demo
 
+# What kills processes, or has to happen in time, is tried last and by itself. The other tests share two cores.
+ALONE := tests/faults tests/promises
+QUICK := $(if $(CI),$(PY) -m coverage run,$(PY)) -m pytest -m "not slow and not soak"
+TWO := -n 2 --dist worksteal
+
 test: .venv/.dev servers ## Run the tests (with CI set, also the coverage they reach)
 ifdef CI
 	$(PY) -m coverage erase
-	$(PY) -m coverage run -m pytest -m "not slow and not soak" $(PYTEST_ARGS)
+endif
+ifeq ($(strip $(PYTEST_ARGS)),)
+	$(QUICK) $(TWO) $(ALONE:%=--ignore=%)
+	$(QUICK) $(ALONE)
+else
+	$(QUICK) $(PYTEST_ARGS)
+endif
+ifdef CI
 	$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
 	$(MAKE) test-lowest
-else
-	$(PY) -m pytest -m "not slow and not soak" $(PYTEST_ARGS)
 endif
 
 # pytest exits with 5 when no test carries the mark, which is no failure.
@@ -53,7 +66,7 @@ format: .venv/.dev ## Format the code and sort imports
 	$(PY) -m ruff format .
 
 test-lowest: .venv/.dev servers ## Run the tests with the lowest allowed version of every direct dependency
-	$(PY) -m tools.release lowest -m "not slow and not soak" tests/unit tests/wire tests/conformance $(PYTEST_ARGS)
+	$(PY) -m tools.release lowest -m "not slow and not soak" $(TWO) tests/unit tests/wire tests/conformance $(PYTEST_ARGS)
 
 release: .venv/.dev ## Build sdist and wheel, and try them in an empty environment
 	$(PY) -m tools.release

@@ -101,6 +101,7 @@ async def face(request: pytest.FixtureRequest) -> AsyncIterator[Awaited]:
         options["near"] = None
     kind: Any = Cache if flavour == "sync" else AsyncCache
     options.setdefault("namespace", f"f{uuid.uuid4().hex[:10]}")
+    options.setdefault("timeout", 5.0)  # the machine may be busy
     awaited = Awaited(kind(urls_of(engine, request), **options))
     yield awaited
     await awaited.close()

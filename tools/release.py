@@ -17,7 +17,7 @@ from pathlib import Path
 from tools.examples import examples
 from tools.source import PACKAGE, ROOT
 
-TEST_TOOLS = ("pytest", "pytest-asyncio", "pytest-timeout", "hypothesis", "pydantic")
+TEST_TOOLS = ("pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist", "hypothesis", "pydantic")
 ALONE = """
 import sys
 import nearcache

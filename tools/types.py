@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ PLATFORMS = {"linux": "Linux", "darwin": "Darwin", "win32": "Windows"}
 VERSIONS = ("3.11", "3.14")
 CHECKED = ("src", "tests/typing")
 
+AT_ONCE = 2
+"""Runs of a checker at the same time."""
+
 Command = list[str]
+Done = subprocess.CompletedProcess[str]
 
 
 def commands() -> Iterator[Command]:
@@ -43,10 +48,14 @@ def pyright() -> Command:
     return [sys.executable, "-m", "pyright", "--pythonpath", sys.executable]
 
 
-def run(command: Command, known: set[str]) -> bool:
-    """Run a checker; print what it found, and is not known yet from an earlier run."""
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    print("ok  " if done.returncode == 0 else "FAIL", *command[2:], flush=True)
+def run(command: Command) -> Done:
+    """Run a checker."""
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def passes(done: Done, known: set[str]) -> bool:
+    """Tell whether a checker found nothing; print what it found, and is not known yet from an earlier run."""
+    print("ok  " if done.returncode == 0 else "FAIL", *done.args[2:], flush=True)
     if done.returncode:
         lines = dict.fromkeys((done.stdout + done.stderr).splitlines())
         print(*(line for line in lines if line not in known), sep="\n")
@@ -83,7 +92,8 @@ def _shown(problem: dict[str, Any]) -> str:
 def main() -> int:
     """Run everything; return 1 if anything was found."""
     known: set[str] = set()
-    passed = [run(command, known) for command in commands()]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        passed = [passes(done, known) for done in pool.map(run, commands())]
     return 0 if all([*passed, complete()]) else 1
 
 

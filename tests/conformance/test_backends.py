@@ -1,10 +1,10 @@
 """Every backend passes the public suite, with and without headers in front of its records."""
 
+import dataclasses
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
@@ -20,6 +20,9 @@ from tests.sentinel import Group
 from tests.servers import RedisServer
 from tests.tls import TlsServer
 
+PATIENCE = 5.0
+"""Seconds for the engine to answer: more than a cache would wait, for the machine may be busy."""
+
 
 class Built(BackendConformance):
     """Builds the backend of a URL."""
@@ -31,7 +34,7 @@ class Built(BackendConformance):
         """Build it in the namespace of this test."""
         view = View(time.monotonic, 1.0, fixed=self.store is not None or not self.enveloped)
         spec = BackendSpec(self.url, self.namespace, enveloped=self.enveloped, store=self.store, view=view)
-        return build(spec, flavour)
+        return build(dataclasses.replace(spec, timeout=PATIENCE), flavour)
 
     @pytest.fixture(autouse=True)
     def _own_namespace(self) -> None:
@@ -134,8 +137,6 @@ class TestRedisWithoutHeaders(TestRedis):
 
 class TestEmbedded(Built):
     """The embedded engine, persistent."""
-
-    timeout: ClassVar[float] = 5.0
 
     @pytest.fixture(autouse=True)
     def _directory(self, tmp_path: Path) -> None:

@@ -33,6 +33,12 @@ def namespace(monkeypatch: pytest.MonkeyPatch) -> str:
     return "examined"
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the doctor wait no longer than the time to connect for what an engine does not say."""
+    monkeypatch.setattr(_checkup, "PATIENCE", 0.0)
+
+
 def examined(capsys: pytest.CaptureFixture[str], url: str, *arguments: str) -> tuple[int, dict[str, Any], Any]:
     """Return the exit code, the checks by name, and everything."""
     code = cli.main(["doctor", "--json", "--url", url, *arguments])
@@ -126,6 +132,7 @@ def test_the_older_protocol_has_no_say_in_it(capsys, sound: RedisServer) -> None
     assert examined(capsys, f"{sound.url}?protocol=2")[0] == 0
 
 
+@pytest.mark.usefixtures("impatient")
 def test_the_page_shows_what_is_printed(capsys, monkeypatch, redis_server: RedisServer) -> None:
     monkeypatch.setenv("CACHE_NAMESPACE", "app")
     shown = re.search(r"\$ nearcache doctor.*?\n(.*?)```", COMMAND_LINE.read_text(), re.DOTALL)
@@ -157,11 +164,9 @@ def test_the_least_rights_are_enough(capsys, sound: RedisServer, namespace: str)
         assert examined(capsys, url, "--bus", "stream")[0] == 0
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("left_out", permissions())
-def test_each_right_that_is_missing_is_found(
-    capsys, monkeypatch, sound: RedisServer, namespace: str, left_out: str
-) -> None:
-    monkeypatch.setattr(_checkup, "PATIENCE", 0.0)
+def test_each_right_that_is_missing_is_found(capsys, sound: RedisServer, namespace: str, left_out: str) -> None:
     rights = [right for right in permissions() if right != left_out]
     sound.command("SCRIPT", "FLUSH")
     with user(sound, "least", [of_namespace(right, namespace) for right in rights]) as url:
@@ -175,6 +180,7 @@ NAMED = {"~app:*": "noperm", "~{app:*": "noperm", "~{app}~m": "{examined}~m: ", 
 """What is said where a pattern is missing."""
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_stream_is_advised_where_the_engine_may_not_be_asked_to_announce(
     capsys, sound: RedisServer, namespace
 ) -> None:
@@ -213,6 +219,7 @@ def test_a_full_engine_is_found_full(capsys) -> None:
     assert "the engine is full" in checks["values"]["found"]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_replica_is_found_to_be_one(capsys, watched: Group) -> None:
     replica = next(server for server in watched.servers if server is not watched.primary())
     code, checks, found = examined(capsys, replica.url)
@@ -223,6 +230,7 @@ def test_a_replica_is_found_to_be_one(capsys, watched: Group) -> None:
     assert not any(each["holds"] for each in found["guarantees"])
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_engine_without_the_newer_protocol_is_told_of(capsys) -> None:
     with redis_server("redis", *SOUND, "--rename-command", "HELLO", "") as server:
         _, checks, _ = examined(capsys, server.url)

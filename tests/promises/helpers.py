@@ -326,13 +326,15 @@ def impatient() -> AbstractContextManager[None]:
     return broken(sys.modules[__name__], "PATIENCE", 1.0)
 
 
-def noticed_within(rounds: int, check: Callable[[], object]) -> None:
-    """Demand that a check that depends on luck fails in one of so many rounds."""
+def noticed_within(rounds: int, check: Callable[[], object], because: str = "") -> None:
+    """Demand that a check that depends on luck fails in one of so many rounds, and says why."""
     for _ in range(rounds):
         try:
             check()
-        except AssertionError:
-            return
+        except AssertionError as error:
+            if because in str(error):
+                return
+            raise
     raise AssertionError(f"the check did not notice the defect in {rounds} rounds")
 
 

@@ -259,9 +259,9 @@ FAULTS: tuple[Fault, ...] = (
     ("kind", "bus", "options"),
     [
         ("redis", "tracking", ()),
-        ("valkey", "tracking", DURABLE),
+        pytest.param("valkey", "tracking", DURABLE, marks=pytest.mark.slow),
         ("redis", "stream", DURABLE),
-        ("valkey", "stream", ()),
+        pytest.param("valkey", "stream", (), marks=pytest.mark.slow),
     ],
     ids=["redis-tracking-forgetful", "valkey-tracking-durable", "redis-stream-durable", "valkey-stream-forgetful"],
 )
@@ -283,7 +283,7 @@ def test_no_read_is_older_than_the_staleness(kind: Kind, options: tuple[str, ...
     [
         ("announcements", ()),
         ("proofs", (Company.listeners_are_cut_off, Company.connections_are_cut) * 5),
-        ("deadlines", (Company.announcements_are_late,) * 4),
+        ("deadlines", (Company.announcements_are_late,) * 2),
     ],
 )
 def test_without_a_mechanism_old_values_are_served(mechanism: str, faults: tuple[Fault, ...], directory: Path) -> None:
@@ -342,7 +342,7 @@ def play_on_a_cluster(kind: Kind, bus: str, directory: Path, times: int) -> None
     assert report.quiet >= NEAR_SHARE, str(report)
 
 
-@pytest.mark.parametrize("bus", ["tracking", "stream"])
+@pytest.mark.parametrize("bus", ["tracking", pytest.param("stream", marks=pytest.mark.slow)])
 def test_no_read_is_older_than_the_staleness_on_a_cluster(bus: str, directory: Path) -> None:
     play_on_a_cluster("redis", bus, directory, 1)
 

@@ -21,10 +21,9 @@ from nearcache.near import recent
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import broken, eventually, impatient, noticed
 from tests.proxy import Proxy, proxied
-from tests.servers import KINDS, Kind, RedisServer, redis_server
+from tests.servers import HASTY, KINDS, Kind, RedisServer, redis_server
 
 NAMESPACE = "reset"
-HASTY = ("--repl-diskless-sync-delay", "0")
 
 
 class Pair:
@@ -63,7 +62,7 @@ class Pair:
 @contextmanager
 def pair(kind: Kind) -> Iterator[Pair]:
     """Start two servers and a proxy."""
-    with redis_server(kind, *HASTY) as primary, redis_server(kind) as replica, proxied(primary.port) as proxy:
+    with redis_server(kind, *HASTY) as primary, redis_server(kind, *HASTY) as replica, proxied(primary.port) as proxy:
         yield Pair(primary, replica, proxy)
 
 

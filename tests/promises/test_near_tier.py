@@ -74,7 +74,9 @@ def test_a_value_that_another_process_wrote_is_seen_within_a_second(
 
 
 def test_a_near_tier_that_never_asks_again_is_noticed(valkey_url: str, new_cache: NewCache, fresh_key: Key) -> None:
-    def near_deadline(core: Core, asked: float, remaining: float, shared: bool, cost: float) -> float:
+    def near_deadline(
+        core: Core, asked: float, remaining: float, shared: bool, cost: float, behind: float | None
+    ) -> float:
         return core.clock() + remaining
 
     with unannounced(), broken(Core, "near_deadline", near_deadline), noticed():
@@ -117,9 +119,11 @@ def test_the_age_of_a_near_value_counts_from_the_start_of_its_read(
 def test_an_age_that_counts_from_the_answer_is_noticed(valkey_url: str, new_cache: NewCache, fresh_key: Key) -> None:
     real = Core.near_deadline
 
-    def near_deadline(core: Core, asked: float, remaining: float, shared: bool, cost: float) -> float:
+    def near_deadline(
+        core: Core, asked: float, remaining: float, shared: bool, cost: float, behind: float | None
+    ) -> float:
         core.view.proven = core.clock()
-        return real(core, core.clock(), remaining, shared, cost)
+        return real(core, core.clock(), remaining, shared, cost, behind)
 
     with unannounced(), broken(Core, "near_deadline", near_deadline), noticed():
         age_counts_from_the_question(new_cache, valkey_url, fresh_key(), READS["get"])
@@ -239,7 +243,9 @@ def test_no_read_is_older_than_the_staleness(valkey_url: str, new_cache: NewCach
 
 
 def test_reads_that_are_twice_too_old_are_noticed(valkey_url: str, new_cache: NewCache, fresh_key: Key) -> None:
-    def near_deadline(core: Core, asked: float, remaining: float, shared: bool, cost: float) -> float:
+    def near_deadline(
+        core: Core, asked: float, remaining: float, shared: bool, cost: float, behind: float | None
+    ) -> float:
         return min(asked + 2 * STALENESS, core.clock() + remaining)
 
     with broken(Core, "near_deadline", near_deadline):
@@ -271,7 +277,9 @@ def test_no_value_is_served_near_after_its_ttl(url: str, new_cache: NewCache, fr
 
 
 def test_near_values_without_an_end_are_noticed(valkey_url: str, new_cache: NewCache, fresh_key: Key) -> None:
-    def near_deadline(core: Core, asked: float, remaining: float, shared: bool, cost: float) -> float:
+    def near_deadline(
+        core: Core, asked: float, remaining: float, shared: bool, cost: float, behind: float | None
+    ) -> float:
         return asked + core.options.staleness
 
     with unannounced(), broken(Core, "near_deadline", near_deadline), noticed():
@@ -297,9 +305,11 @@ def test_a_reader_that_is_stopped_before_it_keeps_a_value_prolongs_nothing(
     cache.set(key, "x", ttl=10)
     cache._parts.core.near.changed((key,))
 
-    def near_deadline(core: Core, asked: float, remaining: float, shared: bool, cost: float) -> float:
+    def near_deadline(
+        core: Core, asked: float, remaining: float, shared: bool, cost: float, behind: float | None
+    ) -> float:
         clock.advance(9)
-        return real(core, asked, remaining, shared, cost)
+        return real(core, asked, remaining, shared, cost, behind)
 
     with broken(Core, "near_deadline", near_deadline):
         assert cache.get(key) == "x"

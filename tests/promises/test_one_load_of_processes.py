@@ -11,7 +11,7 @@ from nearcache.backends.embedded.share import Lease
 from nearcache.backends.redis.leases import LEASE_LIFE
 from tests.promises.conftest import url_of
 from tests.promises.fleet import Answer, Fleet, in_time
-from tests.promises.helpers import eventually, noticed
+from tests.promises.helpers import eventually, noticed, noticed_within
 from tests.servers import RedisServer
 
 PROCESSES = 8
@@ -56,11 +56,12 @@ def all_get_one_load(fleet: Fleet, processes: int = PROCESSES) -> None:
     assert len(source.begun(key)) == 1, "loaded more than once"
 
 
+@pytest.mark.parametrize("processes", [3, pytest.param(PROCESSES, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("engine", ["redis", "embedded"])
-def test_many_processes_load_once_on_every_engine(request: pytest.FixtureRequest, engine: str) -> None:
+def test_many_processes_load_once_on_every_engine(request: pytest.FixtureRequest, engine: str, processes: int) -> None:
     with fleet_on(engine, request) as fleet:
         for _ in range(3):
-            all_get_one_load(fleet)
+            all_get_one_load(fleet, processes)
 
 
 def test_many_processes_load_once(fleet: Fleet) -> None:
@@ -104,8 +105,9 @@ def test_who_waits_elsewhere_is_woken_by_a_message(fleet: Fleet) -> None:
 
 
 def test_waiters_that_hear_nothing_are_noticed(request: pytest.FixtureRequest) -> None:
-    with fleet_on("valkey", request, without="messages") as fleet, noticed("somebody waits longer"):
-        waiters_are_woken(fleet, patience=LOOSE)
+    """On a busy machine the leader may be heard so late that those who wait have looked by themselves."""
+    with fleet_on("valkey", request, without="messages") as fleet:
+        noticed_within(5, lambda: waiters_are_woken(fleet, patience=LOOSE), "somebody waits longer")
 
 
 # Loads that fail

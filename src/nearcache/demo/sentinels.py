@@ -10,6 +10,8 @@ from time import monotonic, sleep
 from typing import Any
 
 from redis import Redis, RedisError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from nearcache.backends.embedded.program import find
 
@@ -55,7 +57,8 @@ class Server:
 
     def ask(self, *words: str) -> Any:
         """Return what it answers to a command."""
-        client: Any = Redis(port=self.port, decode_responses=True, socket_timeout=PATIENCE)  # whose types are partial
+        once = Retry(NoBackoff(), 0)  # by itself the client waits up to some seconds before it tries again
+        client: Any = Redis(port=self.port, decode_responses=True, socket_timeout=PATIENCE, retry=once)  # partial types
         with client:
             return client.execute_command(*words)
 

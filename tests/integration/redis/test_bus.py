@@ -50,6 +50,12 @@ def caches(namespace: str) -> Iterator[Caches]:
         each.close()
 
 
+@pytest.fixture
+def alert(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have who listens look several times a second whether anything was missed, however long the staleness is."""
+    monkeypatch.setattr(RedisLeases, "life", 0.6)
+
+
 def listening(cache: Cache) -> None:
     """Wait until a cache hears of every change."""
     cache.set("warm:1", 1)
@@ -222,6 +228,7 @@ def test_a_sum_never_goes_back(caches: Caches, any_server: RedisServer):
         thread.start()
     while any(thread.is_alive() for thread in threads):
         seen.append(reader.get(KEY, 0))
+        time.sleep(0.0001)  # others get their turn
     assert seen == sorted(seen)
     sees(reader, 600)
 
@@ -247,6 +254,7 @@ def newest(server: RedisServer, stream: str) -> bytes:
     return found
 
 
+@pytest.mark.usefixtures("alert")
 @pytest.mark.parametrize("loss", LOSSES)
 def test_entries_that_are_missing_are_noticed(caches: Caches, any_server: RedisServer, namespace: str, loss: str):
     cache = caches(any_server.unix_url)
@@ -271,6 +279,7 @@ def test_a_stream_that_is_begun_anew_has_other_ids(any_server: RedisServer, name
     assert len(set(ids)) == len(ids) == 40
 
 
+@pytest.mark.usefixtures("alert")
 @pytest.mark.parametrize("codec", ["msgpack", "json"])
 def test_an_emptied_engine_is_noticed(caches: Caches, own_server: RedisServer, codec: str):
     """With codec="json" there are no marks that would be gone too, and nothing was ever written but by a load."""
@@ -287,6 +296,7 @@ def test_an_emptied_engine_is_noticed(caches: Caches, own_server: RedisServer, c
         cache.close()
 
 
+@pytest.mark.usefixtures("alert")
 @pytest.mark.parametrize("loss", [("DEL",), ("XTRIM", "MAXLEN", "0")], ids=["deleted", "trimmed"])
 def test_what_is_lost_between_two_losses_is_noticed(
     caches: Caches, own_server: RedisServer, namespace: str, loss: tuple[str, ...]

@@ -16,7 +16,7 @@ from nearcache.testing import FakeClock
 from tests.faces import Awaited
 from tests.proxy import Proxy, proxied
 from tests.sentinel import Group
-from tests.servers import KINDS, RedisServer, redis_server
+from tests.servers import HASTY, KINDS, RedisServer, redis_server
 
 STALENESS = 1.0
 WITHIN = 10.0
@@ -67,9 +67,9 @@ class Pair:
 def _pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     kind = request.param
     with (
-        redis_server(kind, "--repl-diskless-sync-delay", "0") as primary,
+        redis_server(kind, *HASTY) as primary,
         proxied(primary.port) as between,
-        redis_server(kind, "--replicaof", f"127.0.0.1 {between.port}") as replica,
+        redis_server(kind, *HASTY, "--replicaof", f"127.0.0.1 {between.port}") as replica,
     ):
         pair = Pair(primary, replica, between)
         until(lambda: primary.info("replication").get("connected_slaves") == "1")

@@ -12,7 +12,7 @@ import pytest
 
 from nearcache import Cache, Health
 from tests.integration.redis.helpers import eventually, in_child, reap
-from tests.servers import RedisServer, redis_server
+from tests.servers import HASTY, RedisServer, redis_server
 
 NewCache = Callable[..., Cache]
 
@@ -220,7 +220,8 @@ def test_if_the_load_fails_too_what_was_near_may_be_served(own_server: RedisServ
 
 
 def test_a_replica_announces_nothing(own_server: RedisServer, new_cache: NewCache, namespace: str) -> None:
-    with redis_server("valkey") as replica:
+    own_server.command("CONFIG", "SET", "repl-diskless-sync-delay", "0")
+    with redis_server("valkey", *HASTY) as replica:
         new_cache(own_server.url).set("users:1", "value")
         replica.command("REPLICAOF", "127.0.0.1", own_server.port)
         eventually(lambda: replica.command("GET", f"{namespace}:users:1"), "it is copied")

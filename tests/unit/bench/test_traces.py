@@ -54,6 +54,7 @@ def document(**points: float) -> dict:
         ("numbers", lzma.compress(struct.pack(">II", 7, 8)), [(7, 1), (8, 1)]),
         ("lines", gzip.compress(b"3\n*\n4\n"), [(3, 1), (4, 1)]),
     ],
+    ids=["twitter", "blocks", "disk", "numbers", "lines"],
 )
 def test_each_format_is_read(tmp_path, name, content, expected) -> None:
     path = tmp_path / "trace"
