@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tests.servers import RedisServer, free_port
+
 Target = tuple[str, int]
 
 
@@ -109,7 +111,7 @@ class Proxy:
             if writer.get_extra_info("peername")[0] in self.barred:
                 raise ConnectionRefusedError
             there, back = await asyncio.open_connection(*self.target)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             writer.transport.abort()
             return
         self._writers |= {writer, back}
@@ -151,3 +153,27 @@ def proxied(port: int) -> Iterator[Proxy]:
         yield proxy
     finally:
         proxy.stop()
+
+
+class Line:
+    """A server that can be made unreachable for those who go through the proxy, and those who do."""
+
+    def __init__(self, server: RedisServer, proxy: Proxy) -> None:
+        self.server = server
+        self._proxy = proxy
+        self._there = proxy.target
+        self.url = f"redis://127.0.0.1:{proxy.port}/0"
+
+    def cut(self) -> None:
+        """Let nobody through: every connection breaks."""
+        self._proxy.target = ("127.0.0.1", free_port())
+        self._proxy.cut()
+
+    def hang(self) -> None:
+        """Lose whatever is said."""
+        self._proxy.swallow()
+
+    def mend(self) -> None:
+        """Let everybody through again."""
+        self._proxy.target = self._there
+        self._proxy.cut()

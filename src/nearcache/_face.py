@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
 from nearcache._core.clock import Clock
@@ -37,6 +38,7 @@ class Face:
         ttl: TTL | Unset = UNSET,
         near: str | int | Unset | None = UNSET,
         near_copy: str | Unset = UNSET,
+        near_snapshot: str | Path | Unset | None = UNSET,
         codec: str | Unset = UNSET,
         secret: str | bytes | Unset | None = UNSET,
         types: Iterable[type] | Unset = UNSET,
@@ -70,6 +72,8 @@ class Face:
             near: the bound of the in-process tier: a size such as "64MB" (default), a number of entries, or None
             for none.
             near_copy: "copy" (default) gives every reader a mutable value of its own, "share" the same object.
+            near_snapshot: the path of a file in which closing leaves what is near for the next process, which reads it
+            anew from the engine in batches when it opens the cache. Default None: none. Not on memory://.
             codec: "msgpack" (default), "json" (no envelope, shared with other languages) or "pickle" (signed, needs
             `secret`); "msgpack+zstd" and "pickle+zstd" compress payloads above 1,024 bytes.
             secret: the key that signs pickles.
@@ -114,6 +118,7 @@ class Face:
             ttl=ttl,
             near=near,
             near_copy=near_copy,
+            near_snapshot=near_snapshot,
             codec=codec,
             secret=secret,
             types=types,

@@ -35,11 +35,17 @@ class Cache(Face):
         return self._twin(AsyncCache)
 
     def open(self) -> None:
-        """Connect ahead of the first use; raises `BackendError` if the engine cannot be reached."""
+        """Connect ahead of the first use; raises `BackendError` if the engine cannot be reached.
+
+        With `near_snapshot` it also reads anew what the last process left, which takes some two seconds at most.
+        """
         drive(self._engine.open())
 
     def close(self) -> None:
-        """Give up every connection; may be called twice, and a later call connects again."""
+        """Give up every connection; may be called twice, and a later call connects again.
+
+        With `near_snapshot` it leaves what is near for the next process.
+        """
         drive(self._engine.close())
 
     def __enter__(self) -> Self:
@@ -362,11 +368,17 @@ class AsyncCache(Face):
         return self._twin(Cache)
 
     async def open(self) -> None:
-        """Connect ahead of the first use; raises `BackendError` if the engine cannot be reached."""
+        """Connect ahead of the first use; raises `BackendError` if the engine cannot be reached.
+
+        With `near_snapshot` it also reads anew what the last process left, which takes some two seconds at most.
+        """
         await self._engine.open()
 
     async def aclose(self) -> None:
-        """Give up every connection; may be called twice, and a later call connects again."""
+        """Give up every connection; may be called twice, and a later call connects again.
+
+        With `near_snapshot` it leaves what is near for the next process.
+        """
         await self._engine.close()
 
     async def __aenter__(self) -> Self:

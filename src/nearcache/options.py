@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from enum import Enum
+from pathlib import Path
 from typing import Any, Final, Literal, TypedDict, TypeVar, cast, get_args
 
 from nearcache._core.keys import Namespace
@@ -118,6 +119,7 @@ class Options:
     none_ttl: float
     near: NearLimit | None
     near_copy: NearCopy
+    near_snapshot: str | Path | None
     staleness: float
     bus: Bus
     codec: Codec
@@ -170,6 +172,7 @@ def resolve(
     pool_timeout: Duration | Unset = UNSET,
     timeout: Duration | Unset = UNSET,
     near_copy: str | Unset = UNSET,
+    near_snapshot: str | Path | Unset | None = UNSET,
     background: bool | Unset | None = UNSET,
     on_reset: str | Unset = UNSET,
     policy: Policy | Unset = UNSET,
@@ -190,6 +193,7 @@ def resolve(
         none_ttl=_none_ttl(none_ttl, rules),
         near=parse_near(_or(near, "64MB")),
         near_copy=cast(NearCopy, _one_of("near_copy", _or(near_copy, "copy"), get_args(NearCopy))),
+        near_snapshot=_or(near_snapshot, None),
         staleness=parse_duration(_or(staleness, 1.0), "staleness"),
         bus=cast(Bus, _one_of("bus", _or(bus, "tracking"), get_args(Bus))),
         codec=cast(Codec, _one_of("codec", _or(codec, "msgpack"), get_args(Codec))),

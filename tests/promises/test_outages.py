@@ -50,8 +50,8 @@ from tests.promises.helpers import (
     unannounced,
     values,
 )
-from tests.proxy import Proxy, proxied
-from tests.servers import RedisServer, free_port
+from tests.proxy import Line, proxied
+from tests.servers import RedisServer
 
 Verb = Callable[[Awaited], Awaitable[Any]]
 
@@ -71,30 +71,6 @@ def function_of(face: Awaited) -> Any:
         return f"loaded {number}"
 
     return face.cached("a:{number}")(face.loader(load))
-
-
-class Line:
-    """A server that can be made unreachable for those who go through the proxy, and those who do."""
-
-    def __init__(self, server: RedisServer, proxy: Proxy) -> None:
-        self.server = server
-        self._proxy = proxy
-        self._there = proxy.target
-        self.url = f"redis://127.0.0.1:{proxy.port}/0"
-
-    def cut(self) -> None:
-        """Let nobody through: every connection breaks."""
-        self._proxy.target = ("127.0.0.1", free_port())
-        self._proxy.cut()
-
-    def hang(self) -> None:
-        """Lose whatever is said."""
-        self._proxy.swallow()
-
-    def mend(self) -> None:
-        """Let everybody through again."""
-        self._proxy.target = self._there
-        self._proxy.cut()
 
 
 @pytest.fixture

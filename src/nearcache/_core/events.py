@@ -141,6 +141,15 @@ class QueueFull:
     waiting: int
 
 
+@dataclass(slots=True)
+class SnapshotUnused:
+    """The file of the near snapshot was not read, or not written; `error` says why and what to do."""
+
+    path: str
+    doing: Literal["read", "written"]
+    error: str
+
+
 Event: TypeAlias = (
     Hit
     | Miss
@@ -156,6 +165,7 @@ Event: TypeAlias = (
     | EngineReset
     | EngineRefused
     | QueueFull
+    | SnapshotUnused
 )
 
 

@@ -7,7 +7,7 @@ import os
 import random
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 from nearcache._core.clock import Clock
 from nearcache._core.events import (
@@ -20,6 +20,7 @@ from nearcache._core.events import (
     Observer,
     QueueFull,
     Reason,
+    SnapshotUnused,
     Startable,
 )
 from nearcache._core.keys import Namespace
@@ -28,6 +29,7 @@ from nearcache._core.ttl import TTL
 from nearcache._core.weak import weakly
 from nearcache._engine.health import Watch
 from nearcache._engine.modes import Blocks, Mode, Modes
+from nearcache._engine.snapshot import Snapshot
 from nearcache.codecs.codec import Codec, CodecName, Encoded, Record
 from nearcache.codecs.envelope import number_of
 from nearcache.codecs.schema import Schema
@@ -36,6 +38,7 @@ from nearcache.near.coherence import Coherence
 from nearcache.near.flights import Flight, Flights
 from nearcache.near.recent import Recent
 from nearcache.near.slot import NEVER, Copier
+from nearcache.near.snapshot import SnapshotError, file_of
 from nearcache.near.store import Limit, Store
 from nearcache.near.view import ALL, KNOWN, MOST_OWED, View
 from nearcache.options import Options
@@ -74,16 +77,14 @@ class Core:
         """How long values are kept after they are no longer fresh."""
         self.keeps: bool = options.near is not None
         """Whether there is a near tier to keep values in."""
-        near_is_store = in_memory and self.keeps
-        self.near: Store = Store(limit, clock, source=near_is_store)
-        self.records: Store | None = self.near if near_is_store else None
+        self.near: Store = Store(limit, clock, source=in_memory and self.keeps)
+        self.records: Store | None = self._records() if in_memory else None
         """The records of memory://, which both flavours share: the near tier itself, unless it is turned off."""
-        if in_memory and not near_is_store:
-            self.records = Store(FAR_MEMORY, clock, source=True)
         self.flights: Flights = Flights()
         self.coherence: Coherence = self._coherent(wanted=self.keeps and not in_memory)
         self.view: View = View(clock, options.staleness, fixed=in_memory or not self.codec.enveloped)
         self.view.news = weakly(self.marked)
+        self.snapshot: Snapshot | None = self._new_snapshot()
         self._observers: tuple[Observer, ...] = ()
         self._flushable: tuple[Flushable, ...] = ()
         self._observing = False
@@ -108,6 +109,9 @@ class Core:
         made.lagged, made.forgot = weakly(self._lagged), weakly(self._forgot)
         return made
 
+    def _records(self) -> Store:
+        return self.near if self.keeps else Store(FAR_MEMORY, self.clock, source=True)
+
     # Keys
 
     def _check_first(self, key: object) -> str:
@@ -120,7 +124,31 @@ class Core:
 
     def _start(self) -> None:
         self._start_observers()
+        self.read_snapshot()
         self.check, self.check_all = self.namespace.check, self.namespace.check_all
+
+    # What one process leaves for the next
+
+    def _new_snapshot(self) -> Snapshot | None:
+        file = file_of(self.options)
+        if file is None or not self.options.enabled:
+            return None
+        return Snapshot(file, self.near, self.view, self.codec, self.namespace.check)
+
+    def read_snapshot(self) -> None:
+        """Take in what the last process left, once; before anything is read or written."""
+        self._with_snapshot(Snapshot.read, "read")
+
+    def write_snapshot(self) -> None:
+        """Leave what is near for the next process."""
+        self._with_snapshot(Snapshot.write, "written")
+
+    def _with_snapshot(self, do: Callable[[Snapshot], None], doing: Literal["read", "written"]) -> None:
+        if self.snapshot is not None:
+            try:
+                do(self.snapshot)
+            except SnapshotError as error:
+                self.emit(SnapshotUnused(self.snapshot.path, doing, str(error)))
 
     # Modes
 
@@ -371,6 +399,8 @@ class Core:
         self.coherence.after_fork()
         self.recent.after_fork()
         self.loads.after_fork()
+        if self.snapshot is not None:
+            self.snapshot.after_fork()
         self.near.after_fork(suspended=not self.plain or self.mode() in (Mode.BYPASS, Mode.DISABLED))
         self.facts_due, self.outage = 0.0, None
         if self.records is None:

@@ -17,6 +17,7 @@ from nearcache._engine.health import Health
 from nearcache._engine.load import Loads
 from nearcache._engine.plan import Job, Plan, plan
 from nearcache._engine.read import Reader
+from nearcache._engine.restore import restore
 from nearcache._engine.tags import Tags
 from nearcache._engine.transaction import (
     Transaction,
@@ -114,11 +115,20 @@ class Engine:
 
     async def open(self) -> None:
         """Connect ahead of the first use; raises when the engine cannot be reached."""
+        core = self.core
+        if core.snapshot is not None:
+            await self.io.aside(core.read_snapshot)
         await self._commands.insisting.run("open", self.backend.open)
+        if core.near.left:
+            await restore(core, self.io, self._plain.reader)
 
     async def close(self) -> None:
-        """Give up every connection of this flavour."""
-        await self.backend.close()
+        """Give up every connection of this flavour, and leave what is near for the next process."""
+        try:
+            if self.core.snapshot is not None:
+                await self.io.aside(self.core.write_snapshot)
+        finally:
+            await self.backend.close()
 
     async def health(self) -> Health:
         """Ask the engine whether it is there, and say what else is wrong."""

@@ -168,7 +168,7 @@ class Reader:
                 found = self._judge(key, raw, life, schema, backend.time.latest())
         except BackendError as error:
             self._fail(error)
-            return UNVOUCHED if unvouched else FAILED
+            return UNVOUCHED if unvouched or key in core.near.left else FAILED
         if refreshes and type(found) is Found:
             found.draw()
         if core.keeps:
@@ -180,12 +180,13 @@ class Reader:
         if len(keys) <= 1:
             return {key: await self.fetch(key, schema) for key in keys}
         if self._backend.replicas is None:
-            return await self._fetch_many(keys, schema)
+            return await self.ask_many(keys, schema)
         found: dict[str, Found | Lack] = {**await self._copied(self._backend.replicas, keys, schema)}
         rest = [key for key in keys if key not in found]
-        return found | await self._fetch_many(rest, schema) if rest else found
+        return found | await self.ask_many(rest, schema) if rest else found
 
-    async def _fetch_many(self, keys: Sequence[str], schema: Schema | None) -> dict[str, Found | Lack]:
+    async def ask_many(self, keys: Sequence[str], schema: Schema | None) -> dict[str, Found | Lack]:
+        """Do as `fetch_many`, but ask no replica."""
         core, backend = self._core, self._backend
         stamps = [core.near.stamp(key) for key in keys] if core.keeps else []
         owed = core.debts.keys() & keys
@@ -202,7 +203,8 @@ class Reader:
             self._fail(error)
             found = dict[str, Found | Lack]()
         if len(found) < len(keys):
-            found |= {key: UNVOUCHED if key in unvouched else FAILED for key in keys if key not in found}
+            doubted = {key for key in keys if key in core.near.left}.union(unvouched)
+            found |= {key: UNVOUCHED if key in doubted else FAILED for key in keys if key not in found}
         if owed or core.debts:
             found |= dict.fromkeys(owed | (core.debts.keys() & keys), FAILED)
         if core.keeps:
@@ -275,8 +277,11 @@ class Reader:
         if lack.reason is Absence.INCOHERENT and kept:
             return self._unvouched(key, schema)
         record = lack.record
-        if record is None or lack.past > kept:
-            return None
+        return None if record is None or lack.past > kept else self._old(key, record, lack.past, schema)
+
+    def _old(
+        self, key: str, record: Record, past: float, schema: Schema | None, *, unvouched: bool = False
+    ) -> "Old | None":
         try:
             value = self._codec.decode(record, schema)
         except CodecError as error:
@@ -285,15 +290,27 @@ class Reader:
             return None
         outcome = Outcome(value).shared_as(*self._core.form(value, record, schema))
         outcome.stale = True
-        return Old(outcome, lack.past, time.monotonic())
+        return Old(outcome, past, time.monotonic(), unvouched)
 
     def _unvouched(self, key: str, schema: Schema | None) -> "Old | None":
         slot = self._core.near.unvouched(key)
-        if slot is None or (schema is not None and slot.schema is not schema):
+        if slot is None:
+            return self._left(key, schema)
+        if schema is not None and slot.schema is not schema:
             return None
         outcome = Outcome(slot.own()).shared_as(slot.value, slot.copy)
         outcome.stale = True
         return Old(outcome, 0.0, time.monotonic(), unvouched=True)
+
+    def _left(self, key: str, schema: Schema | None) -> "Old | None":
+        """Return what an earlier process left, unless an invalidation is known that is newer."""
+        core = self._core
+        if (left := core.near.left.get(key)) is None:
+            return None
+        record = core.codec.open(left.raw)
+        if not self._view.holds(record.epoch, record.tags):
+            return None
+        return self._old(key, record, max(0.0, core.clock() - left.fresh), schema, unvouched=True)
 
     def _fail(self, error: BackendError) -> None:
         """Raise the error of the engine if reads are to fail with it, instead of being misses."""
@@ -316,6 +333,8 @@ class Reader:
             kept = core.near.keep(key, state, copier, deadline, size, stamp, schema, record.tags, number)
             if not kept and self._backend.shared:
                 core.flights.detach((key,))  # what is under way may be older
+        elif found.reason is Absence.SCHEMA:
+            self._core.near.left.pop(key, None)  # what another release has stored may be newer
         elif self._backend.shared and found.reason not in DO_NOT_STORE:
             self._core.near.passed(key)
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from nearcache._core.outcome import Outcome
 from nearcache._engine.batch import LoadMany
-from nearcache._io.port import Io
+from nearcache._io.port import Io, pause
 from nearcache.errors import ConfigError, InvalidKeyError
 
 MOST_AT_ONCE: Final = 10_000
@@ -86,16 +86,6 @@ class Pace:
             yield some
 
 
-class _Never:
-    """What nobody ever wakes: waiting for it is waiting for a time."""
-
-    def watch(self, waker: Callable[[], None]) -> bool:
-        return True
-
-    def leave(self, waker: Callable[[], None]) -> None:
-        pass
-
-
 async def warm(
     io: Io,
     ask: Ask,
@@ -116,7 +106,7 @@ async def warm(
         if progress is not None:
             progress(told)
         due = max(due, started) + pace.seconds(len(asked))
-        await io.wait(_Never(), functools.partial(float, due))
+        await pause(io, due)
     return told
 
 

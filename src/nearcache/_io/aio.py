@@ -76,6 +76,10 @@ class AsyncIo:
                 event.leave(wake)
         return landed.done()
 
+    async def aside(self, function: Callable[[], None]) -> None:
+        """Do it in a thread, while the event loop goes on."""
+        await asyncio.to_thread(function)
+
     async def each(self, works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         """Finish them side by side."""
         return await asyncio.gather(*works)

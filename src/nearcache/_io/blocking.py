@@ -106,6 +106,10 @@ class BlockingIo:
                 event.leave(gate.release)
         return landed
 
+    async def aside(self, function: Callable[[], None]) -> None:
+        """Do it in the caller's thread, which waits for it anyway."""
+        function()
+
     async def each(self, works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         """Finish one after the other."""
         try:

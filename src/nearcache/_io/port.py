@@ -75,6 +75,10 @@ class Io(Protocol):
         """Wait until it happens; False if it had not at the time `until` (monotonic), which may move meanwhile."""
         ...
 
+    async def aside(self, function: Callable[[], None]) -> None:
+        """Do what blocks for a while, in asyncio in a thread of its own."""
+        ...
+
     async def each(self, works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         """Finish all of them, one after the other when blocking, side by side in asyncio."""
         ...
@@ -94,6 +98,21 @@ class Io(Protocol):
     def refuse(self, function: Callable[..., Any]) -> str | None:
         """Say why this function is of the wrong flavour, or None if it is right."""
         ...
+
+
+class _Never:
+    """What nobody ever wakes: waiting for it is waiting for a time."""
+
+    def watch(self, waker: Callable[[], None]) -> bool:
+        return True
+
+    def leave(self, waker: Callable[[], None]) -> None:
+        pass
+
+
+async def pause(io: Io, until: float) -> None:
+    """Wait until a time (monotonic)."""
+    await io.wait(_Never(), lambda: until)
 
 
 class Overdue(Exception):

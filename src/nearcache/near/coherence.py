@@ -97,7 +97,7 @@ class Coherence:
         if self._near.vouched < math.inf:
             with self._lock:
                 if self._session is None and self.clock() >= self._near.vouched:
-                    self._near.clear()
+                    self._near.disown()
                     self._near.vouch(math.inf)
 
     # For the one who listens
@@ -106,7 +106,7 @@ class Coherence:
         """Note that every change is announced from now on, as the engine answered to what was sent at `sent`."""
         session = Session()
         with self._lock:
-            self._near.clear()  # whatever changed in it before, nobody said so; fills that began before are refused
+            self._near.disown()  # whatever changed in it before, nobody said so; fills that began before are refused
             self._session, self.since = session, self.clock()
             self._prove(sent)
         return session

@@ -9,6 +9,10 @@ from nearcache.near.tally import Tally
 Copier = Callable[[object], object]
 """Makes a fresh, independent and equal value from the kept state."""
 
+Change = Callable[[bytes | None, float], tuple[bytes, float] | None]
+"""Gets a live record and the time until which it is held (None and minus infinity if there is none); returns both anew,
+or None to leave everything as it is."""
+
 NEVER: Final = float("-inf")
 """A deadline that has always passed."""
 

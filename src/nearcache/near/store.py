@@ -11,36 +11,20 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from nearcache._core.clock import Clock
 from nearcache._core.keys import entity_of
 from nearcache._core.missing import MISS, Missing
 from nearcache.near.policy import Policy, learning
-from nearcache.near.slot import MANY, NEVER, Copier, Slot
+from nearcache.near.room import ENTRY_OVERHEAD, Limit, footprint
+from nearcache.near.slot import MANY, NEVER, Change, Copier, Slot
+from nearcache.near.snapshot import Left
 from nearcache.near.stamps import Stamps
 from nearcache.near.tagged import Tagged
 from nearcache.near.tally import AFTER, Tallies, Tally
 
-ENTRY_OVERHEAD: Final = 530
-"""Bytes per entry beside its key and value (CPython 3.11, measured): objects, dictionaries, trials, remembered keys and
-arguments, half of the entries being remembered by a decorated function."""
-
-TAG_OVERHEAD: Final = 350
-"""Bytes for each tag of an entry: its text, its place in the index, and the index's own set."""
-
-Change = Callable[[bytes | None, float], tuple[bytes, float] | None]
-"""Gets a live record and the time until which it is held (None and minus infinity if there is none); returns both anew,
-or None to leave everything as it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """How much a store may hold; None is no limit."""
-
-    entries: int | None = None
-    bytes: int | None = None
+__all__ = ["ENTRY_OVERHEAD", "Change", "Limit", "Store"]
 
 
 class Store:
@@ -52,7 +36,19 @@ class Store:
 
     __slots__ = (
         *("_lock", "_policy", "_slots", "_source", "_stamps", "_suspensions", "_tagged"),
-        *("clock", "evictions", "expirations", "hits", "limit", "refusals", "size_bytes", "tell", "until", "vouched"),
+        *(
+            "clock",
+            "evictions",
+            "expirations",
+            "hits",
+            "left",
+            "limit",
+            "refusals",
+            "size_bytes",
+            "tell",
+            "until",
+            "vouched",
+        ),
     )
 
     def __init__(
@@ -83,6 +79,8 @@ class Store:
         self._stamps = Stamps()
         self.hits: Tallies = Tallies()
         """The hits of each entity."""
+        self.left: dict[str, Left] = {}
+        """What an earlier process left, of keys of which nothing became known since; never served by a lookup."""
         self._tagged = Tagged()
         self._suspensions = 0
         self.size_bytes: int = 0
@@ -171,6 +169,7 @@ class Store:
         and not longer. What is larger than the limit is not kept.
         """
         with self._lock:
+            self.left.pop(key, None)
             served = self._served(key) if record else 0
             if served in (0, record) and self.stamp(key) == stamp:
                 return self._keep(key, value, copy, deadline, size, schema, tags, record)
@@ -274,14 +273,23 @@ class Store:
 
     def keys(self, prefix: str = "") -> list[str]:
         """List the keys of live records that start with `prefix`; O(entries)."""
-        with self._lock:
-            slots, now = list(self._slots.values()), self.clock()
-        return [slot.key for slot in slots if slot.held > now and slot.key.startswith(prefix)]
+        now = self.clock()
+        return [slot.key for slot in self.slots() if slot.held > now and slot.key.startswith(prefix)]
 
     # The whole store
 
+    def slots(self) -> list[Slot]:
+        """Return all slots there are."""
+        with self._lock:
+            return list(self._slots.values())
+
     def clear(self) -> None:
         """Drop everything, and refuse every fill that began before."""
+        self.left = {}
+        self.disown()
+
+    def disown(self) -> None:
+        """Do as `clear`, but for what an earlier process left: nobody has vouched for that anyway."""
         with self._lock:
             dropped = list(self._slots.values())
             for slot in dropped:
@@ -345,11 +353,13 @@ class Store:
 
     def _pass(self, key: str) -> None:
         self._stamps.pass_by(key)
+        self.left.pop(key, None)
         if (slot := self._slots.get(key)) is not None:
             self._drop(slot)
 
     def _changed(self, key: str) -> None:
         self._stamps.change(key)
+        self.left.pop(key, None)
         slot = self._slots.get(key)
         if slot is not None and slot.raw is not None:
             slot.deadline = NEVER
@@ -369,8 +379,7 @@ class Store:
     ) -> bool:
         """Serve a value; tell whether it is kept."""
         old = self._slots.get(key)
-        size += sum([TAG_OVERHEAD + len(tag) for tag in tags])
-        slot = self._beside(key, old, size)
+        slot = self._beside(key, old, size, tags)
         if self._too_large(slot) or (self._source and slot.held <= self.clock()):
             self._stamps.change(key)  # nobody will see that somebody has got it, so that nothing older may be kept
             return False
@@ -381,10 +390,10 @@ class Store:
             self._tagged.add(slot)
         return True
 
-    def _beside(self, key: str, old: Slot | None, size: int) -> Slot:
+    def _beside(self, key: str, old: Slot | None, size: int, tags: tuple[str, ...]) -> Slot:
         """Make a slot that takes over the record of an old one."""
         raw = old.raw if old is not None else None
-        slot = Slot(key, _footprint(key, size + len(raw or b"")), self.hits.of(entity_of(key)))
+        slot = Slot(key, footprint(key, size + len(raw or b""), tags), self.hits.of(entity_of(key)))
         if old is not None and raw is not None:
             slot.hold(raw, old.held)
         return slot
@@ -392,7 +401,7 @@ class Store:
     def _put(self, key: str, raw: bytes, held: float) -> None:
         self._stamps.change(key)
         old = self._slots.get(key)
-        slot = Slot(key, _footprint(key, len(raw)), self.hits.of(entity_of(key)))
+        slot = Slot(key, footprint(key, len(raw)), self.hits.of(entity_of(key)))
         slot.hold(raw, held)
         if not self._too_large(slot):
             self._place(slot, old)
@@ -455,7 +464,3 @@ class Store:
             if self._slots.get(slot.key) is slot:
                 self._drop(slot)
                 self.expirations += 1
-
-
-def _footprint(key: str, size: int) -> int:
-    return ENTRY_OVERHEAD + len(key) + size

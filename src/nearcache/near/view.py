@@ -168,6 +168,11 @@ class View:
         with self._lock:
             self.proven = max(self.proven, sent)
 
+    def told(self) -> int:
+        """Return the newest stamp known, after everybody was told of what it marks."""
+        with self._lock:
+            return self.last
+
     def marks(self) -> list[tuple[str, int]]:
         """Return the tags that are known to be marked, with their stamps."""
         with self._lock:

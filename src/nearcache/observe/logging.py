@@ -21,6 +21,7 @@ from nearcache._core.events import (
     Load,
     Miss,
     QueueFull,
+    SnapshotUnused,
 )
 from nearcache.observe.labels import EntityLabels
 
@@ -72,6 +73,8 @@ class Logging:
             case QueueFull(waiting):
                 what = "%s: %d invalidations waited for the engine; everything will be invalidated instead"
                 logger.warning(what, self._namespace, waiting)
+            case SnapshotUnused(path, doing, error):
+                logger.warning("%s: the near snapshot %s is not %s: %s", self._namespace, path, doing, error)
             case Load(entity, _, str(error)):
                 self._seldom(f"a load of {self._labels.label(entity)}", "failed", error)
             case _:
