@@ -213,7 +213,7 @@ class Loads:
         found = lack or await self._reader.fetch(flight.key, plan.schema, refreshes=True)
         if isinstance(found, Found):
             since = asked - (found.behind or 0.0)
-            outcome = self._served(flight, found, job, self._core.vouched(since, self._shared))
+            outcome = self._served(flight, found, job, max(asked, self._core.vouched(since, self._shared)))
             if found.due:
                 self._renewals.renew(flight, job, Old(outcome, 0.0, since), identity_of(found.record.fill_id))
             return outcome
