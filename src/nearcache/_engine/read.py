@@ -181,7 +181,7 @@ class Reader:
             return {key: await self.fetch(key, schema) for key in keys}
         if self._backend.replicas is None:
             return await self._fetch_many(keys, schema)
-        found: dict[str, Found | Lack] = {**await self._copied(self._backend.replicas, keys, schema)}
+        found = await self._copied(self._backend.replicas, keys, schema)
         rest = [key for key in keys if key not in found]
         return found | await self._fetch_many(rest, schema) if rest else found
 
@@ -190,7 +190,7 @@ class Reader:
         stamps = [core.near.stamp(key) for key in keys] if core.keeps else []
         owed = core.debts.keys() & keys
         asked = core.clock()
-        unvouched = [key for key in keys if core.near.refused(key)] if asked >= core.near.vouched else []
+        unvouched = self._refused(keys, asked)
         try:
             raws = await self._commands.run("get_many", backend.get_many, keys)
             lives = [None] * len(keys) if core.codec.enveloped else await backend.remaining(keys)
@@ -210,16 +210,22 @@ class Reader:
 
     async def _copied(
         self, replicas: Replicas, keys: Sequence[str], schema: Schema | None, refreshes: bool = False
-    ) -> dict[str, Found]:
-        """Read keys from a replica, and keep near what is fresh; whatever is not, the engine itself has to be asked."""
+    ) -> dict[str, Found | Lack]:
+        """Read keys from a replica, and keep near what is fresh; for whatever is left out the engine itself has to be
+        asked, unless it has just failed.
+        """
         core = self._core
         stamps = [core.near.stamp(key) for key in keys] if core.keeps else []
         owed = core.debts.keys() & keys
         if replicas.due():
+            unvouched = self._refused(keys, core.clock())
             try:
                 await self._commands.run("replicas", replicas.look)
-            except BackendError:
-                return {}  # who asks the engine itself finds out what that means
+            except BackendError as error:
+                self._fail(error)
+                return {key: UNVOUCHED if key in unvouched else FAILED for key in keys}
+        if core.view.due(asking=True):  # the marks to judge by are too old
+            return {}
         asked, started = core.clock(), time.perf_counter()
         copied = await replicas.read(keys)
         if copied is None:
@@ -237,7 +243,7 @@ class Reader:
             for key, stamp in zip(keys, stamps, strict=True):
                 if key in found:
                     self._keep(key, found[key], schema, asked, stamp)
-        return found
+        return {**found}
 
     async def examine(self, key: str, raw: bytes, schema: Schema | None, asked: float, stamp: int) -> Found | Lack:
         """Judge a record that the engine gave instead of a lease, and keep it near if it is fresh."""
@@ -282,6 +288,11 @@ class Reader:
         outcome = Outcome(slot.own()).shared_as(slot.value, slot.copy)
         outcome.stale = True
         return Old(outcome, 0.0, time.monotonic(), unvouched=True)
+
+    def _refused(self, keys: Sequence[str], now: float) -> list[str]:
+        """Return the keys whose near values are not served only because nobody vouches for them."""
+        near = self._core.near
+        return [key for key in keys if near.refused(key)] if now >= near.vouched else []
 
     def _fail(self, error: BackendError) -> None:
         """Raise the error of the engine if reads are to fail with it, instead of being misses."""
