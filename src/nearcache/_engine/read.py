@@ -261,6 +261,13 @@ class Reader:
             self._keep(key, found, schema, asked, stamp)
         return found
 
+    def surpass(self, key: str) -> None:
+        """Find nothing any more, wherever it is, that may be older than what was loaded now for a key."""
+        self._core.view.surpass()  # first: who reads from then on asks for marks
+        self._core.near.passed(key)
+        if self._backend.replicas is not None:
+            self._backend.replicas.meet((key,))
+
     def revived(self, key: str, lack: Lack, kept: float, schema: Schema | None) -> "Old | None":
         """Return the value of a record that is not fresh any more, if it is kept so long, and can be decoded.
 

@@ -7,7 +7,7 @@ one edge.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Protocol, TypeVar
 
@@ -239,6 +239,10 @@ class Replicas(Protocol):
 
         Does not raise.
         """
+        ...
+
+    def meet(self, keys: Iterable[str]) -> None:
+        """Note that nothing may be returned for these keys which is older than now."""
         ...
 
     async def close(self) -> None:

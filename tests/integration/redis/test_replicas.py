@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nearcache import AsyncCache, Cache, ConfigError, UnsupportedError
+from nearcache import AsyncCache, Cache, ConfigError, UnsupportedError, loading
 from nearcache._core.clock import EngineTime
 from nearcache.backends.base import Ask, Copied, Fill, Item, Replicas
 from nearcache.backends.redis import build
@@ -400,6 +400,34 @@ async def test_what_a_load_has_stored_is_an_own_change(pair: Pair, flavour: Flav
     assert key not in (await _read(replicas, [key]) or Copied({}, 0.0)).records
     pair.between.release()
     await backend.close()
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_nothing_is_read_that_is_older_than_what_was_loaded(pair: Pair, other: Cache, stored: bool):
+    """While it is loaded, others store and delete the value, and the replica does not hear of the deletion."""
+    pair.primary.flush()
+    clock = FakeClock()
+    cache = Cache(pair.url, near=None, staleness=STALENESS, clock=clock)
+    cache.set("warm:1", 1)
+
+    def load() -> str:
+        if not stored:
+            loading().do_not_store()
+        other.set("users:1", "older")
+        deadline, before = time.monotonic() + WITHIN, reads(pair.replica)
+        while reads(pair.replica) < before + 3:
+            assert time.monotonic() < deadline, "nothing is read from the replica"
+            until(pair.follows)
+            clock.advance(STALENESS / 2 + 0.001)
+            assert cache.get("warm:1") == 1
+        pair.hold()
+        other.delete("users:1")
+        return "newer"
+
+    assert cache.get_or_load("users:1", load) == "newer"
+    assert cache.get("users:1") is None
+    pair.between.release()
+    cache.close()
 
 
 async def _read(replicas: Replicas, keys: list[str]) -> Copied | None:

@@ -277,6 +277,10 @@ class RedisReplicas:
             lag.spare(place)
         return None
 
+    def meet(self, keys: Iterable[str]) -> None:
+        """Note that nothing may be returned for these keys which is older than now."""
+        self._lag.meet(keys)
+
     async def close(self) -> None:
         """Give up every connection."""
         for link in list(self._links.values()):
