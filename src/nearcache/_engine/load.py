@@ -210,7 +210,7 @@ class Loads:
         found = lack or await self._reader.fetch(flight.key, plan.schema, refreshes=True)
         if isinstance(found, Found):
             since = asked - (found.behind or 0.0)
-            outcome = self._served(flight, found, job, self._core.vouched(since, self._shared))
+            outcome = self._served(flight, found, job, max(asked, self._core.vouched(since, self._shared)))
             if found.due:
                 self._renewals.renew(flight, job, Old(outcome, 0.0, since), identity_of(found.record.fill_id))
             return outcome
@@ -387,8 +387,7 @@ class Loads:
         stored.
         """
         if self._shared and flight.missed != Absence.SCHEMA.value:
-            self._core.view.surpass()  # first: who reads from then on asks for marks
-            self._core.near.passed(flight.key)
+            self._reader.surpass(flight.key)
 
     async def give_up(self, key: str, lease: Lease | None, error: BaseException | None, kept: bool = False) -> None:
         """End a lease without storing anything, and tell those who wait why; where an old value is kept, nobody tries

@@ -181,7 +181,7 @@ class Reader:
             return {key: await self.fetch(key, schema) for key in keys}
         if self._backend.replicas is None:
             return await self.ask_many(keys, schema)
-        found: dict[str, Found | Lack] = {**await self._copied(self._backend.replicas, keys, schema)}
+        found = await self._copied(self._backend.replicas, keys, schema)
         rest = [key for key in keys if key not in found]
         return found | await self.ask_many(rest, schema) if rest else found
 
@@ -191,7 +191,7 @@ class Reader:
         stamps = [core.near.stamp(key) for key in keys] if core.keeps else []
         owed = core.debts.keys() & keys
         asked = core.clock()
-        unvouched = [key for key in keys if core.near.refused(key)] if asked >= core.near.vouched else []
+        unvouched = self._doubtful(keys, asked)
         try:
             there, raws = await self._records(keys)
             lives = [None] * len(there) if core.codec.enveloped else await backend.remaining(there)
@@ -203,8 +203,7 @@ class Reader:
             self._fail(error)
             found = dict[str, Found | Lack]()
         if len(found) < len(keys):
-            doubted = {key for key in keys if key in core.near.left}.union(unvouched)
-            found |= {key: UNVOUCHED if key in doubted else FAILED for key in keys if key not in found}
+            found |= {key: UNVOUCHED if key in unvouched else FAILED for key in keys if key not in found}
         if owed or core.debts:
             found |= dict.fromkeys(owed | (core.debts.keys() & keys), FAILED)
         if core.keeps:
@@ -214,16 +213,22 @@ class Reader:
 
     async def _copied(
         self, replicas: Replicas, keys: Sequence[str], schema: Schema | None, refreshes: bool = False
-    ) -> dict[str, Found]:
-        """Read keys from a replica, and keep near what is fresh; whatever is not, the engine itself has to be asked."""
+    ) -> dict[str, Found | Lack]:
+        """Read keys from a replica, and keep near what is fresh; for whatever is left out the engine itself has to be
+        asked, unless it has just failed.
+        """
         core = self._core
         stamps = [core.near.stamp(key) for key in keys] if core.keeps else []
         owed = core.debts.keys() & keys
         if replicas.due():
+            unvouched = self._doubtful(keys, core.clock())
             try:
                 await self._commands.run("replicas", replicas.look)
-            except BackendError:
-                return {}  # who asks the engine itself finds out what that means
+            except BackendError as error:
+                self._fail(error)
+                return {key: UNVOUCHED if key in unvouched else FAILED for key in keys}
+        if core.view.due(asking=True):  # the marks to judge by are too old
+            return {}
         asked, started = core.clock(), time.perf_counter()
         copied = await replicas.read(keys)
         if copied is None:
@@ -241,7 +246,7 @@ class Reader:
             for key, stamp in zip(keys, stamps, strict=True):
                 if key in found:
                     self._keep(key, found[key], schema, asked, stamp)
-        return found
+        return {**found}
 
     async def _records(self, keys: Sequence[str]) -> tuple[Sequence[str], Sequence[bytes | None]]:
         """Ask for records; return those keys about which something was answered, and what."""
@@ -268,6 +273,13 @@ class Reader:
         if core.keeps:
             self._keep(key, found, schema, asked, stamp)
         return found
+
+    def surpass(self, key: str) -> None:
+        """Find nothing any more, wherever it is, that may be older than what was loaded now for a key."""
+        self._core.view.surpass()  # first: who reads from then on asks for marks
+        self._core.near.passed(key)
+        if self._backend.replicas is not None:
+            self._backend.replicas.meet((key,))
 
     def revived(self, key: str, lack: Lack, kept: float, schema: Schema | None) -> "Old | None":
         """Return the value of a record that is not fresh any more, if it is kept so long, and can be decoded.
@@ -311,6 +323,12 @@ class Reader:
         if not self._view.holds(record.epoch, record.tags):
             return None
         return self._old(key, record, max(0.0, core.clock() - left.fresh), schema, unvouched=True)
+
+    def _doubtful(self, keys: Sequence[str], now: float) -> set[str]:
+        """Return the keys for which there are values that are not served only because nobody vouches for them."""
+        near = self._core.near
+        doubtful = {key for key in keys if key in near.left}
+        return doubtful.union(key for key in keys if near.refused(key)) if now >= near.vouched else doubtful
 
     def _fail(self, error: BackendError) -> None:
         """Raise the error of the engine if reads are to fail with it, instead of being misses."""

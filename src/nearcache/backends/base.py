@@ -247,6 +247,10 @@ class Replicas(Protocol):
         """
         ...
 
+    def meet(self, keys: Iterable[str]) -> None:
+        """Note that nothing may be returned for these keys which is older than now."""
+        ...
+
     async def close(self) -> None:
         """Give up every connection."""
         ...

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from nearcache.backends.redis.replicas import MOST_MET, Lag
+from nearcache._io.blocking import drive
+from nearcache.backends.redis.replicas import MOST_MET, Arrivals, Lag, RedisReplicas
 from nearcache.testing import FakeClock
 
 BUDGET = 1.0
@@ -146,3 +147,106 @@ def test_of_another_engine_nothing_is_known(lag: Lag):
     assert not lag.is_young(lag.proven(PLACES[0]))
     assert lag.due()
     assert not lag.unmet(["users:1"], lag.latest())
+
+
+def test_answers_of_the_primary_may_come_in_another_order(clock: FakeClock):
+    lag, first = Lag(clock, BUDGET), clock()
+    clock.advance(0.1)
+    lag.meet(["users:1"])
+    clock.advance(0.5)
+    second = clock()
+    lag.learn(primary(200), second)
+    lag.learn(primary(100), first)
+    assert lag.latest() == second
+    lag.hear(PLACES[0], replica(100))
+    assert lag.proven(PLACES[0]) == first
+    assert not lag.unmet(["users:1"], first)
+
+
+def test_one_that_is_given_another_history_has_nothing_any_more(lag: Lag):
+    lag.hear(PLACES[0], replica(100))
+    assert lag.is_young(lag.proven(PLACES[0]))
+    lag.hear(PLACES[0], replica(100, master_link_status="down"))
+    assert lag.is_young(lag.proven(PLACES[0]))
+    lag.hear(PLACES[0], replica(100, master_replid="b" * 40))
+    assert not lag.is_young(lag.proven(PLACES[0]))
+
+
+def test_a_new_connection_may_lead_to_one_with_older_data(lag: Lag, clock: FakeClock):
+    clock.advance(0.1)
+    place = lag.place()
+    assert place is not None
+    clock.advance(0.1)
+    lag.learn(primary(100), clock())
+    lag.hear(place, replica(100))
+    assert lag.unmet(["users:1"], lag.proven(place))
+    clock.advance(0.1)
+    assert not Arrivals(lag, place).met("a" * 40)
+    assert not lag.is_young(lag.proven(place))
+    lag.hear(place, replica(100))
+    assert lag.place() == place
+    assert not lag.unmet(["users:1"], lag.proven(place)), "it may have told more before"
+
+
+def test_who_was_spared_is_asked_after_the_others(lag: Lag, clock: FakeClock):
+    first = lag.place()
+    assert first is not None
+    lag.spare(first)
+    second = lag.place()
+    clock.advance(0.51)
+    assert lag.place() == second != first
+
+
+def test_a_forked_child_looks_for_itself(lag: Lag):
+    lag.meet(["users:1"])
+    lag.after_fork()
+    assert lag.places == ()
+    assert lag.due()
+    assert not lag.unmet(["users:1"], lag.latest())
+
+
+class _Engine:
+    """A primary and a replica that answer this, and a clock that runs on as soon as the replica was asked."""
+
+    def __init__(self, answer: object = b"") -> None:
+        self.answer = answer
+        self.time = 1_000.0
+        self.step = 0.0
+        self.lag = Lag(self.clock, BUDGET)
+
+    def clock(self) -> float:
+        self.time += self.step
+        return self.time
+
+    def named(self, key: str) -> str:
+        return key
+
+    async def run(self, *_: object) -> list[object]:
+        return [self.answer]
+
+    def execute(self, *commands: Any) -> list[object]:
+        self.step = 0.6
+        return [[b"old"] for _ in commands]
+
+    def replicas(self) -> RedisReplicas:
+        engine: Any = self
+        return RedisReplicas(engine, self.lag, lambda _: engine)
+
+
+def test_what_is_too_old_when_the_thread_goes_on_is_not_returned():
+    engine = _Engine()
+    lag, place = engine.lag, PLACES[0]
+    lag.learn(primary(100, slave1=REPLICA.format(2, "wait_bgsave")), engine.clock())
+    assert lag.place() == place
+    engine.time += 0.1
+    lag.learn(primary(100, slave1=REPLICA.format(2, "wait_bgsave")), engine.clock())
+    lag.hear(place, replica(100))
+    copied = drive(engine.replicas().read(["users:1"]))
+    assert copied is None
+
+
+@pytest.mark.parametrize("answer", [7, b"role:master", b"role:master\r\nmaster_replid:a\r\nmaster_repl_offset:far"])
+def test_an_engine_that_tells_nothing_of_replicas_is_not_blamed(answer: object):
+    engine = _Engine(answer)
+    drive(engine.replicas().look())
+    assert engine.lag.place() is None

@@ -20,7 +20,7 @@ from nearcache.backends.redis.line import Line
 from nearcache.backends.redis.listener import Ears, Listener, Speaker
 from nearcache.backends.redis.listeners import Listeners
 from nearcache.backends.redis.names import marks_of
-from nearcache.backends.redis.replicas import Lag, RedisReplicas
+from nearcache.backends.redis.replicas import Arrivals, Lag, RedisReplicas
 from nearcache.backends.redis.sentinel import SCHEME, Sentinels
 from nearcache.backends.redis.tooling import ClusterAdmin, ClusterScan
 from nearcache.backends.redis.topology import Topology
@@ -55,14 +55,14 @@ def _replicated(spec: BackendSpec, flavour: Flavour) -> RedisBackend:
     lag = spec.shared(Lag, lambda: Lag(spec.time.clock, spec.coherence.budget))
     history(spec, RedisBackend.name).watch(lag)
     backend = _single(spec, flavour)
-    backend.replicas = RedisReplicas(backend, lag, functools.partial(_way_to, spec, flavour))
+    backend.replicas = RedisReplicas(backend, lag, functools.partial(_way_to, spec, flavour, lag))
     return backend
 
 
-def _way_to(spec: BackendSpec, flavour: Flavour, place: str) -> Link:
+def _way_to(spec: BackendSpec, flavour: Flavour, lag: Lag, place: str) -> Link:
     """Make what speaks to the replica at a place."""
     url = _sentinels(spec).url(place) if scheme_of(spec.url) == SCHEME else at(spec.url, place)
-    return _KINDS[flavour](Route(url), replicas.hasty(spec), History(lambda: None))
+    return _KINDS[flavour](Route(url), replicas.hasty(spec), Arrivals(lag, place))
 
 
 def _clustered(spec: BackendSpec, flavour: Flavour) -> RedisBackend:

@@ -86,7 +86,10 @@ class RedisLeases:
         """Store what the leases still allow, and ask for the marks on the same trip."""
         calls = [(f.item.key, (f.token, f.seen, _ms(f.item.ttl), f.item.raw, self._kind)) for f in fills]
         changed = [f.item.key for f in fills if f.replaces]
-        return [reply == 1 for reply in await self._evaluate("fill", calls, changed)]
+        try:
+            return [reply == 1 for reply in await self._evaluate("fill", calls, changed)]
+        finally:
+            self._backend.meet([f.item.key for f in fills])
 
     async def commit(self, item: Item, token: str) -> bool:
         """Store under a lease, or remove."""

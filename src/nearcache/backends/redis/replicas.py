@@ -11,6 +11,7 @@ import re
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, urlencode
@@ -22,7 +23,8 @@ from nearcache.backends.base import Copied
 from nearcache.backends.redis import facts
 from nearcache.backends.redis.ask import where
 from nearcache.backends.redis.connect import Command
-from nearcache.backends.redis.errors import MISSHAPEN, good, records_of, unexpected
+from nearcache.backends.redis.errors import MISSHAPEN, good, records_of
+from nearcache.backends.redis.history import History
 from nearcache.backends.redis.wire import SOON, Link
 from nearcache.backends.registry import BackendSpec
 from nearcache.errors import BackendError, ConfigError, UnsupportedError
@@ -110,21 +112,22 @@ class Lag:
         self._all_met = NEVER
         self._current: str | None = None
         self.after_fork()
-        self.renew()
         _all.add(self)
 
     def renew(self) -> None:
         """Begin anew: another engine answers, or another history of its data."""
-        self._asked = NEVER
-        self._positions: tuple[Position, ...] = ()
-        self.places: tuple[str, ...] = ()
-        """Where the replicas are."""
-        self._proven: dict[str, float] = {}
-        self._spared: dict[str, float] = {}
+        with self._lock:
+            self._asked = NEVER
+            self._positions: tuple[Position, ...] = ()
+            self.places: tuple[str, ...] = ()
+            """Where the replicas are: the one to be asked first, unless it is spared."""
+            self._proven: dict[str, float] = {}
+            self._spared: dict[str, float] = {}
 
     def after_fork(self) -> None:
-        """Make it usable in a forked child."""
+        """Make it usable in a forked child, which chooses a replica for itself."""
         self._lock = threading.RLock()
+        self.renew()
 
     # The primary
 
@@ -141,13 +144,13 @@ class Lag:
         if told["role"] != "master":
             return
         position = Position(told["master_replid"], int(told["master_repl_offset"]), sent)
-        self._positions = (*(each for each in self._positions if self.is_young(each.sent)), position)
         places = {place for name, line in told.items() if (place := _place(name, line))}
-        if places != set(self.places):
-            self.places = tuple(random.sample(sorted(places), len(places)))  # not all processes ask the same one
         with self._lock:
-            oldest = self._positions[0].sent
-            self._met = {key: at for key, at in self._met.items() if at >= oldest}
+            known = [position, *(each for each in self._positions if self.is_young(each.sent))]
+            self._positions = tuple(sorted(known, key=lambda each: each.sent))  # answers may come in another order
+            if places != set(self.places):
+                self.places = tuple(random.sample(sorted(places), len(places)))  # not all processes ask the same one
+            self._met = {key: at for key, at in self._met.items() if self.is_young(at)}
 
     # A replica
 
@@ -161,8 +164,19 @@ class Lag:
         return place
 
     def spare(self, place: str) -> None:
-        """Do not ask a replica for a while: it does not answer, or is too far behind."""
-        self._spared[place] = self._clock() + self._budget / LOOKS
+        """Do not ask a replica for a while, and others before it from then on: it does not answer, or is too far
+        behind.
+        """
+        with self._lock:
+            self._spared[place] = self._clock() + self._budget / LOOKS
+            self.places = tuple(sorted(self.places, key=place.__eq__))
+
+    def arrive(self, place: str) -> None:
+        """Note a new connection to a replica: it may have been restarted, with older data than it has told before."""
+        with self._lock:
+            self._proven.pop(place, None)
+            if place == self._current:
+                self._current = None
 
     def latest(self) -> float:
         """Return since when no change is missing at a replica that has all that the primary has told of."""
@@ -174,8 +188,11 @@ class Lag:
 
     def hear(self, place: str, told: Mapping[str, str]) -> None:
         """Take in what a replica says of itself."""
-        if reached := [position.sent for position in self._positions if position.is_reached(told)]:
-            self._proven[place] = max(reached)
+        with self._lock:
+            if reached := [position.sent for position in self._positions if position.is_reached(told)]:
+                self._proven[place] = max(reached)
+            elif told["master_replid"] not in {position.history for position in self._positions}:
+                self._proven.pop(place, None)
 
     def is_young(self, sent: float) -> bool:
         """Tell whether what no change since `sent` is missing in is not too old."""
@@ -201,6 +218,20 @@ class Lag:
             return [key for key in keys if met.get(key, NEVER) < since] if self._all_met < since else []
 
 
+class Arrivals(History):
+    """What the connections to the replica at a place find."""
+
+    def __init__(self, lag: Lag, place: str) -> None:
+        super().__init__(lambda: None)
+        self._lag = lag
+        self._place = place
+
+    def met(self, found: str) -> bool:
+        """Have each new connection prove anew what it leads to, whatever its history is."""
+        self._lag.arrive(self._place)
+        return False
+
+
 class RedisReplicas:
     """The port of reads from replicas; `link` makes the way to the one at an address."""
 
@@ -220,10 +251,8 @@ class RedisReplicas:
         (answer,) = await self._backend.run(HOW_FAR)
         if isinstance(answer, Exception):  # the user may not ask that: nothing is read from replicas
             return
-        try:
+        with suppress(*MISSHAPEN):  # nor from an engine that tells it in another way
             self._lag.learn(facts.read(answer), sent)
-        except MISSHAPEN:
-            unexpected(answer, "INFO")
 
     async def read(self, keys: Sequence[str]) -> Copied | None:
         """Read records from a replica; on the same trip, ask it how far its data is when there is news of the primary.
@@ -234,27 +263,31 @@ class RedisReplicas:
         asked = lag.unmet(keys, lag.latest())
         if place is None or not asked or not lag.is_young(lag.latest()):
             return None
+        questions: list[Command] = [HOW_FAR] if lag.proven(place) < lag.latest() else []
         try:
-            records = await self._ask(place, asked)
+            records = await self._ask(place, asked, *questions)
         except (BackendError, *MISSHAPEN):
             lag.spare(place)
             return None
-        since = lag.proven(place)
-        if not lag.is_young(since):
+        told, since = dict(zip(asked, records, strict=True)), lag.proven(place)
+        unmet = lag.unmet(asked, since) if lag.place() == place else []
+        if lag.is_young(since):  # last: what was met before that is remembered until then
+            return Copied({key: told[key] for key in unmet}, since)
+        if questions:
             lag.spare(place)
-        if lag.place() != place:
-            return None
-        told = dict(zip(asked, records, strict=True))
-        return Copied({key: told[key] for key in lag.unmet(asked, since)}, since)
+        return None
+
+    def meet(self, keys: Iterable[str]) -> None:
+        """Note that nothing may be returned for these keys which is older than now."""
+        self._lag.meet(keys)
 
     async def close(self) -> None:
         """Give up every connection."""
         for link in list(self._links.values()):
             await link.close()
 
-    async def _ask(self, place: str, keys: Sequence[str]) -> list[bytes | None]:
+    async def _ask(self, place: str, keys: Sequence[str], *questions: Command) -> list[bytes | None]:
         names = map(self._backend.named, keys)
-        questions: list[Command] = [HOW_FAR] if self._lag.proven(place) < self._lag.latest() else []
         replies = self._link(place).execute(*questions, ("MGET", *names))
         *told, records = replies if isinstance(replies, list) else await replies
         for answer in told:
