@@ -525,7 +525,7 @@ AT_ONCE: dict[type, set[str]] = {Writer: {"add", "incr", "touch"}}
 """Verbs that act as outside of a block."""
 
 BUILT_UPON: dict[type, set[str]] = {
-    Reader: {"dead", "examine", "exists", "fetch", "fetch_many", "get_many", "peek", "record"},
+    Reader: {"ask_many", "dead", "examine", "exists", "fetch", "fetch_many", "get_many", "peek", "record"},
     Loads: {"ending", "follow", "give_up", "lease", "load", "load_or_wait", "put"},
     Batches: {"each"},
     Writer: {"set", "set_many"},
