@@ -6,29 +6,30 @@ tests expects; libFuzzer writes the input into a file, which runs again when it 
 
 import sys
 from collections.abc import Callable
-from typing import Any, Final
-
-import atheris
-
-with atheris.instrument_imports(include=["nearcache"]):
-    from tests.faults import test_hostile as hostile
-
-RUNS: Final[dict[str, Callable[[Callable[[Any], Any]], Any]]] = {
-    "records": lambda fuzz: fuzz(hostile.test_any_record_is_a_value_or_undecodable),
-    "replies": lambda fuzz: hostile.any_shape(hostile.Examples, run=fuzz),
-    "keys": lambda fuzz: fuzz(hostile.test_any_key_is_used_or_refused),
-    "templates": lambda fuzz: fuzz(hostile.test_any_template_makes_keys_or_is_refused),
-    "settings": lambda fuzz: fuzz(hostile.test_any_environment_is_settings_or_an_error_that_says_so),
-    "urls": lambda fuzz: fuzz(hostile.test_any_url_is_one_or_refused),
-}
-"""Has a test of Hypothesis run with inputs that are chosen elsewhere."""
+from typing import Any
 
 
-def fuzz(test: Any) -> None:
-    """Run a test for ever, or as the options say."""
-    atheris.Setup(sys.argv, test.hypothesis.fuzz_one_input)
-    atheris.Fuzz()
+def main(what: str) -> None:
+    """Run one of the tests for ever, or as the options say."""
+    import atheris  # here, since not every platform has it
+
+    with atheris.instrument_imports(include=["nearcache"]):
+        from tests.faults import test_hostile as hostile
+
+    def fuzz(test: Any) -> None:
+        atheris.Setup(sys.argv, test.hypothesis.fuzz_one_input)
+        atheris.Fuzz()
+
+    runs: dict[str, Callable[[], None]] = {
+        "records": lambda: fuzz(hostile.test_any_record_is_a_value_or_undecodable),
+        "replies": lambda: hostile.any_shape(hostile.Examples, run=fuzz),
+        "keys": lambda: fuzz(hostile.test_any_key_is_used_or_refused),
+        "templates": lambda: fuzz(hostile.test_any_template_makes_keys_or_is_refused),
+        "settings": lambda: fuzz(hostile.test_any_environment_is_settings_or_an_error_that_says_so),
+        "urls": lambda: fuzz(hostile.test_any_url_is_one_or_refused),
+    }
+    runs[what]()
 
 
 if __name__ == "__main__":
-    RUNS[sys.argv.pop(1)](fuzz)
+    main(sys.argv.pop(1))
