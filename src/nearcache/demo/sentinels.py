@@ -4,10 +4,11 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, Final
 
 from redis import Redis, RedisError
 from redis.backoff import NoBackoff
@@ -27,13 +28,21 @@ STARTS = 3
 """How often a start is tried: another program may take the free port in between."""
 
 
+_starter: Final = ThreadPoolExecutor(1)
+"""Starts processes in a thread, where no signal can come between a start and what is known of it."""
+
+
+def _run(command: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # noqa: S603  # ours
+
+
 class Server:
     """A server's process on a free port, with a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.port: int = 0
         self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Future[subprocess.Popen[bytes]] | None = None
 
     def start(self, *options: str) -> "Server":
         """Start it, and wait until it answers."""
@@ -49,8 +58,8 @@ class Server:
                 "--dir",
                 str(self._folder),
             ]
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # noqa: S603  # ours
-            if self._comes_up(self._process):
+            self._process = _starter.submit(_run, command)
+            if self._comes_up(self._process.result()):
                 return self
             self.kill()
         raise TimeoutError(f"{find()} does not start")
@@ -65,8 +74,9 @@ class Server:
     def kill(self) -> None:
         """End it without a chance to do anything."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            process = self._process.result()
+            process.kill()
+            process.wait()
 
     def _comes_up(self, process: subprocess.Popen[bytes]) -> bool:
         """Whether it answers, and not another program that has taken the port."""
