@@ -305,8 +305,8 @@ def _place(name: str, line: str) -> str | None:
     """Return where the replica is that a line in an answer to INFO tells of, if it does and that follows."""
     if not re.fullmatch("slave[0-9]+", name):
         return None
-    facts = dict(part.split("=", 1) for part in line.split(","))
-    return where(facts["ip"], int(facts["port"])) if facts["state"] == "online" else None
+    told = dict(part.split("=", 1) for part in line.split(","))
+    return where(told["ip"], int(told["port"])) if told["state"] == "online" else None
 
 
 _all: "weakref.WeakSet[Lag]" = weakref.WeakSet()
