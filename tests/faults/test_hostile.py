@@ -273,6 +273,7 @@ def any_shape(
             st.lists(shapes, min_size=1, max_size=4),
         )
         @example("sync", "delete", True, [b"OK"])
+        @example("sync", "delete", True, [[], hiredis.ReplyError("ERR no")])
         @example("sync", "ttl", True, [[1]])
         @example("sync", "scan", True, [5])
         @example("async", "incr", True, [None, b"many"])

@@ -351,7 +351,7 @@ async def test_it_would_be_ignored_otherwise(world):
         await known(world, CHANGES["delete"][0], False)
     world.line.mend()
     with broken(View, "holds", lambda *_: True), noticed():
-        await known(world, CHANGES["tag"][0], True)
+        await known(world, CHANGES["tag"][0], False)
 
 
 async def known_from_the_engine(world: World, *, announced: bool) -> None:

@@ -122,7 +122,8 @@ def in_part(keys: Sequence[str], *replies: Any) -> BackendError:
 def _about_each(reply: Any, count: int) -> list[Any]:
     if isinstance(reply, InPart):
         return reply.replies
-    return [*reply] if isinstance(reply, list) else [reply] * count
+    # A list of another length is nonsense that an engine has sent.
+    return [*reply] if isinstance(reply, list) and len(reply) == count else [reply] * count
 
 
 def unexpected(reply: Any, subject: str) -> NoReturn:
