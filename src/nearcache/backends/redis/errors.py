@@ -119,11 +119,13 @@ def in_part(keys: Sequence[str], *replies: Any) -> BackendError:
     return error
 
 
-def _about_each(reply: Any, count: int) -> list[Any]:
+def _about_each(reply: InPart | list[Any] | bytes | int | None, count: int) -> list[Any]:
     if isinstance(reply, InPart):
         return reply.replies
-    # A list of another length is nonsense that an engine has sent.
-    return [*reply] if isinstance(reply, list) and len(reply) == count else [reply] * count
+    if isinstance(reply, list):
+        # A list of another length is nonsense that an engine has sent.
+        return reply if len(reply) == count else [reply] * count
+    return [reply] * count
 
 
 def unexpected(reply: Any, subject: str) -> NoReturn:
