@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nearcache import BackendError, Cache
+from nearcache import BackendError, Cache, Queued
 from nearcache.near.coherence import Coherence, Session
 from tests.promises.board import KEYS, Board
 
@@ -43,21 +43,27 @@ class Writer:
     def _write(self, key: int) -> None:
         version, name = self._board.write(key), KEYS[key]
         try:
-            match name.partition(":")[0]:
-                case "set":
-                    self._cache.set(name, version)
-                case "delete":
-                    self._cache.delete(name)
-                case "through":
-                    self._cache.write_through(name, version, lambda value: value)
-                    if name in self._cache._parts.core.debts:
-                        return  # it counts, but the engine has not acknowledged that the old value is gone
-                case _:
-                    self._cache.invalidate_tags(name)
+            acknowledged = self._tell(name, version)
         except BackendError:
-            time.sleep(0.02)
-        else:
+            acknowledged = False
+        if acknowledged:
             self._board.acknowledge(key, version, time.monotonic())
+        else:  # it counts, but others may have the old value until the engine is told
+            time.sleep(0.02)
+
+    def _tell(self, name: str, version: int) -> bool:
+        """Tell the engine of a version; return whether it has acknowledged that."""
+        match name.partition(":")[0]:
+            case "set":
+                self._cache.set(name, version)
+            case "delete":
+                return not isinstance(self._cache.delete(name), Queued)
+            case "through":
+                self._cache.write_through(name, version, lambda value: value)
+                return name not in self._cache._parts.core.debts
+            case _:
+                return not isinstance(self._cache.invalidate_tags(name), Queued)
+        return True
 
 
 class Readers:
