@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from nearcache import BackendError, Cache
+from nearcache._engine import core
 from nearcache._engine.core import Core
 from nearcache.backends.redis.names import marks_of
 from tests.cluster import Cluster
@@ -164,7 +165,11 @@ def behind_sentinel(kind: Kind, new_cache: NewCache, callers: Callers, namespace
         replicas = [server for server in group.servers if server is not old]
         seconds = killed(Load(group.url, new_cache, callers, namespace), old, replicas)
         assert group.primary() is not old
-    # About once in this time while nobody answers; without that it would be hundreds.
+    loaded_now_and_then(callers, seconds)
+
+
+def loaded_now_and_then(callers: Callers, seconds: float) -> None:
+    """Check that what nobody changes is loaded about once in each `STALENESS`; otherwise it would be hundreds."""
     assert callers.loads["calm:1"] <= 3 + 2 * seconds / STALENESS, f"{callers.loads['calm:1']} loads in {seconds:.1f} s"
 
 
@@ -192,7 +197,8 @@ def test_readers_get_the_source_until_a_replica_takes_over_in_a_cluster(
         keeper = own.owner(marks_of(namespace))
         old = keeper if what else own.others(keeper)[0]
         season = kept_by(old, own, namespace, f"{namespace}-calm")
-        killed(Load(own.url, new_cache, callers, namespace, season), old, [own.replicas[own.nodes.index(old)]])
+        load = Load(own.url, new_cache, callers, namespace, season)
+        loaded_now_and_then(callers, killed(load, old, [own.replicas[own.nodes.index(old)]]))
 
 
 def kept_by(node: RedisServer, own: Cluster, *namespaces: str) -> str:
@@ -219,3 +225,37 @@ def to_and_fro(cluster: Cluster, name: str) -> None:
     source = cluster.owner(name)
     for target in (*cluster.others(source), source):
         cluster.move(name, target)
+
+
+@contextmanager
+def refusing(node: RedisServer) -> Iterator[None]:
+    """Let a node say CLUSTERDOWN for the block: it believes that nobody keeps one of its slots."""
+    first = next(first for first, _, (_, port, *_), *_ in node.command("CLUSTER", "SLOTS") if port == node.port)
+    node.command("CLUSTER", "DELSLOTS", first)
+    try:
+        yield
+    finally:
+        node.command("CLUSTER", "ADDSLOTS", first)
+
+
+def test_what_one_node_cannot_serve_is_loaded_now_and_then(new_cache: NewCache, namespace: str) -> None:
+    """Although the others answer, so that there is no outage."""
+    callers = Callers()
+    with a_cluster() as own:
+        cache = new_cache(own.url, namespace=namespace, staleness=STALENESS)
+        down, up = own.others(own.owner(marks_of(namespace)))
+        one, other = kept_by(down, own, namespace), kept_by(up, own, namespace)
+        cache.set_many({one: 1, other: 2})
+        with refusing(down):
+            began = time.monotonic()
+            while time.monotonic() < began + 5 * STALENESS:
+                assert cache.get_or_load(one, lambda: callers.load("calm:1")) in (None, 1)
+                assert cache.get_or_load(other, int) == 2
+            assert callers.loads["calm:1"], "it cannot be read"
+            loaded_now_and_then(callers, time.monotonic() - began)
+        eventually(lambda: cache.get(one) == 1, "it serves again")
+
+
+def test_where_nothing_is_kept_without_an_outage_it_is_loaded_each_time(new_cache: NewCache, namespace: str) -> None:
+    with broken(core, "UNSERVED", ()), noticed("loads in"):
+        test_what_one_node_cannot_serve_is_loaded_now_and_then(new_cache, namespace)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from nearcache import Cache
+from nearcache.backends.base import NotServing
 from nearcache.near.flights import Flights
 from nearcache.near.stamps import Stamps
 from nearcache.near.store import Store
@@ -158,6 +159,93 @@ def nobody_joins_an_older_read(new_cache: NewCache, url: str) -> None:
         eventually(lambda: later.done or waiting(cache, KEY) > 1, "it has read, or has joined the other one")
         arrive()
         assert values(later.finish()) == [newer]
+
+
+def nobody_joins_an_older_load(new_cache: NewCache, url: str, *, landed: bool) -> None:
+    """Read something newer after a load, or during one, that began because the engine could not serve."""
+    cache, other = pair(new_cache, url, near=1)
+    loads, go_on = threading.Event(), threading.Event()
+
+    def load() -> str:
+        loads.set()
+        assert go_on.wait(PATIENCE)
+        return "older"
+
+    def refuse(operation: str) -> None:
+        if not loads.is_set():
+            raise NotServing(f"{operation}: not now")
+
+    if landed:
+        go_on.set()
+    with recorded(cache) as engine:
+        engine.before = refuse
+        crowd = Crowd().threads(1, lambda: cache.get_or_load(KEY, load)).start()
+        assert loads.wait(PATIENCE)
+        eventually(lambda: crowd.done or not landed, "it has loaded")
+        other.set_many({KEY: "newer", "users:2": "x"})
+        assert cache.get(KEY) == "newer"
+        cache.get("users:2")
+        cache.get("users:2")  # which takes the only place near
+        later = Crowd().threads(1, lambda: cache.get_or_load(KEY, lambda: "loaded")).start()
+        eventually(lambda: later.done or waiting(cache, KEY) > 1, "it has read, or has joined the other one")
+        go_on.set()
+        assert values(crowd.finish()) == ["older"]
+        assert values(later.finish()) == ["newer"]
+
+
+def nobody_joins_a_load_that_is_older_than_a_refresh(new_cache: NewCache, url: str) -> None:
+    """Refresh a value in the background while it is loaded anew, because the engine could not serve for a moment."""
+    cache, other = pair(new_cache, url, near=1)
+    refreshing, go_on, refusing = threading.Event(), threading.Event(), threading.Event()
+
+    def refresh() -> str:
+        refreshing.set()
+        assert go_on.wait(PATIENCE)
+        return "newer"
+
+    def refuse(operation: str) -> None:
+        if refusing.is_set():
+            raise NotServing(f"{operation}: not now")
+
+    other.set("users:2", "x")
+    cache.get_or_load(KEY, lambda: "first", ttl=0.05, stale="1h")
+    eventually(lambda: cache.get(KEY) is None, "it is stale")
+    with recorded(cache) as engine:
+        engine.before = refuse
+        assert cache.get_or_load(KEY, refresh, stale="1h", background=True) == "first"
+        assert refreshing.wait(PATIENCE)
+        refusing.set()
+        assert elsewhere(lambda: cache.get_or_load(KEY, lambda: "older")) == "older"
+        refusing.clear()
+        go_on.set()
+        eventually(lambda: cache._parts.core.near.lookup(KEY) == "newer", "it is refreshed")
+        cache.get("users:2")
+        cache.get("users:2")  # which takes the only place near
+        assert elsewhere(lambda: cache.get_or_load(KEY, lambda: "loaded")) == "newer"
+
+
+def test_nobody_joins_a_load_that_is_older_than_a_refresh(valkey_url: str, new_cache: NewCache) -> None:
+    with unannounced():
+        nobody_joins_a_load_that_is_older_than_a_refresh(new_cache, valkey_url)
+
+
+def test_a_refresh_that_outdates_no_load_is_noticed(
+    valkey_url: str, new_cache: NewCache
+) -> None:
+    with unannounced(), broken(Flights, "outdate", lambda *_: None), noticed():
+        nobody_joins_a_load_that_is_older_than_a_refresh(new_cache, valkey_url)
+
+
+@pytest.mark.parametrize("landed", [True, False], ids=["landed", "under way"])
+def test_nobody_joins_an_older_load(valkey_url: str, new_cache: NewCache, landed: bool) -> None:
+    with unannounced():
+        nobody_joins_an_older_load(new_cache, valkey_url, landed=landed)
+
+
+@pytest.mark.parametrize("landed", [True, False], ids=["landed", "under way"])
+def test_readers_that_join_an_older_load_are_noticed(valkey_url: str, new_cache: NewCache, landed: bool) -> None:
+    with unannounced(), broken(Flights, "outdate", lambda *_: None), noticed():
+        nobody_joins_an_older_load(new_cache, valkey_url, landed=landed)
 
 
 def test_nobody_joins_an_older_read(valkey_url: str, new_cache: NewCache) -> None:

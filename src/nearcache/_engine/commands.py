@@ -172,15 +172,14 @@ class Commands:
         core, options = self._core, self._core.options
         if core.outage is None:
             patience = options.pool_timeout + 2 * options.timeout
-            core.flights.keep_landed(True)  # first: at no time of an outage they are not
             core.outage = Outage(core.clock(), str(error), patience)
             core.emit(EngineLost(self._backend.name, str(error)))
 
     def _answered(self) -> None:
         if self._backend.lacks():
             return
-        self._core.flights.keep_landed(False)  # first: what was kept may be older than this answer
         self._core.outage = None
+        self._core.flights.let_go()  # what was kept may be older than this answer
         self._core.emit(EngineBack(self._backend.name))
 
 

@@ -19,6 +19,7 @@ from nearcache._core.events import (
     Flushable,
     Observer,
     QueueFull,
+    Reason,
     SnapshotUnused,
     Startable,
 )
@@ -52,6 +53,9 @@ NO_NEAR = Limit(entries=0)
 FAR_MEMORY = Limit(bytes=64_000_000)
 """How much memory:// holds where the near tier is turned off."""
 
+
+UNSERVED: Final[tuple[Reason, ...]] = ("error", "incoherent")
+"""Why a value is loaded that the engine might have: it failed."""
 
 COMPRESS_ABOVE: Final = 1_024
 """Bytes of a payload above which "+zstd" compresses: below, little is saved."""
@@ -300,10 +304,11 @@ class Core:
         return asked + max(0.0, self.options.staleness - age)
 
     def keep_meanwhile(self, flight: Flight, ttl: float, tags: Iterable[str], stored: bool) -> None:
-        """Let those who come later have what was loaded while the engine does not answer, as long as they could have a
-        near value; unless it was not to be `stored`.
+        """Let those who come later have what was loaded because the engine does not answer, or cannot serve the key, as
+        long as they could have a near value; unless it was not to be `stored`.
         """
-        if stored and self.outage and self.keeps and not self.owes(flight.key, tags):
+        unserved = self.outage is not None or flight.missed in UNSERVED
+        if stored and unserved and self.keeps and not self.owes(flight.key, tags):
             flight.kept, flight.vouched = True, flight.began + min(self.options.staleness, ttl)
 
     def _ttl(self, ttl: TTL) -> TTL:

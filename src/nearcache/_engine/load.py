@@ -387,7 +387,7 @@ class Loads:
         stored.
         """
         if self._shared and flight.missed != Absence.SCHEMA.value:
-            self._reader.surpass(flight.key)
+            self._reader.surpass(flight)
 
     async def give_up(self, key: str, lease: Lease | None, error: BaseException | None, kept: bool = False) -> None:
         """End a lease without storing anything, and tell those who wait why; where an old value is kept, nobody tries

@@ -19,6 +19,7 @@ from nearcache.codecs.codec import Record, SchemaMismatch
 from nearcache.codecs.near import size_of
 from nearcache.codecs.schema import Schema
 from nearcache.errors import BackendError, CodecError
+from nearcache.near.flights import Flight
 from nearcache.near.slot import NEVER
 
 
@@ -274,12 +275,13 @@ class Reader:
             self._keep(key, found, schema, asked, stamp)
         return found
 
-    def surpass(self, key: str) -> None:
-        """Find nothing any more, wherever it is, that may be older than what was loaded now for a key."""
+    def surpass(self, flight: Flight) -> None:
+        """Find nothing any more, wherever it is, that may be older than what a flight has loaded now."""
         self._core.view.surpass()  # first: who reads from then on asks for marks
-        self._core.near.passed(key)
+        self._core.near.passed(flight.key)
+        self._core.flights.outdate(flight.key, flight)
         if self._backend.replicas is not None:
-            self._backend.replicas.meet((key,))
+            self._backend.replicas.meet((flight.key,))
 
     def revived(self, key: str, lack: Lack, kept: float, schema: Schema | None) -> "Old | None":
         """Return the value of a record that is not fresh any more, if it is kept so long, and can be decoded.
@@ -351,6 +353,7 @@ class Reader:
             kept = core.near.keep(key, state, copier, deadline, size, stamp, schema, record.tags, number)
             if not kept and self._backend.shared:
                 core.flights.detach((key,))  # what is under way may be older
+            core.flights.outdate(key)
         elif found.reason is Absence.SCHEMA:
             self._core.near.left.pop(key, None)  # what another release has stored may be newer
         elif self._backend.shared and found.reason not in DO_NOT_STORE:

@@ -4,8 +4,8 @@ The first to `join` a key leads; the others follow and are woken when the leader
 detaches the flight: it goes on for those who already wait, but nobody joins it any more. Whether its result may be
 stored is for the engine to say, by the key's lease.
 
-While the engine does not answer nothing can be stored, and one load would follow the other. So flights are kept then,
-after they have landed, for as long as their results are for those who come.
+While the engine does not serve a key nothing can be stored, and one load would follow the other. So flights are kept
+then, after they have landed, for as long as their results are for those who come.
 Safe to use from any thread; no method blocks. Locks are re-entrant because a finalizer or a signal handler that runs
 inside may use the cache again.
 """
@@ -55,7 +55,7 @@ class Flight:
         invalidation that ended before they asked is unknown here."""
         self.made: float = time.monotonic()
         self.kept: bool = False
-        """Whether readers may have the result who come after it was there, if the engine does not answer."""
+        """Whether readers may have the result who come after it was there: the engine does not serve the key."""
         self.closes: float = math.inf
         """Until when others may join (monotonic), `until` apart."""
         self.fallback: Outcome[Any] | None = None
@@ -140,7 +140,6 @@ class Flights:
         """The name of this process's share in the leases."""
         self._tokens: set[str] = set()
         self._renewing: dict[str, Flight] = {}
-        self._keeping = False
         self._kept: deque[Flight] = deque()
 
     def new(self, key: str, until: float, home: object) -> Flight:
@@ -198,7 +197,7 @@ class Flights:
 
     def _keep(self, flight: Flight, outcome: Outcome[Any]) -> bool:
         now = time.monotonic()
-        if not (self._keeping and flight.kept and outcome.error is None and flight.vouched > now):
+        if not (flight.kept and outcome.error is None and flight.vouched > now):
             return False
         flight.home = None  # nobody has to wait for its turn
         self._kept.append(flight)
@@ -210,13 +209,11 @@ class Flights:
         if self._by_key.get(flight.key) is flight:
             del self._by_key[flight.key]
 
-    def keep_landed(self, keeping: bool) -> None:
-        """Keep flights that land from now on, if their loaders agree, or do not, and let go of those that were kept."""
+    def let_go(self) -> None:
+        """Let go of flights that were kept."""
         with self._lock:
-            self._keeping = keeping
-            if not keeping:
-                while self._kept:
-                    self._drop(self._kept.popleft())
+            while self._kept:
+                self._drop(self._kept.popleft())
 
     def detach(self, keys: Iterable[str]) -> None:
         """Let later readers of these keys begin flights of their own: what is loaded now may be older than a change."""
@@ -224,6 +221,14 @@ class Flights:
             with self._lock:
                 for key in keys:
                     self._by_key.pop(key, None)
+
+    def outdate(self, key: str, mine: Flight | None = None) -> None:
+        """Let nobody join a flight any more that is for readers, too, who came after its load began: somebody gets what
+        may be newer than the outcome of any flight but `mine`.
+        """
+        flight = self._by_key.get(key)
+        if flight is not None and flight is not mine and flight.vouched > -math.inf:
+            self.detach((key,))
 
     def detach_all(self) -> None:
         """Do so for every key: which tags a load will bring is known only at its end."""
@@ -242,4 +247,4 @@ class Flights:
         self.process = os.urandom(8).hex()
         self._tokens = set()
         self._renewing = {}
-        self._keeping, self._kept = False, deque()
+        self._kept = deque()
