@@ -229,9 +229,7 @@ def test_nobody_joins_a_load_that_is_older_than_a_refresh(valkey_url: str, new_c
         nobody_joins_a_load_that_is_older_than_a_refresh(new_cache, valkey_url)
 
 
-def test_a_refresh_that_outdates_no_load_is_noticed(
-    valkey_url: str, new_cache: NewCache
-) -> None:
+def test_a_refresh_that_outdates_no_load_is_noticed(valkey_url: str, new_cache: NewCache) -> None:
     with unannounced(), broken(Flights, "outdate", lambda *_: None), noticed():
         nobody_joins_a_load_that_is_older_than_a_refresh(new_cache, valkey_url)
 

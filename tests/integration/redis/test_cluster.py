@@ -533,7 +533,7 @@ class Halves:
     """A cache over a cluster, one node of which will be silent, but not the one that keeps the marks; and its keys."""
 
     def __init__(self, own: Cluster, new_cache: NewCache, namespace: str, **options: Any) -> None:
-        self.cache = new_cache(own.url, timeout=1.5, staleness=30, **options)
+        self.cache = new_cache(own.url, timeout=0.5, staleness=30, **options)
         self.node = own.others(own.owner(marks_of(namespace)))[0]
         owners = {f"users:{number}": own.owner(f"{namespace}:users:{number}") for number in range(40)}
         self.silent = [key for key, owner in owners.items() if owner is self.node]
@@ -652,7 +652,7 @@ async def test_what_is_loaded_because_a_primary_is_silent_is_kept_for_others(
     """Else everybody who reads many keys would load those of the silent node again."""
     with a_cluster(down_after=10_000) as own:
         halves, loads = Halves(own, new_cache, namespace), list[str]()
-        reader = new_cache(own.url, timeout=1.5, staleness=30)
+        reader = new_cache(own.url, timeout=0.5, staleness=30)
         coherent(reader)
         cache = face(reader, flavour)
 

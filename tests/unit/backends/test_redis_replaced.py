@@ -1,12 +1,17 @@
 """Nobody takes a replaced engine for the one before until it is noted what that has to be told."""
 
+import threading
+
 import pytest
 
+from nearcache._core.outage import Outage
 from nearcache.backends.base import NotServing
 from nearcache.backends.redis.history import History
 from nearcache.backends.redis.slots import SLOTS
 from nearcache.backends.redis.topology import Topology
 from nearcache.errors import BackendUnavailableError
+
+PATIENCE = 10.0
 
 BOTH = [[0, 99, [b"h1", 7]], [100, SLOTS - 1, [b"h2", 7]]]
 
@@ -55,6 +60,49 @@ def test_each_question_for_the_slots_begins_with_another_node() -> None:
     asked = [[repr(node) for node in topology._next()] for _ in range(3)]
     assert sorted(order[0] for order in asked) == ["Node(h1:7)", "Node(h2:7)", "Node(h3:7)"]
     assert all(len(order) == 3 for order in asked)
+
+
+def test_nodes_that_do_not_answer_are_asked_last() -> None:
+    topology = Topology("redis+cluster://h1:7,h2:7,h3:7", 1.0, lambda: None)
+    topology.take(BOTH, "h1")
+    topology.owner("a").outage = Outage(0.0, "silent", 1.0)
+    orders = [topology._next() for _ in range(3)]
+    assert [order[-1] for order in orders] == [topology.owner("a")] * 3
+    assert len({order[0] for order in orders}) == 2
+
+
+def test_where_slots_are_known_it_is_no_error_that_nobody_tells_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nearcache.backends.redis.topology.ASK_AGAIN", -1.0)
+    topology = Topology("redis+cluster://127.0.0.1:1", 1.0, lambda: None)
+    topology.take([[0, SLOTS - 1, [b"127.0.0.1", 1]]], "h1")
+    topology.doubt()
+    assert is_due(topology)
+    topology.look()
+    assert repr(topology.owner("a")) == "Node(127.0.0.1:1)"
+    assert is_due(topology), "nobody has told"
+
+
+def test_where_slots_are_known_nobody_waits_for_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nearcache.backends.redis.topology.ASK_AGAIN", -1.0)
+    topology = Topology("redis+cluster://h1:7", 1.0, lambda: None)
+    asked, answer = threading.Event(), threading.Event()
+
+    def ask(*_: object) -> object:
+        asked.set()
+        assert answer.wait(PATIENCE)
+        return BOTH
+
+    monkeypatch.setattr("nearcache.backends.redis.topology.ask", ask)
+    topology.take([[0, SLOTS - 1, [b"h1", 7]]], "h1")
+    topology.doubt()
+    asking = threading.Thread(target=topology.look)
+    asking.start()
+    assert asked.wait(PATIENCE)
+    topology.look()
+    assert len(topology.primaries) == 1, "it goes on with what is known"
+    answer.set()
+    asking.join(PATIENCE)
+    assert len(topology.primaries) == 2
 
 
 def is_due(topology: Topology) -> bool:

@@ -325,16 +325,20 @@ class BlockingCluster(ClusterLink[BlockingLink]):
         self._topology.look()
 
     async def _send(self, calls: Sequence[tuple[BlockingLink, tuple[Command, ...]]], until: float) -> list[Answers]:
-        # One after the other, and each leaves some time to those behind it, that may have answered long ago.
-        share = LEFT_TO_OTHERS * self._spec.timeout / max(1, len(calls))
-        ends = [until - share * behind for behind in reversed(range(len(calls)))]
+        # One after the other: each leaves a share of the time to those behind it, which may have answered long ago, and
+        # has one for itself, however late it is by then.
+        count, share = len(calls), LEFT_TO_OTHERS * self._spec.timeout / max(1, len(calls))
+
+        def by(behind: int) -> float:
+            return max(until - behind * share, time.monotonic() + share)
+
         begun = [
-            _tried(functools.partial(link.begin, *commands, until=end - share * (len(calls) - 1)))
-            for (link, commands), end in zip(calls, ends, strict=True)
+            _tried(functools.partial(link.begin, *commands, until=by(2 * count - turn)))
+            for turn, (link, commands) in enumerate(calls, 2)
         ]
         return [
-            start if isinstance(start, BackendError) else _tried(functools.partial(start, end))
-            for start, end in zip(begun, ends, strict=True)
+            start if isinstance(start, BackendError) else _tried(functools.partial(start, by(count - turn)))
+            for turn, start in enumerate(begun, 1)
         ]
 
     async def _pause(self, seconds: float) -> None:

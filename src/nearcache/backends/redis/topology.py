@@ -112,14 +112,22 @@ class Topology:
             self.changed()
 
     def look(self) -> None:
-        """Ask the nodes in turn, unless somebody just did (blocks); raises `BackendError` if none tells."""
-        with self._looking:
-            if self.due:
-                self._look()
+        """Ask the nodes in turn, unless somebody just did (blocks).
 
-    def _look(self) -> None:
+        Where slots are known they may still be right: nobody waits for who asks already, and half of the time is left
+        for what comes then. Raises `BackendError` if none tells, and nothing is known.
+        """
+        if not self._looking.acquire(blocking=not self.primaries):
+            return
+        try:
+            if self.due:
+                self._look(self._seconds / 2 if self.primaries else self._seconds)
+        finally:
+            self._looking.release()
+
+    def _look(self, seconds: float) -> None:
         problems: list[str] = []
-        for node, deadline in in_turn(self._next(), self._seconds):
+        for node, deadline in in_turn(self._next(), seconds):
             where = node.endpoint.where
             try:
                 self.take(ask(node.endpoint, ("CLUSTER", "SLOTS"), deadline, where), node.endpoint.host)
@@ -128,13 +136,16 @@ class Topology:
             else:
                 return
         self._ask_at = time.monotonic() + ASK_AGAIN
-        raise BackendUnavailableError(f"no node tells the slots of the cluster: {'; '.join(problems)}").undone()
+        if not self.primaries:
+            raise BackendUnavailableError(f"no node tells the slots of the cluster: {'; '.join(problems)}").undone()
 
     def _next(self) -> list[Node]:
-        """Return whom to ask, each time beginning with another: one that is cut off from the others tells what was."""
+        """Return whom to ask, last those that do not answer; each time beginning with another, since one that is cut
+        off from the others tells what was.
+        """
         nodes = sorted({*self.primaries, *self._named}, key=repr)
         self._turn = first = (self._turn + 1) % len(nodes)
-        return nodes[first:] + nodes[:first]
+        return sorted(nodes[first:] + nodes[:first], key=lambda node: node.outage is not None)
 
     def take(self, table: Any, host: str) -> None:
         """Take in the answer to CLUSTER SLOTS of a node on `host`."""
