@@ -66,6 +66,7 @@ def test_commands_about_several_keys_are_split_and_their_answers_joined():
         assert isinstance(told, InPart)
         assert (told.replies, code_of(told)) == (replies, "NOPERM")
     assert joined(("DEL", "a", "b"), [1, 1]) == 2
+    assert joined(("DEL", "a", "b"), [1, b"nonsense"]) == b"nonsense"
     assert joined(("TIME",), [wrong]) is wrong
 
 
