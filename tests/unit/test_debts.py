@@ -9,6 +9,7 @@ import pytest
 from nearcache import BackendError, Cache
 from nearcache._engine.commands import DEBTS_AT_ONCE, Commands
 from nearcache._io.blocking import drive
+from nearcache.errors import BackendUnavailableError
 from nearcache.testing import Faults, FaultyBackend
 from tests.promises.helpers import recorded
 
@@ -141,3 +142,42 @@ def test_an_engine_that_is_replaced_is_told_at_once_although_the_one_before_refu
         core.coherence.forgot("memory")
         cache.get("a:2")
         assert not core.debts
+
+
+class InHalves(Counting):
+    """An engine of two nodes, one of which does not answer."""
+
+    def lacks(self) -> bool:
+        """Tell that one is gone."""
+        return True
+
+    async def delete(self, keys: Sequence[str]) -> int:
+        """Delete what the other one keeps."""
+        heard = [key for key in keys if not key.startswith("gone")]
+        deleted = await super().delete(heard)
+        if len(heard) < len(keys):
+            error = BackendUnavailableError("one node is gone")
+            error.answered = dict.fromkeys(heard, 1)
+            raise error
+        return deleted
+
+
+@pytest.mark.parametrize("marks", ["known", "gone", "refused"])
+def test_what_cannot_be_done_at_one_node_keeps_nothing_else_from_being_done(marks: str) -> None:
+    cache = Cache("memory://", namespace="debts", near=None, observers=())
+    engine, faults = cache._parts.engine("sync"), Faults()
+    backend = InHalves(engine.backend, faults)
+    backend.deletions = []
+    engine.use(backend)
+    cache.set_many({"gone:1": "old", "heard:1": "old", "heard:2": "old"})
+    core = engine.core
+    core.owe(*[f"gone:{number}" for number in range(DEBTS_AT_ONCE)], "heard:1")
+    core.owe(*[f"gone:more:{number}" for number in range(DEBTS_AT_ONCE)], "heard:2")
+    if marks != "known":
+        core.view.owe(["a tag"], everything=False)
+        faults.fail("mark", error=BackendUnavailableError("gone") if marks == "gone" else BackendError("refused"))
+    assert cache.get("heard:3") is None
+    assert set(core.debts) == {key for key in core.debts if key.startswith("gone")}
+    assert len(core.debts) == 2 * DEBTS_AT_ONCE
+    assert sum(backend.deletions) == 2
+    assert bool(core.view.owed) == (marks != "known")

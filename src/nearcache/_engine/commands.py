@@ -121,24 +121,41 @@ class Commands:
             self._core.count_engine_evictions(facts.evictions)
 
     async def _pay(self, now: float) -> None:
-        """Delete what is owed; raises if the engine is gone, but not if it refuses."""
+        """Mark and delete what is owed; raises if the engine is gone, but not if it refuses.
+
+        That one cannot be done, or not at one node, keeps nothing else from being done.
+        """
         core = self._core
-        try:
-            # In batches, so that a call costs no more while many debts wait for an engine that is gone.
-            while marks := _some(core.view.owed):
-                await self._mark_again({tag for tag, _ in marks})
-                core.view.paid(marks)
-            while owed := _some(core.debts):
+        for pay in (self._pay_marks, self._pay_deletions):
+            try:
+                await pay()
+            except EngineReplaced:
+                raise
+            except GONE as error:
+                if not self._backend.lacks():
+                    raise error.undone() from None
+                core.pay_from = now + PAY_AGAIN
+            except BackendError as error:
+                core.pay_from = now + PAY_AGAIN
+                core.emit(EngineRefused(self._backend.name, str(error)))
+
+    async def _pay_marks(self) -> None:
+        # In batches, so that a call costs no more while many debts wait for an engine that is gone.
+        while marks := _some(self._core.view.owed):
+            await self._mark_again({tag for tag, _ in marks})
+            self._core.view.paid(marks)
+
+    async def _pay_deletions(self) -> None:
+        left, gone = 0, None
+        while owed := _some(self._core.debts, left):
+            try:
                 await self._delete(owed)
-        except EngineReplaced:
-            raise
-        except GONE as error:
-            if not self._backend.lacks():
-                raise error.undone() from None
-            core.pay_from = now + PAY_AGAIN
-        except BackendError as error:
-            core.pay_from = now + PAY_AGAIN
-            core.emit(EngineRefused(self._backend.name, str(error)))
+            except GONE as error:
+                if isinstance(error, EngineReplaced) or not self._backend.lacks():
+                    raise
+                gone, left = error, left + sum(key in self._core.debts for key, _ in owed)
+        if gone is not None:
+            raise gone
 
     async def _delete(self, owed: Sequence[tuple[str, object]]) -> None:
         """Delete what is owed; of several nodes, some may do so and others fail."""
@@ -183,10 +200,12 @@ class Commands:
         self._core.emit(EngineBack(self._backend.name))
 
 
-def _some(debts: Mapping[str, object]) -> list[tuple[str, object]]:
-    """Return some debts. Another thread may make or pay one meanwhile: the list's tuples can start a collection of
-    garbage, whose finalizers let other threads run.
+def _some(debts: Mapping[str, object], first: int = 0) -> list[tuple[str, object]]:
+    """Return some debts, from the `first` on.
+
+    Another thread may make or pay one meanwhile: the list's tuples can start a collection of garbage, whose finalizers
+    let other threads run.
     """
     while True:
         with suppress(RuntimeError):
-            return list(islice(debts.items(), DEBTS_AT_ONCE))
+            return list(islice(debts.items(), first, first + DEBTS_AT_ONCE))
