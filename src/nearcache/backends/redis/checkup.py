@@ -127,7 +127,8 @@ def role(info: dict[str, str]) -> Check:
     if info.get("role") == "slave":
         source = f"{info.get('master_host')}:{info.get('master_port')}"
         return Check("role", False, f"{name}, a replica of {source}", ADVICE["READONLY"])
-    return Check("role", True, f"{name}, a primary with {info.get('connected_slaves', '0')} replicas")
+    replicas = info.get("connected_slaves", "0")
+    return Check("role", True, f"{name}, a primary with {replicas} replica{'s' * (replicas != '1')}")
 
 
 def memory(info: dict[str, str]) -> Check:

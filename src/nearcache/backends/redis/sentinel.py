@@ -50,7 +50,8 @@ class Sentinels:
                 self._prefer(sentinel)
                 return self.url(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         raise BackendUnavailableError(
-            f"no sentinel tells where the primary of {self._group!r} is: {'; '.join(problems)}"
+            f"no sentinel tells where the primary of {self._group!r} is: {'; '.join(problems)}; "
+            f"url (CACHE_URL) names sentinels, and the group that they watch, as in {EXAMPLE}"
         ).undone()
 
     def doubt(self) -> None:
