@@ -168,8 +168,10 @@ class Route:
 
 def dial(endpoint: Endpoint, deadline: float) -> socket.socket:
     """Open a blocking socket to the endpoint, TLS included, before `deadline` (on the monotonic clock)."""
+    context = endpoint.tls()
     try:
-        return _secure(endpoint, _reach(endpoint, deadline), deadline)
+        plain = _reach(endpoint, deadline)
+        return plain if context is None else _secure(context, endpoint.host, plain, deadline)
     except OSError as error:
         raise endpoint.unreachable(error) from error
 
@@ -205,13 +207,10 @@ def _connected(
     return made
 
 
-def _secure(endpoint: Endpoint, plain: socket.socket, deadline: float) -> socket.socket:
+def _secure(context: ssl.SSLContext, host: str, plain: socket.socket, deadline: float) -> socket.socket:
     try:
-        context = endpoint.tls()
-        if context is None:
-            return plain
         plain.settimeout(time_left(deadline))
-        return context.wrap_socket(plain, server_hostname=endpoint.host)
+        return context.wrap_socket(plain, server_hostname=host)
     except BaseException:
         plain.close()
         raise
