@@ -81,6 +81,11 @@ class InPart(Exception):
         self.replies: list[Any] = replies
 
 
+def parts_of(replies: Sequence[Any]) -> list[Any]:
+    """Return answers with those about each key in the place of one that failed in part."""
+    return [part for reply in replies for part in (reply.replies if isinstance(reply, InPart) else [reply])]
+
+
 def refused(reply: Exception, subject: str) -> BackendError:
     """Build the error for an engine's error answer to a command about `subject`; what is one already is returned."""
     if isinstance(reply, BackendError):
