@@ -138,8 +138,10 @@ def memory(info: dict[str, str]) -> Check:
     if told.limit_bytes is None:
         return Check("memory", True, f"{used} used, without a limit", NO_LIMIT)
     found = f"{used} of {_megabytes(told.limit_bytes)} used, maxmemory-policy {told.policy}"
-    return Check("memory", True, found, ADVICE["OOM"] if told.policy == "noeviction" else "")
+    return Check("memory", True, found, REFUSES if told.policy == "noeviction" else "")
 
+
+REFUSES: Final = "it refuses writes when it is full; set a maxmemory-policy that evicts, such as allkeys-lru"
 
 NO_LIMIT: Final = "set maxmemory, and a maxmemory-policy that evicts, such as allkeys-lru"
 
