@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from nearcache._core.urls import scheme_of
 from nearcache._io.blocking import drive
 from nearcache.backends.base import Ask, Backend, Check, Fill, Item, Replicas
 from nearcache.backends.registry import BackendSpec, build
@@ -82,6 +83,8 @@ class _Examination:
             yield self._tried("replicas", partial(self._replicas, replicas))
         if self._backend.shared:
             yield from self._heard()
+            if scheme_of(self._options.url) in WITH_FAIL_OVER:
+                yield Check("fail-over", None, "a replica may not know what its primary acknowledged last")
         else:
             yield self._tried("tags", self._tags)
             yield Check("sharing", None, "all of it is in this process, and ends with it")
@@ -215,6 +218,9 @@ NO_REPLICA: Final = (
     "ask both for INFO?"
 )
 MAY_IT_PUBLISH: Final = "may the user publish? docs/rights.md has the rule"
+WITH_FAIL_OVER: Final = frozenset({"redis+sentinel", "redis+cluster"})
+"""Schemes of engines where a replica takes the place of a primary that dies."""
+
 STORED: Final = "what was stored is not what is there"
 INVALIDATED: Final = "tags, and everything, can be invalidated"
 NO_STREAM: Final = Check("stream", None, "this engine has none")

@@ -319,7 +319,8 @@ def _checked_url(option: str, url: object) -> str:
     scheme = scheme_of(url)
     if scheme not in KINDS:
         known = " ".join(f"{name}://" for name in KINDS if name not in LATER)
-        raise ConfigError(f"{option} is {redacted(url)}; it must begin with one of {known}")
+        encrypted = "; there an option such as ?ssl_ca_certs=... turns TLS on" * (scheme or "").startswith("rediss+")
+        raise ConfigError(f"{option} is {redacted(url)}; it must begin with one of {known}{encrypted}")
     return scheme + url[len(scheme) :]
 
 

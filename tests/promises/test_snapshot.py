@@ -550,7 +550,8 @@ async def test_a_cache_that_was_never_used_leaves_the_file_alone(world):
 
 def test_only_the_process_that_has_read_it_writes_it(line, tmp_path):
     path = tmp_path / "snap"
-    cache = Cache(line.url, namespace=f"s{os.urandom(5).hex()}", near_snapshot=path, observers=(), fail_safe="1h")
+    options = {"near_snapshot": path, "timeout": 10.0, "fail_safe": "1h", "observers": ()}
+    cache = Cache(line.url, namespace=f"s{os.urandom(5).hex()}", **options)
 
     def child_first() -> None:
         with cache:

@@ -122,6 +122,12 @@ def test_an_unknown_type_is_refused_naming_the_known_ones():
     assert message == "CACHE_TYPE is 'radis'; it must be one of memory, embedded, redis, valkey, memcached, hazelcast"
 
 
+def test_several_servers_get_tls_by_an_option_and_not_by_the_scheme():
+    for scheme in ("rediss+sentinel", "rediss+cluster"):
+        assert refused(url=f"{scheme}://h").endswith("there an option such as ?ssl_ca_certs=... turns TLS on")
+    assert "TLS" not in refused(url="mysql://h")
+
+
 @pytest.mark.parametrize(
     "url", ["mysql://u:hunter2@h:1/x", "", "memory", "redis:/h", "u:hunter2@h", "://h", "hunter2 "]
 )

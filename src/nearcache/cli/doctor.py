@@ -14,6 +14,8 @@ from nearcache import Cache
 from nearcache._checkup import Check, examine
 from nearcache.cli.options import cache_of
 
+LOST: Final = "until a fail-over loses what was acknowledged; repeated by running processes"
+
 VERDICTS: Final[dict[bool | None, str]] = {True: "works", False: "fails", None: "-"}
 
 GUARANTEES: Final[dict[str, dict[str, str]]] = {
@@ -21,25 +23,34 @@ GUARANTEES: Final[dict[str, dict[str, str]]] = {
         "leases": "what is loaded cannot be stored, and is loaded again and again",
         "messages": "who waits for another process looks again after 5 seconds only",
         "sharing": "each process loads for itself",
+        "fail-over": "a fail-over may add a load",
     },
     "Invalidation beats an earlier load": {
         "leases": "what is loaded cannot be stored",
         "tags": "tags, and everything, cannot be invalidated, or reads are misses",
+        "fail-over": LOST,
     },
     "You read what you wrote": {
         "values": "not everything can be stored and read",
         "counters": "incr does not work",
         "stream": "changes that cannot be announced fail",
     },
-    "How old a near value may be": {"tracking": "near values live for `staleness`, however seldom they change"},
+    "How old a near value may be": {
+        "tracking": "near values live for `staleness`, however seldom they change",
+        "fail-over": LOST,
+    },
     "After a restart or a fail-over": {
         "tags": "marks of tags cannot be given back",
         "persistence": "what was deleted before the last minute comes back with a snapshot",
         "settings": "a restart may be taken for a broken connection, and the other way round",
         "sharing": "nothing outlives the process",
+        "fail-over": "what no running process knows is lost with the primary",
     },
 }
-"""Sections of docs/guarantees.md, and what is left of each without one of the parts that it takes."""
+"""Sections of docs/guarantees.md, and what is left of each without one of the parts that it takes, or by `NATURE`."""
+
+NATURE: Final = frozenset({"sharing", "fail-over"})
+"""What limits an engine of its kind, so that there is nothing to mend."""
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -63,7 +74,7 @@ def is_finding(check: Check) -> bool:
 
 def held(checks: Sequence[Check]) -> dict[str, str]:
     """Return what is wanting of each guarantee, "" if nothing is; no guarantees if the engine cannot be reached."""
-    wanting = {check.name for check in checks if is_finding(check) or check.name == "sharing"}
+    wanting = {check.name for check in checks if is_finding(check) or check.name in NATURE}
     if "connection" in wanting:
         return {}
     return {title: "; ".join(lack for part, lack in of.items() if part in wanting) for title, of in GUARANTEES.items()}

@@ -15,6 +15,7 @@ from nearcache._io.blocking import drive
 from nearcache.backends.base import Ask, Fill, Item
 from nearcache.backends.redis import RedisBackend
 from nearcache.backends.redis import errors as redis_errors
+from nearcache.backends.redis.bus import Bus
 from nearcache.backends.redis.cluster import BlockingCluster, ClusterLink
 from nearcache.backends.redis.errors import InPart, code_of
 from nearcache.backends.redis.listeners import NodeTracking
@@ -22,7 +23,7 @@ from nearcache.backends.redis.names import lease_of, marks_of, waiters_of
 from nearcache.backends.redis.slots import SLOTS, joined, key_of, slot_of, split
 from nearcache.backends.redis.topology import Topology
 from nearcache.backends.registry import Flavour
-from nearcache.errors import BackendError, BackendUnavailableError, ConfigError
+from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError, ConfigError
 from tests.cluster import Cluster
 from tests.cluster import cluster as a_cluster
 from tests.faults.calls import face
@@ -67,6 +68,7 @@ def test_commands_about_several_keys_are_split_and_their_answers_joined():
         assert (told.replies, code_of(told)) == (replies, "NOPERM")
     assert joined(("DEL", "a", "b"), [1, 1]) == 2
     assert joined(("DEL", "a", "b"), [1, b"nonsense"]) == b"nonsense"
+    assert joined(("DEL", "a"), [refused]) is refused
     assert joined(("TIME",), [wrong]) is wrong
 
 
@@ -597,6 +599,42 @@ def dead(node: RedisServer) -> Iterator[None]:
 
 
 LOST = pytest.mark.parametrize("lost", [silent, dead])
+
+
+@LOST
+async def test_to_set_one_value_at_a_lost_primary_fails_as_at_a_single_server(
+    lost: Lost, flavour: Flavour, new_cache: NewCache, namespace: str, caplog: pytest.LogCaptureFixture
+):
+    with a_cluster(down_after=10_000) as own:
+        halves = Halves(own, new_cache, namespace, near=None)
+        cache = face(halves.cache, flavour)
+        await cache.set(halves.silent[0], "old")  # on a connection that then breaks, or says nothing
+        with lost(halves.node):
+            with pytest.raises((BackendUnavailableError, BackendTimeoutError)) as raised:
+                await cache.set(halves.silent[0], "new")
+            assert raised.value.ambiguous is (lost is silent), "who is silent may store it later"
+            assert "the engine answered" not in str(raised.value)
+        assert not [said for said in caplog.messages if "refuses" in said]
+
+
+async def test_what_was_deleted_in_part_counts_as_said_by_somebody_else(
+    flavour: Flavour, new_cache: NewCache, namespace: str, monkeypatch: pytest.MonkeyPatch
+):
+    """The lost primary may delete it later still, and then what this process has stored meanwhile is not near."""
+    renamed, rename = list[Bus](), Bus.rename
+
+    def noted(bus: Bus) -> None:
+        renamed.append(bus)
+        rename(bus)
+
+    monkeypatch.setattr(Bus, "rename", noted)
+    with a_cluster(down_after=10_000) as own:
+        halves = Halves(own, new_cache, namespace, bus="stream")
+        cache = face(halves.cache, flavour)
+        with silent(halves.node):
+            renamed.clear()
+            assert isinstance(await cache.delete_many(halves.some(0)), Queued)
+            assert renamed
 
 
 @LOST

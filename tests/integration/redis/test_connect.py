@@ -43,6 +43,7 @@ def test_the_older_protocol_logs_in_with_its_own_command():
     ("query", "said"),
     [
         ("nosuch=secret", "it has no option nosuch"),
+        ("ssl_ca_certs=secret", "it has no option ssl_ca_certs; TLS begins with rediss://"),
         ("db=secret", "'db'"),
         ("protocol=9", "not a redis URL"),
         ("max_connections=7", "CACHE_POOL_MAX_SIZE"),
@@ -69,6 +70,11 @@ def test_a_missing_certificate_file_is_an_error_of_the_settings():
     endpoint = Endpoint("rediss://h/0?ssl_ca_certs=/no/such/file")
     with pytest.raises(ConfigError, match="TLS options for h:6379"):
         endpoint.tls()
+
+
+def test_a_check_of_certificates_that_does_not_exist_is_an_error_with_those_that_do():
+    with pytest.raises(ConfigError, match=r"\(ssl_cert_reqs may be required, optional or none\)"):
+        Endpoint("rediss://h/0?ssl_cert_reqs=nope")
 
 
 def test_an_endpoint_shows_no_credentials():

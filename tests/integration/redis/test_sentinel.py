@@ -116,6 +116,8 @@ async def test_what_is_wrong_with_the_sentinels_is_told(answer: bytes | None, sa
             await backend.get("a:1")
         assert said in str(raised.value)
         assert "cannot reach" in str(raised.value)
+        assert "names sentinels, and the group that they watch, as in redis+sentinel://" in str(raised.value)
+        assert "their own login with ?sentinel_username=" in str(raised.value)
         assert not raised.value.ambiguous
 
 

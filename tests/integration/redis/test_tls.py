@@ -2,22 +2,23 @@
 
 import asyncio
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nearcache import AsyncCache, Cache
-from nearcache.backends.redis.connect import Endpoint
 from nearcache.backends.registry import Flavour
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError, ConfigError
 from tests.faces import Awaited
 from tests.integration.redis.helpers import eventually, made
 from tests.sentinel import GROUP, HASTY, QUORUM, WITHIN, Group, Sentinel
 from tests.servers import RedisServer, free_port
-from tests.tls import CA, ELSEWHERE, EXPIRED, KEY, SERVER, STRANGER, TlsServer, query, tls_options, tls_server
+from tests.tls import CA, CLIENT, ELSEWHERE, EXPIRED, KEY, SERVER, STRANGER, TlsServer, query, tls_options, tls_server
 
 CLIENT_CERTIFICATE = r"client certificate.*\(CACHE_URL\).*ssl_certfile"
 """What is said about the certificate of this side."""
@@ -90,9 +91,35 @@ async def test_where_nobody_listens_tls_is_not_the_matter(flavour: Flavour):
 
 
 @pytest.mark.parametrize("files", [f"ssl_keyfile={KEY}", f"ssl_certfile={CA}&ssl_keyfile={KEY}", "ssl_ca_certs=/no"])
-def test_files_that_do_not_belong_together_are_an_error_of_the_settings(files: str):
-    with pytest.raises(ConfigError, match="TLS options for h:6379 cannot be used"):
-        Endpoint(f"rediss://h/0?{files}").tls()
+@pytest.mark.parametrize("place", ["rediss://{}/0", "redis+sentinel://{}/mymaster", "redis+cluster://{}"])
+async def test_files_that_do_not_belong_together_are_an_error_of_the_settings(
+    tls_server: TlsServer, flavour: Flavour, place: str, files: str
+):
+    where = f"localhost:{tls_server.tls_port}"
+    backend = made(f"{place.format(where)}?{files}", flavour, "t")
+    with pytest.raises(ConfigError) as raised:
+        await backend.get("a")
+    await backend.close()
+    assert f"TLS options for {where} cannot be used" in str(raised.value)
+    assert all(file in str(raised.value) for file in files.split("&"))
+
+
+@pytest.mark.parametrize("password", ["", "&ssl_password=wrong"])
+async def test_a_key_that_is_locked_is_an_error_and_nobody_is_asked(
+    tls_server: TlsServer, flavour: Flavour, tmp_path: Path, password: str
+):
+    """The test has no terminal, where Python would ask: then it finds nobody there."""
+    locked, command = tmp_path / "locked.pem", ["openssl", "pkey", "-aes128", "-passout", "pass:open-sesame"]
+    subprocess.run([*command, "-in", KEY, "-out", locked], check=True)
+    url = f"{tls_server.tls_url(client=None)}&ssl_certfile={CLIENT}&ssl_keyfile={locked}"
+    backend = made(f"{url}{password}", flavour, "t", timeout=10.0)
+    with pytest.raises(ConfigError, match=r"cannot be used: \[SSL\].*ssl_keyfile=.*locked") as raised:
+        await backend.get("a")
+    await backend.close()
+    assert "wrong" not in str(raised.value)
+    backend = made(f"{url}&ssl_password=open-sesame", flavour, "t", timeout=10.0)
+    assert await backend.get("a") is None
+    await backend.close()
 
 
 @pytest.mark.parametrize("bus", ["tracking", "stream"])

@@ -32,7 +32,7 @@ def test_a_replica_is_not():
         (
             {"maxmemory": "5000000", "used_memory": "2500000", "maxmemory_policy": "noeviction"},
             "2.5 MB of 5.0 MB used, maxmemory-policy noeviction",
-            "set a maxmemory-policy that evicts",
+            "it refuses writes when it is full; set a maxmemory-policy that evicts",
         ),
         (
             {"maxmemory": "5000000", "used_memory": "2500000", "maxmemory_policy": "volatile-lru"},

@@ -36,5 +36,19 @@ def test_a_script_that_is_not_ours_is_not_looked_at():
     assert command_at(ADD.sha, 1) is None
 
 
+@pytest.mark.parametrize(
+    ("answer", "advice"),
+    [
+        ("MOVED 7 h:7", "it is a node of a cluster; url (CACHE_URL) must begin with redis+cluster://"),
+        ("ERR SELECT is not allowed in cluster mode", "must begin with redis+cluster://, and names no database"),
+        ("ERR This instance has cluster support disabled", "of a single server begins with redis://"),
+        ("ERR DB index is out of range", "names a database that the engine does not have"),
+        ("ERR unknown command 'TIME', with args beginning with: ", "or a sentinel? url (CACHE_URL) with ?protocol=2"),
+    ],
+)
+def test_the_wrong_kind_of_server_comes_with_what_to_do(answer: str, advice: str):
+    assert advice in str(refused(RuntimeError(answer), "a:1"))
+
+
 def test_other_errors_of_scripts_are_what_they_are():
     assert "NOPERM" not in str(refused(RuntimeError("ERR something script: abc, on @user_script:7."), "a:1"))

@@ -56,7 +56,7 @@ def ask(place: Endpoint, command: Command, deadline: float, who: str) -> Any:
         connect(wire, place, deadline)
         (told,) = wire.call(pack([command]), 1, deadline)
     except (OSError, *NONSENSE) as error:
-        if isinstance(error, BackendError):
+        if isinstance(error, (BackendError, ConfigError)):
             raise
         raise BackendUnavailableError(f"{who} does not answer ({type(error).__name__})").undone() from error
     finally:

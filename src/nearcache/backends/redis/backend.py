@@ -11,7 +11,17 @@ from nearcache.backends.base import Admin, Backend, Counters, Item, Leases, Lost
 from nearcache.backends.redis import tooling
 from nearcache.backends.redis.carrier import Call
 from nearcache.backends.redis.connect import Command
-from nearcache.backends.redis.errors import MISSHAPEN, code_of, good, in_part, records_of, refused, unexpected, whole
+from nearcache.backends.redis.errors import (
+    MISSHAPEN,
+    code_of,
+    good,
+    in_part,
+    parts_of,
+    records_of,
+    refused,
+    unexpected,
+    whole,
+)
 from nearcache.backends.redis.leases import RedisLeases, RedisMarks
 from nearcache.backends.redis.listener import Ears
 from nearcache.backends.redis.lua import script
@@ -207,7 +217,7 @@ class RedisBackend(Backend):
         except BaseException:
             self.listener.carrier.rename()  # it may still come to pass
             raise
-        if any(isinstance(reply, BackendError) for reply in (*replies, told)):  # so may this, at one node
+        if any(isinstance(reply, BackendError) for reply in (*parts_of(replies), told)):  # so may this, at one node
             self.listener.carrier.rename()
         if isinstance(told, Exception):
             error = refused(told, f"{rest[1]}, where others look for changes (bus='stream')")

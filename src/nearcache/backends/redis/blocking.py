@@ -22,7 +22,7 @@ from nearcache.backends.redis.connect import Command, Endpoint, Route, dial, tim
 from nearcache.backends.redis.history import History
 from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, pack, reader, soon, subject
 from nearcache.backends.registry import BackendSpec
-from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
+from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError, ConfigError
 
 T = TypeVar("T")
 
@@ -430,7 +430,7 @@ def connect(wire: Wire, endpoint: Endpoint, deadline: float) -> str:
     """Open a connection until the time `deadline` (monotonic), and return the name of the history that it leads to."""
     try:
         return wire.connect(endpoint, deadline)
-    except BackendError:
+    except (BackendError, ConfigError):
         raise
     except (OSError, *NONSENSE) as error:
         raise endpoint.not_greeted(error) from error

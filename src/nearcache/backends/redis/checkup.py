@@ -127,7 +127,8 @@ def role(info: dict[str, str]) -> Check:
     if info.get("role") == "slave":
         source = f"{info.get('master_host')}:{info.get('master_port')}"
         return Check("role", False, f"{name}, a replica of {source}", ADVICE["READONLY"])
-    return Check("role", True, f"{name}, a primary with {info.get('connected_slaves', '0')} replicas")
+    replicas = info.get("connected_slaves", "0")
+    return Check("role", True, f"{name}, a primary with {replicas} replica{'s' * (replicas != '1')}")
 
 
 def memory(info: dict[str, str]) -> Check:
@@ -137,8 +138,10 @@ def memory(info: dict[str, str]) -> Check:
     if told.limit_bytes is None:
         return Check("memory", True, f"{used} used, without a limit", NO_LIMIT)
     found = f"{used} of {_megabytes(told.limit_bytes)} used, maxmemory-policy {told.policy}"
-    return Check("memory", True, found, ADVICE["OOM"] if told.policy == "noeviction" else "")
+    return Check("memory", True, found, REFUSES if told.policy == "noeviction" else "")
 
+
+REFUSES: Final = "it refuses writes when it is full; set a maxmemory-policy that evicts, such as allkeys-lru"
 
 NO_LIMIT: Final = "set maxmemory, and a maxmemory-policy that evicts, such as allkeys-lru"
 

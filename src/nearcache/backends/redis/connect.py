@@ -44,6 +44,10 @@ NOT_IN_URL: Final[dict[str, str]] = {
 """Options that redis-py takes from a URL and this library decides itself, and what to use instead."""
 
 
+FILES: Final = ("ca_certs", "ca_path", "certfile", "keyfile")
+"""Options of TLS that name files, without the `ssl_` that they have in a URL."""
+
+
 class Endpoint:
     """One engine address with everything needed to connect to it; no credentials in its text.
 
@@ -77,7 +81,9 @@ class Endpoint:
         try:
             context: ssl.SSLContext = options.get()
         except (OSError, TypeError, ValueError) as error:
-            raise ConfigError(f"url (CACHE_URL): the TLS options for {self.where} cannot be used: {error}") from error
+            named = ", ".join(f"ssl_{name}={path}" for name in FILES if (path := getattr(options, name)))
+            problem = f"the TLS options for {self.where} cannot be used: {error}"
+            raise ConfigError(f"url (CACHE_URL): {problem}; look at {named}") from error
         return context
 
     def unreachable(self, error: OSError) -> BackendError:
@@ -162,8 +168,10 @@ class Route:
 
 def dial(endpoint: Endpoint, deadline: float) -> socket.socket:
     """Open a blocking socket to the endpoint, TLS included, before `deadline` (on the monotonic clock)."""
+    context = endpoint.tls()
     try:
-        return _secure(endpoint, _reach(endpoint, deadline), deadline)
+        plain = _reach(endpoint, deadline)
+        return plain if context is None else _secure(context, endpoint.host, plain, deadline)
     except OSError as error:
         raise endpoint.unreachable(error) from error
 
@@ -199,13 +207,10 @@ def _connected(
     return made
 
 
-def _secure(endpoint: Endpoint, plain: socket.socket, deadline: float) -> socket.socket:
-    context = endpoint.tls()
-    if context is None:
-        return plain
+def _secure(context: ssl.SSLContext, host: str, plain: socket.socket, deadline: float) -> socket.socket:
     try:
         plain.settimeout(time_left(deadline))
-        return context.wrap_socket(plain, server_hostname=endpoint.host)
+        return context.wrap_socket(plain, server_hostname=host)
     except BaseException:
         plain.close()
         raise
@@ -217,6 +222,8 @@ def _settings(url: str) -> Connection | UnixDomainSocketConnection:
         _check_database(url)
         made = options.pop("connection_class", Connection)
         _check_options(options)
+        if made is SSLConnection:
+            options.setdefault("ssl_password", "")  # without any, Python asks for one on the terminal, and waits
         settings = made(**options)  # type: ignore[operator]  # a class, by redis-py's contract
     except ConfigError:
         raise
@@ -250,7 +257,9 @@ def _option_in(error: Exception) -> str:
         return "the port must be a number up to 65535; a password's '/', '?' and '#' are written %2F, %3F and %23"
     unknown = re.search(r"unexpected keyword argument '(\w+)'", text)
     if unknown:
-        return f"it has no option {unknown[1]}"
+        return f"it has no option {unknown[1]}{'; TLS begins with rediss://' * unknown[1].startswith('ssl_')}"
+    if text.startswith("Invalid SSL Certificate Requirements Flag"):
+        return "ssl_cert_reqs may be required, optional or none"
     return text if "argument" in text or "Invalid value for" in text else type(error).__name__
 
 

@@ -26,7 +26,12 @@ ADVICE: Final[dict[str, str]] = {
     "READONLY": "url (CACHE_URL) points at a replica; point it at the primary",
     "OOM": "the engine is full; set a maxmemory-policy that evicts, such as allkeys-lru",
     "MISCONF": "the engine cannot save to disk and refuses writes; see its log",
-    UNKNOWN: "is it older than Redis 6.2, or a proxy? url (CACHE_URL) with ?protocol=2 does without HELLO",
+    UNKNOWN: "is it older than Redis 6.2, a proxy, or a sentinel? url (CACHE_URL) with ?protocol=2 does without HELLO",
+    "MOVED": "it is a node of a cluster; url (CACHE_URL) must begin with redis+cluster://",
+    "ERR SELECT is not allowed in cluster mode": "it is a node of a cluster; url (CACHE_URL) must begin with "
+    "redis+cluster://, and names no database",
+    "ERR This instance has cluster support disabled": "url (CACHE_URL) of a single server begins with redis://",
+    "ERR DB index is out of range": "url (CACHE_URL) names a database that the engine does not have",
     "LOADING": "the engine is still reading its data; try again soon",
 }
 """What to do about an answer, by how it begins."""
@@ -76,6 +81,11 @@ class InPart(Exception):
         self.replies: list[Any] = replies
 
 
+def parts_of(replies: Sequence[Any]) -> list[Any]:
+    """Return answers with those about each key in the place of one that failed in part."""
+    return [part for reply in replies for part in (reply.replies if isinstance(reply, InPart) else [reply])]
+
+
 def refused(reply: Exception, subject: str) -> BackendError:
     """Build the error for an engine's error answer to a command about `subject`; what is one already is returned."""
     if isinstance(reply, BackendError):
@@ -83,10 +93,8 @@ def refused(reply: Exception, subject: str) -> BackendError:
     code, text = code_of(reply), str(reply)
     if denied := _DENIED.search(text):
         code, text = "NOPERM", f"NOPERM {_denied_command(denied, text)}"
-    elif text.startswith(UNKNOWN):
-        code = UNKNOWN
     kind = NotServing if code in DOWN else BackendError
-    advice = f"; {ADVICE[code]}" if code in ADVICE else ""
+    advice = next((f"; {ADVICE[start]}" for start in ADVICE if text.startswith(start)), "")
     return kind(f"{subject}: the engine answered {_safe(text)}{advice}").undone()
 
 

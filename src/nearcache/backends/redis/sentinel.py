@@ -17,6 +17,8 @@ PORT: Final = 26_379
 
 EXAMPLE: Final = "redis+sentinel://h1:26379,h2:26379/mymaster/0"
 
+LOGIN: Final = ", and their own login with ?sentinel_username=...&sentinel_password=..."
+
 
 class Sentinels:
     """The sentinels of one URL, asked where the primary of their group is; opens nothing before that.
@@ -50,7 +52,8 @@ class Sentinels:
                 self._prefer(sentinel)
                 return self.url(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         raise BackendUnavailableError(
-            f"no sentinel tells where the primary of {self._group!r} is: {'; '.join(problems)}"
+            f"no sentinel tells where the primary of {self._group!r} is: {'; '.join(problems)}; "
+            f"url (CACHE_URL) names sentinels, and the group that they watch, as in {EXAMPLE}{LOGIN}"
         ).undone()
 
     def doubt(self) -> None:

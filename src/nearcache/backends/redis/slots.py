@@ -55,7 +55,7 @@ def joined(command: Command, replies: list[Any]) -> Any:
     if command[0] == "MGET":
         replies = [reply if type(reply) is bytes else _record(reply) for reply in replies]
     if any(isinstance(reply, Exception) for reply in replies):
-        return InPart(replies)
+        return InPart(replies) if len(replies) > 1 else replies[0]
     if command[0] == "MGET":
         return replies
     nonsense = [reply for reply in replies if not isinstance(reply, int)]
