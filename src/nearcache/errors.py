@@ -46,13 +46,19 @@ class UnsupportedError(CacheError):
 class BackendError(CacheError):
     """The engine failed.
 
-    `ambiguous` is False when it is certain that nothing changed there: the command never reached the engine, or the
-    engine refused it. `answered` holds by key what was answered about the keys of a batch that did not fail, where only
-    a part did: on a cluster, those of other nodes. It is empty where all failed.
+    `why` is the message without what it is about, which may name keys: for logs. `ambiguous` is False when it is
+    certain that nothing changed there: the command never reached the engine, or the engine refused it. `answered` holds
+    by key what was answered about the keys of a batch that did not fail, where only a part did: on a cluster, those of
+    other nodes. It is empty where all failed.
     """
 
+    why: str
     ambiguous: bool = True
     answered: Mapping[str, Any] = MappingProxyType({})
+
+    def __init__(self, why: str, about: str = "") -> None:
+        super().__init__(f"{about}: {why}" if about else why)
+        self.why = why
 
     def undone(self) -> "BackendError":
         """Mark this error as one after which nothing has changed, and return it."""

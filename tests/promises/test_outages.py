@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import os
 import threading
 import time
@@ -459,6 +460,25 @@ def test_an_engine_that_says_it_cannot_serve_yet_is_not_silent(code: str) -> Non
     error = refused(Exception(f"{code} come back later"), "GET a:1")
     assert isinstance(error, BackendUnavailableError)
     assert not is_silence(error)
+
+
+async def test_neither_log_nor_health_names_the_key_of_a_call_that_failed(
+    line: Line, made: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    face = made(line.url, observers=None)
+    await face.set("session:abc", "x")
+    with caplog.at_level(logging.DEBUG, "nearcache"):
+        line.hang()
+        with pytest.raises(BackendError, match="session:abc"):
+            await face.add("session:abc", 1)
+        with pytest.raises(BackendError) as of_another:
+            await face.add("session:other", 1)
+        health = await face.health()
+    assert "abc" not in str(of_another.value)
+    assert any("does not answer" in message for message in caplog.messages)
+    assert "abc" not in caplog.text
+    assert not health.ok
+    assert "abc" not in repr(health)
 
 
 async def test_any_answer_ends_it(made: Make) -> None:

@@ -137,7 +137,7 @@ class Commands:
                 core.pay_from = now + PAY_AGAIN
             except BackendError as error:
                 core.pay_from = now + PAY_AGAIN
-                core.emit(EngineRefused(self._backend.name, str(error)))
+                core.emit(EngineRefused(self._backend.name, error.why))
 
     async def _pay_marks(self) -> None:
         # In batches, so that a call costs no more while many debts wait for an engine that is gone.
@@ -183,14 +183,14 @@ class Commands:
         elif not isinstance(error, UNTOLD):
             if core.outage is not None:
                 self._answered()
-            core.emit(EngineRefused(self._backend.name, str(error)))
+            core.emit(EngineRefused(self._backend.name, error.why))
 
     def _silent(self, error: BackendError) -> None:
         core, options = self._core, self._core.options
         if core.outage is None:
             patience = options.pool_timeout + 2 * options.timeout
-            core.outage = Outage(core.clock(), str(error), patience)
-            core.emit(EngineLost(self._backend.name, str(error)))
+            core.outage = Outage(core.clock(), error.why, patience)
+            core.emit(EngineLost(self._backend.name, error.why))
 
     def _answered(self) -> None:
         if self._backend.lacks():

@@ -145,7 +145,7 @@ class Engine:
         try:
             await self._commands.insisting.run("ping", self.backend.ping)
         except BackendError as error:
-            return str(error)
+            return error.why
         return None
 
     def ask_again(self) -> None:

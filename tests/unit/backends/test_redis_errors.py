@@ -1,8 +1,10 @@
 """What engines answer to a user without a permission is said in one way, with the command."""
 
+import pickle
+
 import pytest
 
-from nearcache.backends.redis.errors import refused
+from nearcache.backends.redis.errors import InPart, in_part, refused
 from nearcache.backends.redis.lua import command_at, script
 
 ADD = script("add")
@@ -52,3 +54,12 @@ def test_the_wrong_kind_of_server_comes_with_what_to_do(answer: str, advice: str
 
 def test_other_errors_of_scripts_are_what_they_are():
     assert "NOPERM" not in str(refused(RuntimeError("ERR something script: abc, on @user_script:7."), "a:1"))
+
+
+@pytest.mark.parametrize("reply", [RuntimeError("OOM command not allowed"), InPart([RuntimeError("OOM no"), 1])])
+def test_what_is_logged_of_an_error_names_no_key(reply: Exception):
+    error = in_part(["a:secret", "a:2"], reply)
+    assert str(error).startswith("a:secret: the engine answered OOM")
+    assert error.why.startswith("the engine answered OOM")
+    copied = pickle.loads(pickle.dumps(error))
+    assert (str(copied), copied.why) == (str(error), error.why)

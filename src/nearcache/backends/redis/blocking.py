@@ -401,11 +401,11 @@ class BlockingLink:
         try:
             return step(*arguments, deadline)
         except TimeoutError as error:
-            raise BackendTimeoutError(f"{subject(commands)}: no answer within {self._timeout:g} s") from error
+            raise BackendTimeoutError(f"no answer within {self._timeout:g} s", subject(commands)) from error
         except (OSError, *NONSENSE) as error:
             lost = wire.lost_before_answer() and soon(deadline - time.monotonic(), self._timeout)
             kind = LostConnection if lost else BackendUnavailableError
-            raise kind(f"{subject(commands)}: the connection broke ({type(error).__name__})") from error
+            raise kind(f"the connection broke ({type(error).__name__})", subject(commands)) from error
 
     def _give_up(self, wire: Wire, error: BaseException) -> None:
         # Replies may be outstanding: nobody else may ever read from this connection.

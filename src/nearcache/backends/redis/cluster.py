@@ -257,7 +257,7 @@ class ClusterLink(ABC, Generic[AnyLink]):
             if node.outage is not None:
                 node.outage.abandoned(now)
         elif node.outage is None:
-            node.outage = Outage(now, str(answers), self._spec.pool_timeout + 2 * self._spec.timeout)
+            node.outage = Outage(now, answers.why, self._spec.pool_timeout + 2 * self._spec.timeout)
         else:
             node.outage.failed(now)
 

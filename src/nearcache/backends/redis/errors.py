@@ -95,7 +95,7 @@ def refused(reply: Exception, subject: str) -> BackendError:
         code, text = "NOPERM", f"NOPERM {_denied_command(denied, text)}"
     kind = NotServing if code in DOWN else BackendError
     advice = next((f"; {ADVICE[start]}" for start in ADVICE if text.startswith(start)), "")
-    return kind(f"{subject}: the engine answered {_safe(text)}{advice}").undone()
+    return kind(f"the engine answered {_safe(text)}{advice}", subject).undone()
 
 
 def good(reply: Any, subject: str) -> Any:
@@ -122,7 +122,7 @@ def in_part(keys: Sequence[str], *replies: Any) -> BackendError:
             answered[key] = about[-1]
     first = next(filter(is_silence, errors), errors[0])
     error = type(first)(*first.args)
-    error.ambiguous, error.answered = any(each.ambiguous for each in errors), answered
+    error.why, error.ambiguous, error.answered = first.why, any(each.ambiguous for each in errors), answered
     error.__cause__ = first
     return error
 
@@ -139,7 +139,7 @@ def _about_each(reply: InPart | list[Any] | bytes | int | None, count: int) -> l
 def unexpected(reply: Any, subject: str) -> NoReturn:
     """Raise the error for an answer that no engine gives."""
     raise NotServing(
-        f"{subject}: the engine answered with a {type(reply).__name__} where none belongs; is it a Redis or Valkey?"
+        f"the engine answered with a {type(reply).__name__} where none belongs; is it a Redis or Valkey?", subject
     )
 
 

@@ -96,7 +96,7 @@ class Stream(asyncio.Protocol):
         future = loop.create_future() if repeatable(commands) else Landing(loop=loop)
         call = _Call(commands, deadline, future)
         if self.ended:
-            call.fail(LostConnection(f"{subject(commands)}: the connection is closed").undone())
+            call.fail(LostConnection("the connection is closed", subject(commands)).undone())
             return future
         self._heard = self._heard and bool(self._calls)
         self._calls.append(call)
@@ -109,7 +109,7 @@ class Stream(asyncio.Protocol):
 
     def end(self) -> None:
         """Close the connection; calls under way fail."""
-        self._fail(lambda call: BackendUnavailableError(f"{subject(call.commands)}: the connection was closed"))
+        self._fail(lambda call: BackendUnavailableError("the connection was closed", subject(call.commands)))
 
     def abandon(self) -> None:
         """In a forked child: put something harmless in the place of the descriptor, which is the parent's."""
@@ -132,7 +132,7 @@ class Stream(asyncio.Protocol):
         def error(call: _Call) -> BackendError:
             lost = dead and soon(call.deadline - now, self._timeout)
             kind = LostConnection if lost else BackendUnavailableError
-            return kind(f"{subject(call.commands)}: the connection broke")
+            return kind("the connection broke", subject(call.commands))
 
         self._fail(error)
 
@@ -154,7 +154,7 @@ class Stream(asyncio.Protocol):
                         call.future.set_result(call.replies)
         except (*NONSENSE, IndexError) as error:
             self._broken = error
-            self._fail(lambda call: BackendUnavailableError(f"{subject(call.commands)}: the engine talks nonsense"))
+            self._fail(lambda call: BackendUnavailableError("the engine talks nonsense", subject(call.commands)))
 
     def _flush(self) -> None:
         if self._transport is not None and not self.ended:
@@ -181,7 +181,7 @@ class Stream(asyncio.Protocol):
         self._watch(self._loop.time() if late else earliest)
 
     def _overdue(self, call: _Call) -> BackendError:
-        return BackendTimeoutError(f"{subject(call.commands)}: no answer within {self._timeout:g} s")
+        return BackendTimeoutError(f"no answer within {self._timeout:g} s", subject(call.commands))
 
     def _fail(self, error: Callable[[_Call], BackendError]) -> None:
         if self.ended:
