@@ -262,8 +262,10 @@ class Batches:
     async def _store(self, batch: Batch, share: Share, outcomes: dict[str, Outcome[Any]]) -> None:
         drafts: dict[str, Draft] = {}
         for key, outcome in outcomes.items():
-            if outcome.error is None and (value := outcome.get()) is not MISS:
-                self._loads.loaded(share.flights[key])
+            if outcome.error is not None:
+                continue
+            self._loads.loaded(share.flights[key])
+            if (value := outcome.get()) is not MISS:
                 try:
                     drafts[key] = self._loads.draft(
                         key, value, batch.plan, batch.tag(batch.items[key]), share.cost, share.says
