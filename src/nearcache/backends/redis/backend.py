@@ -67,6 +67,11 @@ class RedisBackend(Backend):
         self.scan: Scan | None = tooling.Scan(self.single, self._prefix)
         self.admin: Admin | None = tooling.Admin(self.single, self.together, spec.namespace)
 
+    @property
+    def spreads(self) -> bool:
+        """Whether it is a cluster."""
+        return self._link.spreads
+
     def lacks(self) -> bool:
         """Tell whether a node of a cluster does not answer."""
         return self._link.lacks()
