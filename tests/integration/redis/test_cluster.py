@@ -701,6 +701,28 @@ async def test_only_what_a_lost_primary_keeps_is_not_written(
         assert not any(halves.is_there(f"{namespace}:{key}") for key in doomed[3:])
 
 
+STARTS: dict[str, Callable[[Any, list[str]], Awaitable[Any]]] = {
+    "open": lambda cache, _: cache.open(),
+    "set": lambda cache, keys: cache.set(keys[0], "new"),
+    "set_many": lambda cache, keys: cache.set_many(dict.fromkeys(keys, "new")),
+    "add": lambda cache, keys: cache.add(keys[0], "new"),
+}
+
+
+@LOST
+async def test_a_process_that_starts_while_a_primary_is_lost_works_with_the_others(
+    lost: Lost, flavour: Flavour, new_cache: NewCache, namespace: str
+):
+    with a_cluster(down_after=10_000) as own:
+        halves = Halves(own, new_cache, namespace, near=None)
+        with lost(halves.node):
+            for start in STARTS.values():
+                cache = face(new_cache(own.url, timeout=0.5, near=None), flavour)
+                await start(cache, halves.heard[:5])
+                assert await cache.get(halves.heard[9]) == "old"
+            await cache.close()
+
+
 async def test_what_is_loaded_because_a_primary_is_silent_is_kept_for_others(
     flavour: Flavour, new_cache: NewCache, namespace: str
 ):
