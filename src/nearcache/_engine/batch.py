@@ -26,7 +26,7 @@ from nearcache._engine.plan import Job, Lease, Plan
 from nearcache._engine.read import Reader
 from nearcache._engine.write import Draft, Tagger, Writer
 from nearcache._io.port import Io, Overdue, require_callable
-from nearcache.backends.base import Ask, Backend, Fill
+from nearcache.backends.base import Ask, Backend, Fill, Grant
 from nearcache.codecs.schema import Schema
 from nearcache.errors import BackendError, BatchError, CacheError
 from nearcache.near.flights import Flight, leading
@@ -209,8 +209,15 @@ class Batches:
                 await self._acquire(share, asks)
 
     async def _acquire(self, share: Share, asks: list[Ask]) -> None:
-        grants = await self._commands.run("acquire", self._leases.acquire, asks)
-        for ask, grant in zip(asks, grants, strict=True):
+        grants: Mapping[str, Grant]
+        try:
+            granted = await self._commands.run("acquire", self._leases.acquire, asks)
+            grants = {ask.key: grant for ask, grant in zip(asks, granted, strict=True)}
+        except BackendError as error:
+            grants = error.answered
+        for ask in asks:
+            if (grant := grants.get(ask.key)) is None:
+                continue
             if grant.leads:
                 share.leases[ask.key] = Lease(ask.token, ask.seen, self._core.view.last)
             else:
@@ -294,12 +301,16 @@ class Batches:
         held = [(item, leases[item.key]) for item in items]
         fills = [Fill(item, lease.token, lease.seen, lease.replaces) for item, lease in held]
         replaced = {key for key in kept if leases[key].replaces}
-        with suppress(BackendError):
-            stored = await self._commands.run("fill", self._leases.fill, fills)
-            replaced -= {key for key, accepted in zip(kept, stored, strict=True) if accepted}
-            for item, stamp, accepted in zip(items, stamps, stored, strict=True):
-                if accepted and writer.keep(drafts[item.key], item, asked, stamp, leases[item.key].epoch):
-                    share.flights[item.key].vouched = sent
+        stored: Mapping[str, bool]
+        try:
+            stored = dict(zip(kept, await self._commands.run("fill", self._leases.fill, fills), strict=True))
+        except BackendError as error:
+            stored = error.answered
+        replaced -= {key for key, accepted in stored.items() if accepted}
+        for item, stamp in zip(items, stamps, strict=True):
+            accepted = stored.get(item.key, False)
+            if accepted and writer.keep(drafts[item.key], item, asked, stamp, leases[item.key].epoch):
+                share.flights[item.key].vouched = sent
         if replaced:
             with suppress(BackendError):
                 await writer.delete(replaced)

@@ -18,6 +18,7 @@ from nearcache._io.blocking import drive
 from nearcache.backends.base import Ask, Facts, Fill, Item, NotServing
 from nearcache.backends.redis import RedisBackend
 from nearcache.backends.redis import errors as redis_errors
+from nearcache.backends.redis import leases as redis_leases
 from nearcache.backends.redis.bus import Bus
 from nearcache.backends.redis.cluster import BlockingCluster, ClusterLink
 from nearcache.backends.redis.errors import InPart, code_of
@@ -720,7 +721,7 @@ async def test_a_process_that_starts_while_a_primary_is_lost_works_with_the_othe
                 cache = face(new_cache(own.url, timeout=0.5, near=None), flavour)
                 await start(cache, halves.heard[:5])
                 assert await cache.get(halves.heard[9]) == "old"
-            await cache.close()
+                await cache.close()
 
 
 async def test_what_is_loaded_because_a_primary_is_silent_is_kept_for_others(
@@ -829,6 +830,43 @@ def test_while_a_node_is_silent_nobody_waits_for_what_the_nodes_say_of_themselve
                 assert cache.get(halves.heard[0]) == "old"
                 assert not asked
             eventually(lambda: _answers_to(cache, halves.silent[0]) and asked, "it is asked later")
+
+
+async def load_while_a_slot_moves(cache: Cache, other: Cache, flavour: Flavour, own: Cluster, name: str) -> None:
+    """Load many keys, the record and the lease of one of which are on two nodes at that moment."""
+    cache.set("users:1", "old", ttl=0.001)
+    eventually(lambda: not cache.exists("users:1"), "it expires")
+    keys = [f"users:{number}" for number in range(1, 7)]
+    flavoured = face(cache, flavour)
+    with own.moving(name, own.others(own.owner(name))[0]):
+        found = await flavoured.get_or_load_many(keys, flavoured.loader(lambda some: dict.fromkeys(some, "new")))
+    assert found == dict.fromkeys(keys, "new")
+    assert other.get_many(keys) == dict.fromkeys(keys[1:], "new"), "the others are stored"
+    assert not any(
+        own.owner(lease := lease_of(f"{name[:-1]}{number}")).command("EXISTS", lease) for number in range(2, 7)
+    )
+
+
+async def test_while_a_slot_moves_what_is_loaded_of_others_is_stored(
+    cluster: Cluster, flavour: Flavour, new_cache: NewCache, namespace: str
+):
+    cache, other = new_cache(cluster.url, fail_safe="1h", near=None), new_cache(cluster.url, near=None)
+    name = f"{namespace}:users:1"
+    home = cluster.owner(name)
+    try:
+        await load_while_a_slot_moves(cache, other, flavour, cluster, name)
+    finally:
+        cluster.move(name, home)
+
+
+async def test_without_a_part_nothing_that_was_loaded_would_be_stored(
+    cluster: Cluster, flavour: Flavour, new_cache: NewCache, namespace: str
+):
+    def as_one(keys: list[str], told: list[Any]) -> BackendError:
+        return redis_errors.refused(next(each for each in told if isinstance(each, Exception)), keys[0])
+
+    with noticed("the others are stored"), broken(redis_leases, "in_part", as_one):
+        await test_while_a_slot_moves_what_is_loaded_of_others_is_stored(cluster, flavour, new_cache, namespace)
 
 
 def about_all(reply: Any, count: int) -> list[Any]:
