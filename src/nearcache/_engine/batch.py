@@ -202,11 +202,10 @@ class Batches:
         wanted = [key for key in share.flights if lacks[key].reason not in DO_NOT_STORE]
         claim, life = self._core.flights.claim, self._loads.life(batch.plan)
         asks = [Ask(key, claim(share.flights[key]), lacks[key].seen, life) for key in wanted]
-        with suppress(BackendError):
-            if mode is Mode.BYPASS:
-                await self._steal(share, asks)
-            elif asks:
-                await self._acquire(share, asks)
+        if mode is Mode.BYPASS:
+            await self._steal(share, asks)
+        elif asks:
+            await self._acquire(share, asks)
 
     async def _acquire(self, share: Share, asks: list[Ask]) -> None:
         grants: Mapping[str, Grant]
@@ -224,9 +223,16 @@ class Batches:
                 share.others.append(ask.key)
 
     async def _steal(self, share: Share, asks: list[Ask]) -> None:
-        run, steal = self._commands.run, self._leases.steal
-        for ask, seen in zip(asks, await self._io.each([run("steal", steal, ask) for ask in asks]), strict=True):
-            share.leases[ask.key] = Lease(ask.token, seen, self._core.view.last, replaces=True)
+        for ask, seen in zip(asks, await self._io.each([self._stolen(ask) for ask in asks]), strict=True):
+            if seen is not None:
+                share.leases[ask.key] = Lease(ask.token, seen, self._core.view.last, replaces=True)
+
+    async def _stolen(self, ask: Ask) -> bytes | None:
+        """Take one lease; None if the engine fails, or that part of it."""
+        try:
+            return await self._commands.run("steal", self._leases.steal, ask)
+        except BackendError:
+            return None
 
     async def _wait(self, batch: Batch, share: Share, lacks: Mapping[str, Lack], key: str) -> None:
         flight, lack, old = share.flights[key], lacks[key], share.old.get(key)

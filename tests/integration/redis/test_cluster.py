@@ -702,6 +702,19 @@ async def test_only_what_a_lost_primary_keeps_is_not_written(
         assert not any(halves.is_there(f"{namespace}:{key}") for key in doomed[3:])
 
 
+@LOST
+async def test_what_is_loaded_anew_of_others_than_a_lost_primary_replaces_what_there_was(
+    lost: Lost, flavour: Flavour, new_cache: NewCache, namespace: str
+):
+    with a_cluster(down_after=10_000) as own:
+        halves = Halves(own, new_cache, namespace, near=None)
+        cache = face(halves.cache, flavour)
+        with lost(halves.node):
+            with halves.cache.bypass():
+                await cache.get_or_load_many(halves.keys, cache.loader(lambda keys: dict.fromkeys(keys, "new")))
+            assert await cache.get_many(halves.keys) == dict.fromkeys(halves.heard, "new")
+
+
 STARTS: dict[str, Callable[[Any, list[str]], Awaitable[Any]]] = {
     "open": lambda cache, _: cache.open(),
     "set": lambda cache, keys: cache.set(keys[0], "new"),
