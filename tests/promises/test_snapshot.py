@@ -295,6 +295,14 @@ async def test_a_loader_that_answers_is_asked_and_what_is_older_is_gone(world):
     assert await world.stale(face) != "old"  # nobody goes back in time
 
 
+async def test_what_the_source_has_no_more_is_gone(world):
+    await world.left("a:1", "a:2")
+    world.line.cut()
+    face = world.started(staleness=0.001)
+    assert await face.get_or_load_many(["a:1"], face.loader(lambda _: {})) == {}
+    assert (await world.stale(face), await world.stale(face, "a:2")) == (None, "old")
+
+
 async def test_a_start_without_the_engine_loses_nothing(world):
     await world.left("a:1", "a:2")
     world.line.cut()
@@ -346,10 +354,34 @@ async def test_an_invalidation_that_this_process_made_is_not_ignored(world, chan
     await known(world, change, then_answers)
 
 
+async def known_before(world: World, change: Change, engine_answers: bool) -> None:
+    """Invalidate what was left, end, and start anew without the engine."""
+    await world.left("a:1", "a:2")
+    if not engine_answers:
+        world.line.cut()
+    face = world.started()
+    await change(face)
+    await face.close()
+    world.line.cut()
+    assert await world.stale(world.started()) is None
+
+
+@pytest.mark.parametrize("engine_answers", [True, False])
+@pytest.mark.parametrize("change", KNOWN)
+async def test_an_invalidation_that_the_process_before_made_is_not_ignored(world, change, engine_answers):
+    await known_before(world, change, engine_answers)
+
+
+async def test_it_would_be_left_once_more_otherwise(world):
+    with broken(View, "holds", lambda *_: True), noticed():
+        await known_before(world, CHANGES["tag"][0], True)
+
+
 async def test_it_would_be_ignored_otherwise(world):
     with broken(Store, "_changed", lambda *_: None), noticed():
         await known(world, CHANGES["delete"][0], False)
     world.line.mend()
+    await eventually_in_loop(lambda: not any(parts_of(face).debts for face in world.faces), "it was deleted")
     with broken(View, "holds", lambda *_: True), noticed():
         await known(world, CHANGES["tag"][0], False)
 

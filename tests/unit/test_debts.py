@@ -147,6 +147,11 @@ def test_an_engine_that_is_replaced_is_told_at_once_although_the_one_before_refu
 class InHalves(Counting):
     """An engine of two nodes, one of which does not answer."""
 
+    @property
+    def spreads(self) -> bool:
+        """Tell that there are two."""
+        return True
+
     def lacks(self) -> bool:
         """Tell that one is gone."""
         return True

@@ -41,6 +41,12 @@ def scheme_of(url: str) -> str | None:
     return match["scheme"].lower() if match else None
 
 
+def without_login(url: str) -> str:
+    """Return a URL without user and password."""
+    match = _URL.fullmatch(url)
+    return url if match is None else f"{match['scheme']}://{match['authority'].rpartition('@')[2]}{match['rest']}"
+
+
 def redacted(url: str) -> str:
     """Return the scheme, host and port of a URL, and nothing else; "***" for what may hold a password."""
     match = _URL.fullmatch(url)

@@ -26,7 +26,7 @@ from nearcache._engine.plan import Job, Lease, Plan
 from nearcache._engine.read import Reader
 from nearcache._engine.write import Draft, Tagger, Writer
 from nearcache._io.port import Io, Overdue, require_callable
-from nearcache.backends.base import Ask, Backend, Fill
+from nearcache.backends.base import Ask, Backend, Fill, Grant
 from nearcache.codecs.schema import Schema
 from nearcache.errors import BackendError, BatchError, CacheError
 from nearcache.near.flights import Flight, leading
@@ -202,24 +202,37 @@ class Batches:
         wanted = [key for key in share.flights if lacks[key].reason not in DO_NOT_STORE]
         claim, life = self._core.flights.claim, self._loads.life(batch.plan)
         asks = [Ask(key, claim(share.flights[key]), lacks[key].seen, life) for key in wanted]
-        with suppress(BackendError):
-            if mode is Mode.BYPASS:
-                await self._steal(share, asks)
-            elif asks:
-                await self._acquire(share, asks)
+        if mode is Mode.BYPASS:
+            await self._steal(share, asks)
+        elif asks:
+            await self._acquire(share, asks)
 
     async def _acquire(self, share: Share, asks: list[Ask]) -> None:
-        grants = await self._commands.run("acquire", self._leases.acquire, asks)
-        for ask, grant in zip(asks, grants, strict=True):
+        grants: Mapping[str, Grant]
+        try:
+            granted = await self._commands.run("acquire", self._leases.acquire, asks)
+            grants = {ask.key: grant for ask, grant in zip(asks, granted, strict=True)}
+        except BackendError as error:
+            grants = error.answered
+        for ask in asks:
+            if (grant := grants.get(ask.key)) is None:
+                continue
             if grant.leads:
                 share.leases[ask.key] = Lease(ask.token, ask.seen, self._core.view.last)
             else:
                 share.others.append(ask.key)
 
     async def _steal(self, share: Share, asks: list[Ask]) -> None:
-        run, steal = self._commands.run, self._leases.steal
-        for ask, seen in zip(asks, await self._io.each([run("steal", steal, ask) for ask in asks]), strict=True):
-            share.leases[ask.key] = Lease(ask.token, seen, self._core.view.last, replaces=True)
+        for ask, seen in zip(asks, await self._io.each([self._stolen(ask) for ask in asks]), strict=True):
+            if seen is not None:
+                share.leases[ask.key] = Lease(ask.token, seen, self._core.view.last, replaces=True)
+
+    async def _stolen(self, ask: Ask) -> bytes | None:
+        """Take one lease; None if the engine fails, or that part of it."""
+        try:
+            return await self._commands.run("steal", self._leases.steal, ask)
+        except BackendError:
+            return None
 
     async def _wait(self, batch: Batch, share: Share, lacks: Mapping[str, Lack], key: str) -> None:
         flight, lack, old = share.flights[key], lacks[key], share.old.get(key)
@@ -262,8 +275,10 @@ class Batches:
     async def _store(self, batch: Batch, share: Share, outcomes: dict[str, Outcome[Any]]) -> None:
         drafts: dict[str, Draft] = {}
         for key, outcome in outcomes.items():
-            if outcome.error is None and (value := outcome.get()) is not MISS:
-                self._loads.loaded(share.flights[key])
+            if outcome.error is not None:
+                continue
+            self._loads.loaded(share.flights[key])
+            if (value := outcome.get()) is not MISS:
                 try:
                     drafts[key] = self._loads.draft(
                         key, value, batch.plan, batch.tag(batch.items[key]), share.cost, share.says
@@ -292,12 +307,16 @@ class Batches:
         held = [(item, leases[item.key]) for item in items]
         fills = [Fill(item, lease.token, lease.seen, lease.replaces) for item, lease in held]
         replaced = {key for key in kept if leases[key].replaces}
-        with suppress(BackendError):
-            stored = await self._commands.run("fill", self._leases.fill, fills)
-            replaced -= {key for key, accepted in zip(kept, stored, strict=True) if accepted}
-            for item, stamp, accepted in zip(items, stamps, stored, strict=True):
-                if accepted and writer.keep(drafts[item.key], item, asked, stamp, leases[item.key].epoch):
-                    share.flights[item.key].vouched = sent
+        stored: Mapping[str, bool]
+        try:
+            stored = dict(zip(kept, await self._commands.run("fill", self._leases.fill, fills), strict=True))
+        except BackendError as error:
+            stored = error.answered
+        replaced -= {key for key, accepted in stored.items() if accepted}
+        for item, stamp in zip(items, stamps, strict=True):
+            accepted = stored.get(item.key, False)
+            if accepted and writer.keep(drafts[item.key], item, asked, stamp, leases[item.key].epoch):
+                share.flights[item.key].vouched = sent
         if replaced:
             with suppress(BackendError):
                 await writer.delete(replaced)

@@ -65,7 +65,7 @@ class Commands:
         core.emit(Command(operation, perf_counter() - started, False))
         if core.outage is not None:
             self._answered()
-        if started >= core.facts_due and self._backend.admin is not None:
+        if started >= core.facts_due and self._backend.admin is not None and not self._backend.lacks():
             await self._take_size(self._backend.admin, started)
         return reply
 
@@ -132,7 +132,7 @@ class Commands:
             except EngineReplaced:
                 raise
             except GONE as error:
-                if not self._backend.lacks():
+                if not self._backend.spreads:
                     raise error.undone() from None
                 core.pay_from = now + PAY_AGAIN
             except BackendError as error:
@@ -151,7 +151,7 @@ class Commands:
             try:
                 await self._delete(owed)
             except GONE as error:
-                if isinstance(error, EngineReplaced) or not self._backend.lacks():
+                if isinstance(error, EngineReplaced) or not self._backend.spreads:
                     raise
                 gone, left = error, left + sum(key in self._core.debts for key, _ in owed)
         if gone is not None:

@@ -115,14 +115,15 @@ class Core:
     # Keys
 
     def _check_first(self, key: object) -> str:
-        self._start()
+        self.start()
         return self.check(key)
 
     def _check_all_first(self, keys: object) -> list[str]:
-        self._start()
+        self.start()
         return self.check_all(keys)
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Do what has to be done before anything is read, written or invalidated, once."""
         self._start_observers()
         self.read_snapshot()
         self.check, self.check_all = self.namespace.check, self.namespace.check_all

@@ -78,16 +78,19 @@ class Snapshot:
                 self._file.write(self._entries(), self._wall())
 
     def _entries(self) -> Iterator[tuple[str, bytes]]:
-        """Return what is served near, the most useful first, then what was left and nothing became known of."""
+        """Return what is served near, the most useful first, then what was left and nothing became known of,
+        no invalidation either.
+        """
         epoch = self._view.told()  # first: what a later mark has made invalid must not seem newer than it
-        left = self._near.left.copy()
         for slot in sorted(self._near.slots(), key=_worth, reverse=True):
             try:
                 yield slot.key, self._record(slot, epoch)
             except CodecError:  # a shared value that its readers have changed
                 continue
-        for key, each in left.items():
-            yield key, each.raw
+        for key, each in self._near.left.copy().items():
+            record = self._codec.open(each.raw)
+            if self._view.holds(record.epoch, record.tags):
+                yield key, each.raw
 
     def _record(self, slot: Slot, epoch: int) -> bytes:
         encoded = self._codec.encode(slot.own(), slot.schema if isinstance(slot.schema, Schema) else None)

@@ -126,6 +126,7 @@ class Writer:
         core.require_marks("clear" if everything else "tags", everything or bool(names))
         if not (names or everything) or core.mode() is Mode.OFF:
             return None
+        core.start()
         core.marked(names, everything)
         try:
             await self._commands.run("invalidate", self._backend.marks.mark, names, everything)

@@ -287,6 +287,11 @@ class Backend(ABC):
     admin: Admin | None = None
     replicas: Replicas | None = None
 
+    @property
+    def spreads(self) -> bool:
+        """Whether it is several nodes, each of which may fail alone."""
+        return False
+
     def lacks(self) -> bool:
         """Tell whether a part of the engine does not answer, and is spared calls here; the other parts go on."""
         return False

@@ -24,7 +24,7 @@ from typing import BinaryIO, Final, cast
 import msgspec
 
 from nearcache._core.ttl import described
-from nearcache._core.urls import scheme_of
+from nearcache._core.urls import scheme_of, without_login
 from nearcache.errors import ConfigError, UnsupportedError
 from nearcache.options import Options
 
@@ -158,7 +158,7 @@ def file_of(options: Options) -> SnapshotFile | None:
     path = cast(object, options.near_snapshot)
     if path is None:
         return None
-    if not path or not isinstance(path, (str, Path)):
+    if not path or not isinstance(path, (str, Path)) or "\0" in str(path):
         raise ConfigError(f"near_snapshot is {described(path)}; it must be the path of a file, a str or Path, or None")
     if scheme_of(options.url) == "memory":
         raise UnsupportedError("memory:// cannot do near_snapshot; engines that can: embedded, redis")
@@ -166,9 +166,7 @@ def file_of(options: Options) -> SnapshotFile | None:
         raise ConfigError("near_snapshot needs a near tier; leave it out, or near=None")
     if options.codec == "json":
         raise ConfigError("near_snapshot needs a header in front of every value, which codec='json' does not write")
-    # A password ends with the last "@"; what names the engine stands behind it.
-    origin = f"{options.namespace} {options.url.rpartition('@')[2]}"
-    return SnapshotFile(Path(path).absolute(), origin)
+    return SnapshotFile(Path(path).absolute(), f"{options.namespace} {without_login(options.url)}")
 
 
 def _digest(body: bytes) -> bytes:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import itertools
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
@@ -11,16 +12,20 @@ from typing import Any, cast
 import pytest
 
 from nearcache import MISS, Cache, Queued
+from nearcache._core.outage import Outage
+from nearcache._engine.commands import DEBTS_AT_ONCE
 from nearcache._io.blocking import drive
-from nearcache.backends.base import Ask, Fill, Item
+from nearcache.backends.base import Ask, Facts, Fill, Item, NotServing
 from nearcache.backends.redis import RedisBackend
 from nearcache.backends.redis import errors as redis_errors
+from nearcache.backends.redis import leases as redis_leases
 from nearcache.backends.redis.bus import Bus
 from nearcache.backends.redis.cluster import BlockingCluster, ClusterLink
 from nearcache.backends.redis.errors import InPart, code_of
 from nearcache.backends.redis.listeners import NodeTracking
 from nearcache.backends.redis.names import lease_of, marks_of, waiters_of
 from nearcache.backends.redis.slots import SLOTS, joined, key_of, slot_of, split
+from nearcache.backends.redis.tooling import ClusterAdmin
 from nearcache.backends.redis.topology import Topology
 from nearcache.backends.registry import Flavour
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError, ConfigError
@@ -125,12 +130,24 @@ def test_a_node_without_a_name_is_where_the_answer_came_from():
     assert {node.endpoint.where for node in topology.primaries} == {"::1:9", "h4:9"}
 
 
-def test_a_slot_that_nobody_keeps_is_an_outage():
+def test_who_keeps_a_slot_that_nobody_is_known_to_keep_is_asked_of_a_node_that_answers():
     topology = Topology("redis+cluster://h1:7", 1.0, lambda: None)
-    topology.take([[0, 0, [b"h", 9]]], "h")
-    assert not topology.due
-    with pytest.raises(BackendUnavailableError, match="no node of the cluster keeps this slot"):
+    with pytest.raises(BackendUnavailableError, match="no node of the cluster is known"):
         topology.owner("app:users:1")
+    topology.take([[0, 0, [b"h1", 9]], [1, 1, [b"h2", 9]]], "h")
+    assert topology.owner("app:users:1").endpoint.where == "h1:9"
+    topology.owner("app:users:1").outage = Outage(0.0, "", 1.0)
+    assert topology.owner("app:users:1").endpoint.where == "h2:9"
+
+
+def test_a_node_that_does_not_answer_is_asked_for_the_slots_last():
+    topology = Topology("redis+cluster://h1:7", 1.0, lambda: None)
+    topology.take([[0, 0, [b"h1", 7]], [1, 1, [b"h2", 7]], [2, 2, [b"h3", 7]]], "h")
+    silent_one = next(node for node in topology.primaries if node.endpoint.host == "h2")
+    silent_one.outage = Outage(0.0, "", 1.0)
+    turns = [topology._next() for _ in range(6)]
+    assert all(turn[2] is silent_one for turn in turns)
+    assert {turn[0].endpoint.host for turn in turns} == {"h1", "h3"}
 
 
 # Where commands go
@@ -685,6 +702,41 @@ async def test_only_what_a_lost_primary_keeps_is_not_written(
         assert not any(halves.is_there(f"{namespace}:{key}") for key in doomed[3:])
 
 
+@LOST
+async def test_what_is_loaded_anew_of_others_than_a_lost_primary_replaces_what_there_was(
+    lost: Lost, flavour: Flavour, new_cache: NewCache, namespace: str
+):
+    with a_cluster(down_after=10_000) as own:
+        halves = Halves(own, new_cache, namespace, near=None)
+        cache = face(halves.cache, flavour)
+        with lost(halves.node):
+            with halves.cache.bypass():
+                await cache.get_or_load_many(halves.keys, cache.loader(lambda keys: dict.fromkeys(keys, "new")))
+            assert await cache.get_many(halves.keys) == dict.fromkeys(halves.heard, "new")
+
+
+STARTS: dict[str, Callable[[Any, list[str]], Awaitable[Any]]] = {
+    "open": lambda cache, _: cache.open(),
+    "set": lambda cache, keys: cache.set(keys[0], "new"),
+    "set_many": lambda cache, keys: cache.set_many(dict.fromkeys(keys, "new")),
+    "add": lambda cache, keys: cache.add(keys[0], "new"),
+}
+
+
+@LOST
+async def test_a_process_that_starts_while_a_primary_is_lost_works_with_the_others(
+    lost: Lost, flavour: Flavour, new_cache: NewCache, namespace: str
+):
+    with a_cluster(down_after=10_000) as own:
+        halves = Halves(own, new_cache, namespace, near=None)
+        with lost(halves.node):
+            for start in STARTS.values():
+                cache = face(new_cache(own.url, timeout=0.5, near=None), flavour)
+                await start(cache, halves.heard[:5])
+                assert await cache.get(halves.heard[9]) == "old"
+                await cache.close()
+
+
 async def test_what_is_loaded_because_a_primary_is_silent_is_kept_for_others(
     flavour: Flavour, new_cache: NewCache, namespace: str
 ):
@@ -718,6 +770,116 @@ def test_what_others_have_deleted_is_announced_in_the_stream(new_cache: NewCache
             assert isinstance(halves.cache.delete_many(halves.some(0)), Queued)
             assert set(halves.cache._parts.core.debts) == set(halves.some(0)[3:])
             eventually(lambda: not other.get_many(halves.heard[:3]), "it is told")
+
+
+@contextlib.contextmanager
+def unkept(cluster: Cluster, name: str) -> Iterator[None]:
+    """Let no node keep the slot of a key of the engine for the block; the others go on."""
+    for node in cluster.nodes:
+        node.command("CONFIG", "SET", "cluster-require-full-coverage", "no")
+        node.command("CLUSTER", "DELSLOTS", cluster.slot(name))
+    try:
+        yield
+    finally:
+        cluster.nodes[0].command("CLUSTER", "ADDSLOTS", cluster.slot(name))
+
+
+async def test_a_slot_that_nobody_keeps_is_no_obstacle_to_others(flavour: Flavour, new_cache: NewCache, namespace: str):
+    with a_cluster() as own:
+        halves = Halves(own, new_cache, namespace, near=None)
+        (lost, *_), heard = halves.silent, halves.heard
+        cache, core = face(halves.cache, flavour), halves.cache._parts.core
+        with unkept(own, f"{namespace}:{lost}"):
+            assert isinstance(await cache.delete(lost), Queued)
+            for _ in range(2):  # what is owed cannot be paid, or cannot yet be tried again
+                core.owe(*heard[:2])
+                core.pay_from = 0.0
+                assert await cache.get_many([lost, *heard[2:5]]) == dict.fromkeys(heard[2:5], "old")
+                assert set(core.debts) == {lost}
+                with pytest.raises(NotServing, match="Hash slot not served") as raised:
+                    await cache.set_many({lost: "new", heard[0]: "new"})
+                assert raised.value.answered.keys() == {heard[0]}
+                assert await cache.get(heard[0]) == "new"
+            core.owe(*heard[:2])
+            core.pay_from = 0.0
+            await cache.set(heard[0], "new")  # by a call that pays first
+            assert await cache.get(heard[0]) == "new"
+            assert halves.cache.stats().spared == 0
+        eventually(lambda: _answers_to(halves.cache, lost) and not core.debts, "it is deleted")
+
+
+async def test_what_is_owed_to_a_lost_primary_does_not_keep_others_waiting(
+    flavour: Flavour, new_cache: NewCache, namespace: str
+):
+    with a_cluster(down_after=10_000) as own:
+        halves = Halves(own, new_cache, namespace, near=None)
+        cache, core = face(halves.cache, flavour), halves.cache._parts.core
+        with silent(halves.node):
+            halves.loses_its_node()
+            keys = (f"others:{number}" for number in itertools.count())
+            backend: Any = halves.cache._engine.backend
+            owner = backend._link._topology.owner
+            theirs = (key for key in keys if owner(f"{namespace}:{key}").endpoint.port == halves.node.port)
+            core.owe(*itertools.islice(theirs, 2 * DEBTS_AT_ONCE), halves.heard[0])
+            core.pay_from = 0.0
+            assert await cache.get(halves.heard[1]) == "old"
+            assert len(core.debts) >= 2 * DEBTS_AT_ONCE
+            assert halves.heard[0] not in core.debts
+
+
+def test_while_a_node_is_silent_nobody_waits_for_what_the_nodes_say_of_themselves(new_cache: NewCache, namespace: str):
+    with a_cluster(down_after=10_000) as own:
+        halves, asked = Halves(own, new_cache, namespace, near=None), list[bool]()
+        cache = halves.cache
+
+        async def facts(admin: ClusterAdmin) -> Facts:
+            asked.append(True)
+            return Facts(None, None, None, None, None, None)
+
+        with broken(ClusterAdmin, "facts", facts):
+            with silent(halves.node):
+                halves.loses_its_node()
+                cache._parts.core.facts_due = 0.0
+                assert cache.get(halves.heard[0]) == "old"
+                assert not asked
+            eventually(lambda: _answers_to(cache, halves.silent[0]) and asked, "it is asked later")
+
+
+async def load_while_a_slot_moves(cache: Cache, other: Cache, flavour: Flavour, own: Cluster, name: str) -> None:
+    """Load many keys, the record and the lease of one of which are on two nodes at that moment."""
+    cache.set("users:1", "old", ttl=0.001)
+    eventually(lambda: not cache.exists("users:1"), "it expires")
+    keys = [f"users:{number}" for number in range(1, 7)]
+    flavoured = face(cache, flavour)
+    with own.moving(name, own.others(own.owner(name))[0]):
+        found = await flavoured.get_or_load_many(keys, flavoured.loader(lambda some: dict.fromkeys(some, "new")))
+    assert found == dict.fromkeys(keys, "new")
+    assert other.get_many(keys) == dict.fromkeys(keys[1:], "new"), "the others are stored"
+    assert not any(
+        own.owner(lease := lease_of(f"{name[:-1]}{number}")).command("EXISTS", lease) for number in range(2, 7)
+    )
+
+
+async def test_while_a_slot_moves_what_is_loaded_of_others_is_stored(
+    cluster: Cluster, flavour: Flavour, new_cache: NewCache, namespace: str
+):
+    cache, other = new_cache(cluster.url, fail_safe="1h", near=None), new_cache(cluster.url, near=None)
+    name = f"{namespace}:users:1"
+    home = cluster.owner(name)
+    try:
+        await load_while_a_slot_moves(cache, other, flavour, cluster, name)
+    finally:
+        cluster.move(name, home)
+
+
+async def test_without_a_part_nothing_that_was_loaded_would_be_stored(
+    cluster: Cluster, flavour: Flavour, new_cache: NewCache, namespace: str
+):
+    def as_one(keys: list[str], told: list[Any]) -> BackendError:
+        return redis_errors.refused(next(each for each in told if isinstance(each, Exception)), keys[0])
+
+    with noticed("the others are stored"), broken(redis_leases, "in_part", as_one):
+        await test_while_a_slot_moves_what_is_loaded_of_others_is_stored(cluster, flavour, new_cache, namespace)
 
 
 def about_all(reply: Any, count: int) -> list[Any]:

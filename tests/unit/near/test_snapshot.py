@@ -239,7 +239,7 @@ def test_absurd_lengths_cost_nothing(file, absurd):
 # The option
 
 
-@pytest.mark.parametrize("path", ["", 3, b"snap", True, ["snap"]])
+@pytest.mark.parametrize("path", ["", 3, b"snap", True, ["snap"], "sn\0ap", Path("sn\0ap")])
 def test_a_path_is_a_text(path):
     with pytest.raises(ConfigError, match=r"near_snapshot is .* it must be the path of a file"):
         Cache("redis://h", near_snapshot=path)
@@ -253,3 +253,14 @@ def test_where_nothing_can_be_left_the_option_is_refused():
     with pytest.raises(ConfigError, match="near_snapshot needs a header"):
         Cache("redis://h", near_snapshot="snap", codec="json")
     assert Cache("memory://", near_snapshot=None).get("a:1") is None
+
+
+def test_caches_of_two_engines_or_namespaces_are_told_apart_and_passwords_do_not_matter(tmp_path):
+    def used_by(url: str, namespace: str = "app") -> bytes:
+        snapshot = Cache(url, namespace=namespace, near_snapshot=tmp_path / "snap")._parts.core.snapshot
+        assert snapshot is not None
+        return snapshot._file._origin
+
+    assert used_by("redis://ann:old@h:1/0") == used_by("redis://ann:n@w@h:1/0") == used_by("redis://h:1/0")
+    others = ["redis://h:1/0", "redis://h:1/1", "unix:///run/a@x.sock", "unix:///run/b@x.sock", "unix:///run/x.sock"]
+    assert len({used_by(url) for url in others} | {used_by("redis://h:1/0", "another")}) == len(others) + 1

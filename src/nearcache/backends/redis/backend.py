@@ -67,6 +67,11 @@ class RedisBackend(Backend):
         self.scan: Scan | None = tooling.Scan(self.single, self._prefix)
         self.admin: Admin | None = tooling.Admin(self.single, self.together, spec.namespace)
 
+    @property
+    def spreads(self) -> bool:
+        """Whether it is a cluster."""
+        return self._link.spreads
+
     def lacks(self) -> bool:
         """Tell whether a node of a cluster does not answer."""
         return self._link.lacks()
@@ -243,9 +248,20 @@ class RedisBackend(Backend):
         changed: Sequence[str] = (),
         fresh: bool = False,
     ) -> list[Any]:
-        """Run the script `name` on keys with arguments, once for each call, on one trip; raises if the engine refuses.
+        """Do as `replies_of`, but raise if the engine refuses; `subject` is what errors are about."""
+        return [good(reply, subject) for reply in await self.replies_of(name, calls, changed=changed, fresh=fresh)]
 
-        `subject` is what errors are about, `changed` which keys others must know to have changed ("" for marks).
+    async def replies_of(
+        self,
+        name: str,
+        calls: Sequence[tuple[tuple[str, ...], tuple[str | bytes, ...]]],
+        *,
+        changed: Sequence[str] = (),
+        fresh: bool = False,
+    ) -> list[Any]:
+        """Run the script `name` on keys with arguments, once for each call, on one trip; errors are among the replies.
+
+        `changed` is which keys others must know to have changed ("" for marks).
         """
         code = script(name)
         send = functools.partial(self.change, changed) if changed else self.run
@@ -257,7 +273,7 @@ class RedisBackend(Backend):
             again = await send(*[("EVAL", code.text, *rests[at]) for at in missing], fresh=fresh)
             for at, reply in zip(missing, again, strict=True):
                 replies[at] = reply
-        return [good(reply, subject) for reply in replies]
+        return replies
 
     def _look_for_another_primary(self, replies: Sequence[Any]) -> None:
         """Connect anew, now and then, where a replica answers: the name of the engine may lead to another by now."""

@@ -92,10 +92,15 @@ class ClusterLink(ABC, Generic[AnyLink]):
         return any(node.outage is not None for node in self._topology.primaries)
 
     async def open(self) -> None:
-        """Learn the slots, and connect to every primary."""
+        """Learn the slots, and connect to every primary that answers: without one, there are the others."""
         await self._look()
         for node in self._topology.primaries:
-            await self._to(node).open()
+            try:
+                await self._to(node).open()
+            except BackendError as error:
+                if not is_silence(error):
+                    raise
+                self._note(node, error)
 
     async def execute(self, *commands: Command) -> list[Any]:
         """Send commands, those to one node together, and return their replies in order.

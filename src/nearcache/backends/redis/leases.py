@@ -8,12 +8,12 @@ at both, which is why readers judge values by marks themselves.
 import functools
 import hashlib
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from nearcache.backends.base import BACK_OFF, Ask, Fill, Grant, Item, NotServing, identity_of
 from nearcache.backends.redis.connect import Command
-from nearcache.backends.redis.errors import MISSHAPEN, good, unexpected
+from nearcache.backends.redis.errors import MISSHAPEN, good, in_part, unexpected
 from nearcache.backends.redis.listener import Ears
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import lease_of, marks_of, waiters_of
@@ -22,6 +22,8 @@ from nearcache.near.inbox import Mail
 
 if TYPE_CHECKING:
     from nearcache.backends.redis.backend import RedisBackend
+
+T = TypeVar("T")
 
 LEASE_LIFE: Final = 5.0
 """Seconds until the lease of a loader that died is free; a living one renews it."""
@@ -72,35 +74,36 @@ class RedisLeases:
         """Ask for leases and for the marks on one trip."""
         inbox = self._listener.channel()
         calls = [(ask.key, (ask.token, _ms(ask.life), ask.seen, inbox, self._kind)) for ask in asks]
-        replies = await self._evaluate("acquire", calls)
-        self._backend.meet([ask.key for ask in asks])
-        return [_granted(reply, ask.key) for reply, ask in zip(replies, asks, strict=True)]
+        try:
+            return await self._evaluate("acquire", calls, _granted)
+        finally:
+            self._backend.meet([ask.key for ask in asks])
 
     async def steal(self, ask: Ask) -> bytes:
         """Take the lease, and ask for the marks on the same trip."""
         calls = [(ask.key, (ask.token, _ms(ask.life), self._kind))]
-        (reply,) = await self._evaluate("steal", calls)
-        return reply if type(reply) is bytes else unexpected(reply, ask.key)
+        (seen,) = await self._evaluate("steal", calls, _seen)
+        return seen
 
     async def fill(self, fills: Sequence[Fill]) -> list[bool]:
         """Store what the leases still allow, and ask for the marks on the same trip."""
         calls = [(f.item.key, (f.token, f.seen, _ms(f.item.ttl), f.item.raw, self._kind)) for f in fills]
         changed = [f.item.key for f in fills if f.replaces]
         try:
-            return [reply == 1 for reply in await self._evaluate("fill", calls, changed)]
+            return await self._evaluate("fill", calls, _accepted, changed)
         finally:
             self._backend.meet([f.item.key for f in fills])
 
     async def commit(self, item: Item, token: str) -> bool:
         """Store under a lease, or remove."""
         calls = [(item.key, (token, _ms(item.ttl), item.raw))]
-        (reply,) = await self._evaluate("commit", calls, (item.key,))
-        return bool(reply == 1)
+        (accepted,) = await self._evaluate("commit", calls, _accepted, (item.key,))
+        return accepted
 
     async def release(self, key: str, token: str, outcome: str, back_off: float = 0.0) -> None:
         """End a lease, and wake those who wait."""
         pause = _ms(back_off) if back_off else "0"
-        await self._evaluate("release", [(key, (token, outcome, pause, BACK_OFF))], fresh=False)
+        await self._evaluate("release", [(key, (token, outcome, pause, BACK_OFF))], _accepted, fresh=False)
 
     def hold(self, key: str, token: str, until: float) -> None:
         """Have the listener renew a lease."""
@@ -115,11 +118,23 @@ class RedisLeases:
         return self._listener.inbox.expect(self._backend.named(key))
 
     async def _evaluate(
-        self, name: str, calls: Sequence[Call], changed: Sequence[str] = (), *, fresh: bool = True
-    ) -> list[Any]:
+        self,
+        name: str,
+        calls: Sequence[Call],
+        read: Callable[[Any, str], T],
+        changed: Sequence[str] = (),
+        *,
+        fresh: bool = True,
+    ) -> list[T]:
+        """Run a script for each call, and return what its replies say; where some fail, the error has the others'."""
+        keys = [key for key, _ in calls]
         named = [(self._backend.named(key), arguments) for key, arguments in calls]
         on = [((key, lease_of(key), waiters_of(key)), arguments) for key, arguments in named]
-        return await self._backend.evaluate(name, on, calls[0][0], changed=changed, fresh=fresh)
+        replies = await self._backend.replies_of(name, on, changed=changed, fresh=fresh)
+        about = list(zip(replies, keys, strict=True))
+        if any(isinstance(reply, Exception) for reply in replies):
+            raise in_part(keys, [reply if isinstance(reply, Exception) else read(reply, key) for reply, key in about])
+        return [read(reply, key) for reply, key in about]
 
 
 class RedisMarks:
@@ -229,6 +244,14 @@ def _granted(reply: Any, key: str) -> Grant:
             return Grant(left=max(0, left) / 1000, holder=holder.decode("ascii", "replace"))
         case _:
             return unexpected(reply, key)
+
+
+def _seen(reply: Any, key: str) -> bytes:
+    return reply if type(reply) is bytes else unexpected(reply, key)
+
+
+def _accepted(reply: Any, _key: str) -> bool:
+    return bool(reply == 1)
 
 
 def _scores(reply: Any) -> dict[str, int]:

@@ -85,11 +85,16 @@ class Topology:
         self._stale = True
 
     def owner(self, name: str) -> Node:
-        """Return the node that keeps an engine key; raises `BackendUnavailableError` if none does."""
+        """Return the node that keeps an engine key; if none is known to, one that tells who does, or that nobody does.
+
+        Raises `BackendUnavailableError` if no node is known.
+        """
         node = self._slots[slot_of(name)]
         if node is None:
             self._stale = True
-            raise BackendUnavailableError("no node of the cluster keeps this slot at present").undone()
+            node = min(self.primaries, key=lambda node: (node.outage is not None, repr(node)), default=None)
+        if node is None:
+            raise BackendUnavailableError("no node of the cluster is known").undone()
         return node
 
     def keeps(self, node: Node, name: str) -> bool:
