@@ -26,19 +26,18 @@ demo: .venv/.runtime ## See a real cache do real work, in about a minute (ONCE=1
 	@ONCE="$(ONCE)" $(PY) -m nearcache.demo
 
 # What kills processes, or has to happen in time, is tried last and by itself. The other tests share two cores.
-ALONE := tests/faults tests/promises
-QUICK := $(if $(CI),$(PY) -m coverage run,$(PY)) -m pytest -m "not slow and not soak"
-TWO := -n 2 --dist worksteal
+PYTEST := $(if $(CI),$(PY) -m coverage run,$(PY)) -m pytest
+QUICK := not slow and not soak
 
 test: .venv/.dev servers ## Run the tests (with CI set, also the coverage they reach)
 ifdef CI
 	$(PY) -m coverage erase
 endif
 ifeq ($(strip $(PYTEST_ARGS)),)
-	$(QUICK) $(TWO) $(ALONE:%=--ignore=%)
-	$(QUICK) $(ALONE)
+	$(PYTEST) -m "$(QUICK) and not alone" -n 2 --dist worksteal
+	$(PYTEST) -m "$(QUICK) and alone" tests/faults tests/promises
 else
-	$(QUICK) $(PYTEST_ARGS)
+	$(PYTEST) -m "$(QUICK)" $(PYTEST_ARGS)
 endif
 ifdef CI
 	$(PY) -m coverage combine --quiet

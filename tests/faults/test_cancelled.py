@@ -39,6 +39,8 @@ from tests.promises.helpers import (
 )
 from tests.servers import RedisServer
 
+pytestmark = pytest.mark.alone
+
 KEYS = [f"names:{number}" for number in range(20)]
 LIFE = 0.5
 """Seconds that a lease lives."""

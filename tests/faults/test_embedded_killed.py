@@ -13,6 +13,8 @@ from nearcache.errors import BackendTimeoutError, BackendUnavailableError
 from tests.embedded_world import Child, World, kill_itself_at, kill_server, server_at, socket_of
 from tests.servers import ask
 
+pytestmark = pytest.mark.alone
+
 MOMENTS = [
     "before:Share._find",
     "after:Share._find",  # the lock for changes is held

@@ -14,6 +14,8 @@ from nearcache.errors import ConfigError
 from tests.embedded_world import Child, World, fields, server_at, socket_of
 from tests.servers import ask, need_program
 
+pytestmark = pytest.mark.alone
+
 LINUX = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc tells")
 
 

@@ -27,6 +27,8 @@ from tests.promises.helpers import broken, dice, eventually, noticed, outcome_of
 from tests.sentinel import sentinel_group
 from tests.servers import KINDS, Kind, RedisServer
 
+pytestmark = pytest.mark.alone
+
 BUDGET = 0.1
 PACE = 0.003
 """Seconds between two steps: servers on the same machine have to get their turn."""

@@ -22,6 +22,8 @@ from tests.promises.conftest import NewCache
 from tests.promises.helpers import broken, dice, eventually, noticed, noticed_within
 from tests.servers import RedisServer
 
+pytestmark = pytest.mark.alone
+
 ROOM = 20_000
 """Bytes of a value: a hundredth of what the engine has left at most."""
 

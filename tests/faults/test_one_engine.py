@@ -25,6 +25,8 @@ from tests.promises.helpers import Crowd, broken, dice, eventually, noticed, out
 from tests.proxy import Proxy, proxied
 from tests.servers import RedisServer
 
+pytestmark = pytest.mark.alone
+
 BUDGET = 0.1
 LITTLE = 0.2
 """Seconds that a call may take on top: a machine with other things to do is not the cache's fault."""

@@ -26,6 +26,8 @@ from tests.promises.helpers import LIBRARY, PATIENCE, dice
 from tests.proxy import Proxy, proxied
 from tests.servers import CHECKOUT, Kind, RedisServer, redis_server
 
+pytestmark = pytest.mark.alone
+
 T = TypeVar("T", bound="Processes")
 
 STALENESS = 0.6

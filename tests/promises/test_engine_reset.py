@@ -23,6 +23,8 @@ from tests.promises.helpers import broken, eventually, impatient, noticed
 from tests.proxy import Proxy, proxied
 from tests.servers import HASTY, KINDS, Kind, RedisServer, redis_server
 
+pytestmark = pytest.mark.alone
+
 NAMESPACE = "reset"
 
 

@@ -32,6 +32,8 @@ from tests.promises.helpers import (
     waiting,
 )
 
+pytestmark = pytest.mark.alone
+
 Key = Callable[[], str]
 STALENESS = 0.03
 """Seconds; the default is 1."""

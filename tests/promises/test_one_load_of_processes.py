@@ -14,6 +14,8 @@ from tests.promises.fleet import Answer, Fleet, in_time
 from tests.promises.helpers import eventually, noticed, noticed_within
 from tests.servers import RedisServer
 
+pytestmark = pytest.mark.alone
+
 PROCESSES = 8
 LOOSE = 1.0
 """Seconds that somebody may be late, on a busy machine."""

@@ -54,6 +54,8 @@ from tests.promises.helpers import (
 from tests.proxy import Line, proxied
 from tests.servers import RedisServer
 
+pytestmark = pytest.mark.alone
+
 Verb = Callable[[Awaited], Awaitable[Any]]
 
 INVALIDATIONS: dict[str, Verb] = {

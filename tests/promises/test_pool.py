@@ -14,6 +14,8 @@ from tests.promises.conftest import NewCache
 from tests.promises.helpers import ROUNDS, Crowd, broken, eventually, noticed, outcome_of, values
 from tests.servers import RedisServer
 
+pytestmark = pytest.mark.alone
+
 Key = Callable[[], str]
 
 

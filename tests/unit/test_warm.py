@@ -168,6 +168,8 @@ async def test_what_are_no_keys_is_refused(face: Awaited):
         await face.warm(["a b"], table.load)
     with pytest.raises(TypeError, match="loader_many is of type int"):
         await face.warm(["a:1"], 7)
+    with pytest.raises(TypeError, match="progress is of type int"):
+        await face.warm([], table.load, progress=7)
     assert table.asked == []
 
 

@@ -32,7 +32,7 @@ from nearcache._engine.write import Tagger, Writer
 from nearcache._io.port import Io, require_callable
 from nearcache.backends.base import Backend, require
 from nearcache.codecs.schema import Schema
-from nearcache.errors import BackendError, BatchError
+from nearcache.errors import BackendError, BatchError, ConfigError
 from nearcache.options import LoadOptions
 
 T = TypeVar("T")
@@ -146,6 +146,8 @@ class Engine:
             await self._commands.insisting.run("ping", self.backend.ping)
         except BackendError as error:
             return error.why
+        except ConfigError as error:  # a file that TLS needs may be gone since
+            return str(error)
         return None
 
     def ask_again(self) -> None:
@@ -206,6 +208,8 @@ class Engine:
     ) -> Warmed:
         """Load what is not fresh of many keys, batch after batch; see `warm`."""
         require_callable(loader, "loader_many")
+        if progress is not None:
+            require_callable(progress, "progress")
         tagger, load_plan = Tags(self.core, tags).tagger(), plan(self.core, ttl, options)
 
         async def ask(some: list[str], note: LoadMany) -> dict[str, Outcome[Any]]:

@@ -104,6 +104,15 @@ async def test_files_that_do_not_belong_together_are_an_error_of_the_settings(
     assert all(file in str(raised.value) for file in files.split("&"))
 
 
+async def test_health_tells_of_a_file_that_is_not_there(tls_server: TlsServer, flavour: Flavour):
+    face = Cache if flavour == "sync" else AsyncCache
+    cache = Awaited(face(f"rediss://localhost:{tls_server.tls_port}/0?ssl_ca_certs=/no", observers=()))
+    health = await cache.health()
+    await cache.close()
+    assert not health.ok
+    assert "ssl_ca_certs=/no" in str(health.error)
+
+
 @pytest.mark.parametrize("password", ["", "&ssl_password=wrong"])
 async def test_a_key_that_is_locked_is_an_error_and_nobody_is_asked(
     tls_server: TlsServer, flavour: Flavour, tmp_path: Path, password: str
