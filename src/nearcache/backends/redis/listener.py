@@ -248,7 +248,7 @@ class Listener(Ears):
             try:
                 self._listen(life)
             except Exception as error:  # noqa: BLE001 -- whatever it is, another connection is the way to go on
-                why = error.why if isinstance(error, BackendError) else str(error) or type(error).__name__
+                why = str(error) or type(error).__name__
             pause = FIRST_PAUSE if life.heard else min(2 * pause, LONGEST_PAUSE)
             life.heard = False
             if self._life is life:
@@ -319,7 +319,7 @@ class Listener(Ears):
         except BackendUnavailableError:  # not now; another connection may find it otherwise soon
             raise
         except BackendError as error:
-            coherence.end(None, error.why)
+            coherence.end(None, str(error))
             return None
         return coherence.begin(sent)
 
