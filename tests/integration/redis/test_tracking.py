@@ -299,6 +299,7 @@ def test_a_cache_that_was_closed_hears_again_when_it_is_used(any_server: RedisSe
     hears(cache)
     kept_near(cache, "users:1", "old")
     cache.close()
+    assert not cache._parts.core.coherence.tracked, "nobody takes the old connection for a new one"
     other.set("users:1", "new")
     hears(cache)
     eventually(lambda: cache.get("users:1") == "new", "what it kept before is gone")

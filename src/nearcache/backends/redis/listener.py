@@ -99,6 +99,8 @@ class _Life:
         self.sock: socket.socket | None = None
         self.heard = False
         """Whether the engine has let the present connection subscribe."""
+        self.session: Session | None = None
+        """During which every change is announced on the present connection."""
 
     def end(self) -> None:
         self.ended.set()
@@ -220,6 +222,7 @@ class Listener(Ears):
             life = self._life
             self._life, self._listening = None, False
         if life is not None:
+            self._coherence.end(life.session, "nobody listens any more")
             life.end()
             self.inbox.stir()
             self._stopped()
@@ -276,13 +279,15 @@ class Listener(Ears):
             sock.close()
 
     def _converse(self, life: _Life, line: Line) -> None:
-        speaker, session, renewal, try_again = self._speaker(line, self), None, 0.0, 0.0
+        speaker, renewal, try_again = self._speaker(line, self), 0.0, 0.0
         try:
             said = _greeted(line)
             while not life.ended.is_set():
                 now = time.monotonic()
-                if session is None and now >= try_again:
-                    session, try_again = self._track(line, said), now + self._lease
+                if life.session is None and now >= try_again:
+                    self._track(life, line, said)
+                    try_again = now + self._lease
+                session = life.session
                 beat = self._lease if session is None else min(self._lease, self._coherence.budget)
                 due, leads = now + max(SHORTEST_BEAT, beat / BEATS), self._part is None or self._part.leads()
                 with contextlib.suppress(BackendError):  # which the cache has told of already
@@ -295,6 +300,7 @@ class Listener(Ears):
                 hear = line.listen if session is None else functools.partial(self.carrier.listen, line)
                 hear(due, functools.partial(self._hurries, told))
         finally:
+            session, life.session = life.session, None
             if session is not None:
                 self._coherence.end(session, "the connection that announces changes was lost")
 
@@ -305,14 +311,14 @@ class Listener(Ears):
             self._history.lost()
         self._met = True
 
-    def _track(self, line: Line, said: tuple[object, ...]) -> Session | None:
-        """Have every change of the namespace announced; None if that cannot be, or nobody keeps values near."""
+    def _track(self, life: _Life, line: Line, said: tuple[object, ...]) -> None:
+        """Have every change of the namespace announced, if that can be, and somebody keeps values near."""
         coherence = self._coherence
         if not coherence.wanted:
-            return None
+            return
         if said[1] != PRIMARY:
             coherence.end(None, "the engine is a replica, which may be behind")
-            return None
+            return
         sent = self._clock()
         try:
             self.carrier.begin(line)
@@ -320,8 +326,10 @@ class Listener(Ears):
             raise
         except BackendError as error:
             coherence.end(None, str(error))
-            return None
-        return coherence.begin(sent)
+            return
+        with self._lock:  # nothing begins after `stop`
+            if self._life is life:
+                life.session = coherence.begin(sent)
 
     def _ask(self, line: Line, speaker: Speaker | None, session: Session | None, said: tuple[object, ...]) -> bool:
         """Ask for a proof that nothing was missed; who leads, for the marks too. False if they are not told."""
