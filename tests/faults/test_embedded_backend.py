@@ -12,8 +12,6 @@ from nearcache.backends.registry import BackendSpec, Flavour, build
 from nearcache.errors import BackendError
 from tests.embedded_world import Child, World, kill_server
 
-pytestmark = pytest.mark.alone
-
 
 def backend(world: World, url: str = "embedded://", flavour: Flavour = "sync") -> Backend:
     return build(BackendSpec(url, "app", pool_min=2, timeout=5.0), flavour)
