@@ -18,7 +18,6 @@ from tests.promises.conftest import NewCache, url_of
 from tests.promises.helpers import LIBRARY, ROUNDS, Crowd, broken, eventually, eventually_in_loop, values
 from tests.servers import CHECKOUT, RedisServer
 
-
 Key = Callable[[], str]
 
 
