@@ -233,12 +233,18 @@ HONEST: dict[str, Any] = {"TIME": [b"1", b"0"], "ZREVRANGEBYSCORE": [[b"~clear",
 class LyingLink:
     """Answers each command with the next of some replies; honestly, if it may, to those that go along with others."""
 
+    spreads = False
+
     def __init__(self, said: list[Any], honest: bool) -> None:
         self._said = said
         self._honest = HONEST if honest else {}
 
     def execute(self, *commands: Sequence[Any]) -> list[Any]:
         return [self._answer(str(command[0])) for command in commands]
+
+    def lacks(self) -> bool:
+        """It is one engine."""
+        return False
 
     def renew(self) -> None:
         """There is nothing to renew."""
