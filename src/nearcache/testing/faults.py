@@ -73,6 +73,15 @@ class FaultyBackend(Backend):
         """Whether other processes can change what is stored here."""
         return self._inner.shared
 
+    @property
+    def spreads(self) -> bool:
+        """Whether it is several nodes, each of which may fail alone."""
+        return self._inner.spreads
+
+    def lacks(self) -> bool:
+        """Tell whether a part of it does not answer."""
+        return self._inner.lacks()
+
     async def open(self) -> None:
         """Connect ahead of the first use."""
         await self._do("open", self._inner.open)
