@@ -18,9 +18,11 @@ from typing import Any
 import pytest
 
 from nearcache import BatchError, Cache, CodecError
-from nearcache.backends.redis import blocking
+from nearcache.backends.redis import dialect
+from nearcache.backends.redis import pool as pool_module
 from nearcache.backends.redis.aio import AwaitingLink
-from nearcache.backends.redis.blocking import BlockingLink, Pool, Wire
+from nearcache.backends.redis.blocking import BlockingLink
+from nearcache.backends.redis.pool import Pool, Wire
 from nearcache.backends.redis.stream import Stream
 from tests.faults.calls import face
 from tests.faults.table import Callers, seen
@@ -287,7 +289,7 @@ def interruptions(server: RedisServer, new_cache: NewCache, alarm: Alarm, caller
     crowd = Crowd().threads(2, partial(others, cache, random.Random(luck.random()), over)).start()
     try:
         # Thousands of interrupts in seconds leave garbage more often than a pool looks for it.
-        with quiet, broken(blocking, "COLLECT_EVERY", 0.0):
+        with quiet, broken(pool_module, "COLLECT_EVERY", 0.0):
             while alarm.rung < least:
                 for name, verb in VERBS.items():
                     alarm.error = luck.choice([KeyboardInterrupt, SoftTimeLimit])
@@ -358,7 +360,7 @@ def test_a_connection_whose_end_was_interrupted_does_not_count_for_ever(
     """Python drops an interrupt that comes while a set lets go of an object that is gone: it stays in the set."""
     pool = pool_of(new(valkey_server, new_cache, pool_max=1, pool_timeout=0.1))
     pool.drop(pool.take())
-    wire = Wire(0)
+    wire = Wire(dialect, 0)
     gone = weakref.ref(wire)
     pool._alive.data.add(gone)  # type: ignore[attr-defined]  # of Python's WeakSet
     del wire

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from nearcache import Cache
-from nearcache.backends.redis import blocking
+from nearcache.backends.redis import pool
 from tests.faults.calls import FLAVOURS, READS, WRITES, face
 from tests.faults.source import STALENESS, Source, crowd, let, stores
 from tests.faults.table import Callers, seen
@@ -102,7 +102,7 @@ def test_a_deadline_that_begins_anew_with_every_byte_is_noticed(new_cache: NewCa
             return time.monotonic() - began - BUDGET - LITTLE
 
         in_time(1, play)
-        with broken(blocking, "_allow", patient), noticed("late"):
+        with broken(pool, "_allow", patient), noticed("late"):
             in_time(1, play)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from nearcache import BackendTimeoutError, Cache
-from nearcache.backends.redis.blocking import Pool, Wire
+from nearcache.backends.redis.pool import Pool, Wire
+from nearcache.backends.transport.dialect import Dialect
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import ROUNDS, Crowd, broken, eventually, noticed, outcome_of, values
 from tests.servers import RedisServer
@@ -158,8 +159,8 @@ def test_the_variables_say_the_same(
 def test_a_pool_that_never_gives_up_waiting_is_noticed(own_server: RedisServer, new_cache: NewCache) -> None:
     real = Pool.__init__
 
-    def patient(pool: Pool, size: int, timeout: float) -> None:
-        real(pool, size, 60.0)
+    def patient(pool: Pool, dialect: Dialect, size: int, timeout: float) -> None:
+        real(pool, dialect, size, 60.0)
 
     with broken(Pool, "__init__", patient):
         cache = new_cache(own_server.unix_url, pool_max=2, pool_timeout=0.1, timeout=0.5)

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from nearcache import BackendError, Cache
-from nearcache.backends.redis.blocking import BlockingLink, Pool, Wire
-from nearcache.backends.redis.connect import Command
+from nearcache.backends.redis.blocking import BlockingLink
+from nearcache.backends.redis.pool import Pool, Wire
 from nearcache.backends.redis.stream import Stream
+from nearcache.backends.transport.dialect import Command
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import (
     ROUNDS,

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from nearcache.backends.base import EngineReplaced, Item
+from nearcache.backends.redis import dialect
 from nearcache.backends.redis import stream as stream_module
 from nearcache.backends.redis.stream import Stream
-from nearcache.backends.redis.wire import Link
+from nearcache.backends.transport.link import Link
 from nearcache.errors import BackendTimeoutError, BackendUnavailableError
 from tests.integration.redis.helpers import (
     KEYS,
@@ -189,7 +190,7 @@ class NoTransport(asyncio.Transport):
 
 async def test_no_call_is_late_while_more_replies_arrive_after_a_pause_of_the_loop():
     loop = asyncio.get_running_loop()
-    stream = Stream(0.01)
+    stream = Stream(dialect, 0.01)
     stream.connection_made(NoTransport())
     first, second = (stream.submit((("GET", key),), loop.time() + 0.01) for key in "ab")
     stream._outgoing.clear()
@@ -314,8 +315,9 @@ async def test_closing_fails_the_calls_under_way(own_server: RedisServer):
 
 async def test_an_address_that_is_asked_for_is_asked_in_a_thread_and_before_each_connection(own_server: RedisServer):
     from nearcache.backends.redis import link
-    from nearcache.backends.redis.connect import Route
+    from nearcache.backends.redis.connect import Endpoint
     from nearcache.backends.registry import BackendSpec
+    from nearcache.backends.transport.dial import Route
 
     asked: list[int] = []
 
@@ -323,7 +325,7 @@ async def test_an_address_that_is_asked_for_is_asked_in_a_thread_and_before_each
         asked.append(threading.get_ident())
         return own_server.unix_url
 
-    way = link(BackendSpec("embedded://", "t"), "async", Route(address))
+    way = link(BackendSpec("embedded://", "t"), "async", Route(address, Endpoint))
     assert asked == []
     await replies_of(way, ("PING",))
     await replies_of(way, ("PING",))

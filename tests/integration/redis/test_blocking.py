@@ -10,7 +10,8 @@ import pytest
 
 from nearcache.backends.base import EngineReplaced, Item
 from nearcache.backends.redis import RedisBackend, blocking
-from nearcache.backends.redis.blocking import BlockingLink, Wire
+from nearcache.backends.redis.blocking import BlockingLink
+from nearcache.backends.redis.pool import Wire
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 from tests.integration.redis.helpers import (
     KEYS,

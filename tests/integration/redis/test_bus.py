@@ -14,13 +14,15 @@ from nearcache import BackendError, Cache
 from nearcache.backends.base import Fill, Item
 from nearcache.backends.redis import RedisBackend, speaker
 from nearcache.backends.redis.bus import Bus
-from nearcache.backends.redis.connect import Command, Route
+from nearcache.backends.redis.connect import Endpoint
 from nearcache.backends.redis.history import History
 from nearcache.backends.redis.leases import RedisLeases
 from nearcache.backends.redis.listener import Listener
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import bus_of, lease_of
 from nearcache.backends.registry import BackendSpec
+from nearcache.backends.transport.dial import Route
+from nearcache.backends.transport.dialect import Command
 from nearcache.near.coherence import Coherence
 from nearcache.near.flights import Flights
 from nearcache.near.store import Limit, Store
@@ -413,7 +415,7 @@ def listener(any_server: RedisServer, namespace: str) -> Iterator[Listener]:
     coherence = Coherence(Store(Limit(entries=9)), Flights(), time.monotonic, 60.0, wanted=True)
     spec = BackendSpec(any_server.unix_url, namespace, bus="stream", coherence=coherence)
     speak, found = functools.partial(speaker, spec), History(lambda: coherence.forgot("redis"))
-    ears = Listener(Route(spec.url), spec, found, speak, 0.9, lambda: None)
+    ears = Listener(Route(spec.url, Endpoint), spec, found, speak, 0.9, lambda: None)
     ears.start()
     eventually(lambda: coherence.tracked, "it hears of changes")
     yield ears

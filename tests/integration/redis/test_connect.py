@@ -2,8 +2,9 @@
 
 import pytest
 
-from nearcache.backends.redis.connect import CLIENT_NAME, Endpoint, Route
+from nearcache.backends.redis.connect import CLIENT_NAME, Endpoint
 from nearcache.backends.registry import Flavour
+from nearcache.backends.transport.dial import Route
 from nearcache.errors import BackendError, BackendUnavailableError, ConfigError
 from tests.integration.redis.helpers import made, tls_in_front_of
 from tests.servers import RedisServer, free_port
@@ -83,7 +84,7 @@ def test_an_endpoint_shows_no_credentials():
 
 def test_a_route_asks_for_the_address_each_time_and_reads_the_same_url_once():
     urls = ["unix:///a", "unix:///a", "unix:///b"]
-    route = Route(lambda: urls.pop(0))
+    route = Route(lambda: urls.pop(0), Endpoint)
     assert len(urls) == 3
     first, second, third = route.endpoint(), route.endpoint(), route.endpoint()
     assert first is second

@@ -13,11 +13,12 @@ import pytest
 
 from nearcache.backends.base import Ask, Fill, Item
 from nearcache.backends.redis import speaker
-from nearcache.backends.redis.connect import Route
+from nearcache.backends.redis.connect import Endpoint
 from nearcache.backends.redis.history import History
 from nearcache.backends.redis.listener import Listener
 from nearcache.backends.redis.names import lease_of
 from nearcache.backends.registry import BackendSpec
+from nearcache.backends.transport.dial import Route
 from nearcache.near.coherence import Coherence
 from nearcache.near.flights import Flights
 from nearcache.near.store import Limit, Store
@@ -48,7 +49,7 @@ def make(namespace: str) -> Iterator[Make]:
         coherence = Coherence(Store(Limit()), Flights(), time.monotonic, 1.0, wanted=near)
         spec = BackendSpec(url, namespace, coherence=coherence)
         speak, found = functools.partial(speaker, spec), History(lambda: coherence.forgot("redis"))
-        listeners.append(Listener(Route(url), spec, found, speak, life, stopped))
+        listeners.append(Listener(Route(url, Endpoint), spec, found, speak, life, stopped))
         return listeners[-1]
 
     yield made_

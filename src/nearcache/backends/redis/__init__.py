@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from nearcache._core.urls import scheme_of
-from nearcache.backends.redis import replicas, topology
+from nearcache.backends.redis import dialect, replicas, topology
 from nearcache.backends.redis.aio import AwaitingLink
 from nearcache.backends.redis.ask import at
 from nearcache.backends.redis.backend import RedisBackend
 from nearcache.backends.redis.blocking import BlockingLink
 from nearcache.backends.redis.cluster import AwaitingCluster, BlockingCluster
-from nearcache.backends.redis.connect import Route
+from nearcache.backends.redis.connect import Endpoint
 from nearcache.backends.redis.history import History, history
 from nearcache.backends.redis.leases import RedisLeases
 from nearcache.backends.redis.line import Line
@@ -24,12 +24,14 @@ from nearcache.backends.redis.replicas import Arrivals, Lag, RedisReplicas
 from nearcache.backends.redis.sentinel import SCHEME, Sentinels
 from nearcache.backends.redis.tooling import ClusterAdmin, ClusterScan
 from nearcache.backends.redis.topology import Topology
-from nearcache.backends.redis.wire import Link
 from nearcache.backends.registry import BackendSpec, Flavour
+from nearcache.backends.transport.dial import Route
+from nearcache.backends.transport.dialect import Dialect
+from nearcache.backends.transport.link import Link
 
 __all__ = ["RedisBackend", "build", "heard", "link", "listener"]
 
-_KINDS: Final[dict[Flavour, Callable[[Route, BackendSpec, History], Link]]] = {
+_KINDS: Final[dict[Flavour, Callable[[Dialect, Route[Endpoint], BackendSpec, History], Link]]] = {
     "sync": BlockingLink,
     "async": AwaitingLink,
 }
@@ -62,7 +64,7 @@ def _replicated(spec: BackendSpec, flavour: Flavour) -> RedisBackend:
 def _way_to(spec: BackendSpec, flavour: Flavour, lag: Lag, place: str) -> Link:
     """Make what speaks to the replica at a place."""
     url = _sentinels(spec).url(place) if scheme_of(spec.url) == SCHEME else at(spec.url, place)
-    return _KINDS[flavour](Route(url), replicas.hasty(spec), Arrivals(lag, place))
+    return _KINDS[flavour](dialect, Route(url, Endpoint), replicas.hasty(spec), Arrivals(lag, place))
 
 
 def _clustered(spec: BackendSpec, flavour: Flavour) -> RedisBackend:
@@ -85,25 +87,25 @@ def _clustered(spec: BackendSpec, flavour: Flavour) -> RedisBackend:
     return backend
 
 
-def _route(spec: BackendSpec) -> Route:
+def _route(spec: BackendSpec) -> Route[Endpoint]:
     if scheme_of(spec.url) != SCHEME:
-        return Route(spec.url)
+        return Route(spec.url, Endpoint)
     sentinels = _sentinels(spec)
-    return Route(sentinels.primary, sentinels.doubt)
+    return Route(sentinels.primary, functools.partial(Endpoint, refused=sentinels.doubt))
 
 
 def _sentinels(spec: BackendSpec) -> Sentinels:
     return spec.shared(Sentinels, lambda: Sentinels(spec.url, spec.timeout / 2))
 
 
-def link(spec: BackendSpec, flavour: Flavour, route: Route, name: str = RedisBackend.name) -> Link:
+def link(spec: BackendSpec, flavour: Flavour, route: Route[Endpoint], name: str = RedisBackend.name) -> Link:
     """Make what speaks to a backend's engine, without opening anything."""
-    return _KINDS[flavour](route, spec, history(spec, name))
+    return _KINDS[flavour](dialect, route, spec, history(spec, name))
 
 
 def listener(
     spec: BackendSpec,
-    route: Route,
+    route: Route[Endpoint],
     name: str = RedisBackend.name,
     stopped: Callable[[], None] = lambda: None,
 ) -> Listener:

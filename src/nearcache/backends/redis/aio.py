@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from nearcache._core.fork import on_fork
 from nearcache.backends.base import EngineReplaced
-from nearcache.backends.redis.connect import Command, Endpoint, Route
 from nearcache.backends.redis.history import History
 from nearcache.backends.redis.stream import Stream
 from nearcache.backends.registry import BackendSpec
+from nearcache.backends.transport.dial import Endpoint, Route
+from nearcache.backends.transport.dialect import Command, Dialect
 from nearcache.errors import BackendError, BackendUnavailableError
 
 CROWDED: Final = 256
@@ -23,8 +24,11 @@ CROWDED: Final = 256
 class _Home:
     """The connections of one event loop, touched in that loop's thread only."""
 
-    def __init__(self, link: "AwaitingLink", route: Route, spec: BackendSpec, history: History) -> None:
+    def __init__(
+        self, link: "AwaitingLink", dialect: Dialect, route: Route[Endpoint], spec: BackendSpec, history: History
+    ) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self._dialect = dialect
         self._route = route
         self._history = history
         self._spec = spec
@@ -126,7 +130,7 @@ class _Home:
         return stream
 
     async def _greeted(self, endpoint: Endpoint) -> Stream:
-        stream = await _connected(endpoint, self._spec.timeout)
+        stream = await _connected(self._dialect, endpoint, self._spec.timeout)
         try:
             if self._history.met(await stream.greet(endpoint)):
                 raise EngineReplaced(f"another engine answers at {endpoint.where}").undone()
@@ -150,7 +154,8 @@ class AwaitingLink:
 
     spreads: bool = False
 
-    def __init__(self, route: Route, spec: BackendSpec, history: History) -> None:
+    def __init__(self, dialect: Dialect, route: Route[Endpoint], spec: BackendSpec, history: History) -> None:
+        self._dialect = dialect
         self._route = route
         self._spec = spec
         self._history = history
@@ -210,7 +215,7 @@ class AwaitingLink:
         return self._homes.get(loop) or self._new_home(loop)
 
     def _new_home(self, loop: asyncio.AbstractEventLoop) -> _Home:
-        home = _Home(self, self._route, self._spec, self._history)
+        home = _Home(self, self._dialect, self._route, self._spec, self._history)
         with self._lock:
             for closed in [other for other in self._homes if other.is_closed()]:
                 del self._homes[closed]
@@ -242,17 +247,17 @@ async def _close(home: _Home) -> None:
             home.loop.call_soon_threadsafe(home.end)
 
 
-async def _present_endpoint(route: Route) -> Endpoint:
+async def _present_endpoint(route: Route[Endpoint]) -> Endpoint:
     return route.endpoint() if route.fixed else await asyncio.to_thread(route.endpoint)
 
 
-async def _connected(endpoint: Endpoint, seconds: float) -> Stream:
+async def _connected(dialect: Dialect, endpoint: Endpoint, seconds: float) -> Stream:
     loop = asyncio.get_running_loop()
     if endpoint.path:
-        _, stream = await loop.create_unix_connection(lambda: Stream(seconds), endpoint.path)
+        _, stream = await loop.create_unix_connection(lambda: Stream(dialect, seconds), endpoint.path)
         return stream
     transport, stream = await loop.create_connection(
-        lambda: Stream(seconds), endpoint.host, endpoint.port, ssl=endpoint.tls()
+        lambda: Stream(dialect, seconds), endpoint.host, endpoint.port, ssl=endpoint.tls()
     )
     endpoint.tune(transport.get_extra_info("socket"))
     return stream

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from nearcache.backends.redis.blocking import Wire, connect
-from nearcache.backends.redis.connect import Command, Endpoint
+from nearcache.backends.redis import dialect
 from nearcache.backends.redis.errors import good
-from nearcache.backends.redis.wire import NONSENSE, pack
+from nearcache.backends.redis.pool import Wire, connect
+from nearcache.backends.transport.dial import Endpoint
+from nearcache.backends.transport.dialect import Command
 from nearcache.errors import BackendError, BackendUnavailableError, ConfigError
 
 T = TypeVar("T")
@@ -51,11 +52,11 @@ def in_turn(places: Sequence[T], seconds: float) -> Iterator[tuple[T, float]]:
 
 def ask(place: Endpoint, command: Command, deadline: float, who: str) -> Any:
     """Send one command over a connection of its own; raises `BackendError`, in which `who` is asked."""
-    wire = Wire(0)
+    wire = Wire(dialect, 0)
     try:
         connect(wire, place, deadline)
-        (told,) = wire.call(pack([command]), 1, deadline)
-    except (OSError, *NONSENSE) as error:
+        (told,) = wire.call(dialect.pack([command]), 1, deadline)
+    except wire.breaks as error:
         if isinstance(error, (BackendError, ConfigError)):
             raise
         raise BackendUnavailableError(f"{who} does not answer ({type(error).__name__})").undone() from error

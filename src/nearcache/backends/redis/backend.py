@@ -10,7 +10,7 @@ from nearcache._core.clock import Clock, EngineTime
 from nearcache.backends.base import Admin, Backend, Counters, Item, Leases, LostConnection, Marks, Scan
 from nearcache.backends.redis import tooling
 from nearcache.backends.redis.carrier import Call
-from nearcache.backends.redis.connect import Command
+from nearcache.backends.redis.dialect import repeatable
 from nearcache.backends.redis.errors import (
     MISSHAPEN,
     code_of,
@@ -27,8 +27,9 @@ from nearcache.backends.redis.listener import Ears
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import lease_of
 from nearcache.backends.redis.replicas import Lag
-from nearcache.backends.redis.wire import Link, repeatable
 from nearcache.backends.registry import BackendSpec
+from nearcache.backends.transport.dialect import Command
+from nearcache.backends.transport.link import Link
 from nearcache.errors import BackendError, CodecError
 from nearcache.near.view import View
 

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from nearcache.backends.redis.carrier import Announced, Call
-from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.errors import refused
 from nearcache.backends.redis.line import Line
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import bus_of
+from nearcache.backends.transport.dialect import Command
 from nearcache.errors import BackendUnavailableError
 
 NO_ENTRY: Final = b"0-0"

@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 from nearcache._core.clock import Clock
-from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.line import Line
+from nearcache.backends.transport.dialect import Command
 from nearcache.near.coherence import Coherence
 
 Call = tuple[str, tuple[str, ...]]

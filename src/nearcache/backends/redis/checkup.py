@@ -13,10 +13,10 @@ from typing import Any, Final, cast
 
 from nearcache.backends.base import Check
 from nearcache.backends.redis import facts
-from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.errors import ADVICE, refused
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import bus_of, marks_of
+from nearcache.backends.transport.dialect import Command
 from nearcache.errors import BackendError
 
 Single = Callable[[Command], Awaitable[Any]]

@@ -15,14 +15,15 @@ from typing import Any, Final, Generic, TypeVar
 
 from nearcache._core.outage import Outage
 from nearcache.backends.base import EngineReplaced, LostConnection, NoConnection, is_silence
+from nearcache.backends.redis import dialect
 from nearcache.backends.redis.aio import AwaitingLink
 from nearcache.backends.redis.blocking import BlockingLink
-from nearcache.backends.redis.connect import Command
+from nearcache.backends.redis.dialect import repeatable
 from nearcache.backends.redis.errors import code_of, good
 from nearcache.backends.redis.slots import OF_SEVERAL_KEYS, joined, key_of, slot_of, split
 from nearcache.backends.redis.topology import Node, Topology
-from nearcache.backends.redis.wire import repeatable
 from nearcache.backends.registry import BackendSpec
+from nearcache.backends.transport.dialect import Command
 from nearcache.errors import BackendError, BackendUnavailableError
 
 T = TypeVar("T")
@@ -324,7 +325,7 @@ class BlockingCluster(ClusterLink[BlockingLink]):
     """A way that blocks: its methods are coroutines that never suspend."""
 
     def _made(self, node: Node) -> BlockingLink:
-        return BlockingLink(node.route, self._spec, node.history)
+        return BlockingLink(dialect, node.route, self._spec, node.history)
 
     async def _look(self) -> None:
         self._topology.look()
@@ -354,7 +355,7 @@ class AwaitingCluster(ClusterLink[AwaitingLink]):
     """A way that awaits."""
 
     def _made(self, node: Node) -> AwaitingLink:
-        return AwaitingLink(node.route, self._spec, node.history)
+        return AwaitingLink(dialect, node.route, self._spec, node.history)
 
     async def _look(self) -> None:
         await asyncio.to_thread(self._topology.look)

@@ -1,15 +1,14 @@
-"""Where the engine is and how to greet it: a URL in redis-py's syntax, sockets to it, and the first commands on them.
+"""Where the engine is and how to greet it: a URL in redis-py's syntax, and the first commands on sockets to it.
 
-redis-py reads the URL, its TLS and login options; the sockets are opened here (or by asyncio), so that one deadline
-covers all addresses, TLS and the greeting, and nothing of redis-py's private state is touched. A connection object of
-redis-py is built to hold the options and is never connected.
+redis-py reads the URL, its TLS and login options; the sockets are opened by the transport, so that one deadline covers
+all addresses, TLS and the greeting, and nothing of redis-py's private state is touched. A connection object of redis-py
+is built to hold the options and is never connected.
 """
 
 import os
 import re
 import socket
 import ssl
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -19,10 +18,8 @@ from redis.exceptions import RedisError
 
 from nearcache.backends.redis import facts
 from nearcache.backends.redis.errors import not_greeted, refused, unreachable
+from nearcache.backends.transport.dialect import Command
 from nearcache.errors import BackendError, BackendUnavailableError, ConfigError
-
-Command = tuple[str | bytes, ...]
-"""A command and its arguments. No numbers: a signal that comes while hiredis 3.5 writes one crashes the process."""
 
 CLIENT_NAME: Final = "nearcache"
 
@@ -133,87 +130,6 @@ class Endpoint:
             self._refused()
             raise BackendUnavailableError(f"{self.where} is not the primary (any more)").undone()
         return "" if isinstance(whose, Exception) else facts.read(whose).get("master_replid", "")
-
-
-class Route:
-    """The way to the engine's present address: a URL, or a function that is asked for it before each new connection.
-
-    The function is called in a thread that may block; with `starts` it may start the engine, which takes as long as it
-    takes. With `refused` the engine must be a primary; that is called when it is not.
-    """
-
-    __slots__ = ("_address", "_known", "_refused", "starts")
-
-    def __init__(
-        self, address: str | Callable[[], str], refused: Callable[[], None] | None = None, *, starts: bool = False
-    ) -> None:
-        self.starts: bool = starts
-        self._address = address
-        self._refused = refused
-        self._known = (address, Endpoint(address)) if isinstance(address, str) else None
-
-    @property
-    def fixed(self) -> bool:
-        """Whether the address never changes, so that asking for it does not block."""
-        return isinstance(self._address, str)
-
-    def endpoint(self) -> Endpoint:
-        """Return where to connect to now."""
-        url = self._address if isinstance(self._address, str) else self._address()
-        known = self._known
-        if known is None or known[0] != url:
-            known = self._known = (url, Endpoint(url, self._refused))
-        return known[1]
-
-
-def dial(endpoint: Endpoint, deadline: float) -> socket.socket:
-    """Open a blocking socket to the endpoint, TLS included, before `deadline` (on the monotonic clock)."""
-    context = endpoint.tls()
-    try:
-        plain = _reach(endpoint, deadline)
-        return plain if context is None else _secure(context, endpoint.host, plain, deadline)
-    except OSError as error:
-        raise endpoint.unreachable(error) from error
-
-
-def time_left(deadline: float) -> float:
-    """Return the seconds until `deadline` on the monotonic clock; raise `TimeoutError` if it has passed."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
-def _reach(endpoint: Endpoint, deadline: float) -> socket.socket:
-    problem: OSError | None = None
-    for family, address in endpoint.addresses():
-        try:
-            return _connected(endpoint, socket.socket(family, socket.SOCK_STREAM), address, deadline)
-        except OSError as error:
-            problem = error
-    raise problem or OSError("the host name has no address")
-
-
-def _connected(
-    endpoint: Endpoint, made: socket.socket, address: str | tuple[Any, ...], deadline: float
-) -> socket.socket:
-    try:
-        endpoint.tune(made)
-        made.settimeout(time_left(deadline))
-        made.connect(address)
-    except BaseException:
-        made.close()
-        raise
-    return made
-
-
-def _secure(context: ssl.SSLContext, host: str, plain: socket.socket, deadline: float) -> socket.socket:
-    try:
-        plain.settimeout(time_left(deadline))
-        return context.wrap_socket(plain, server_hostname=host)
-    except BaseException:
-        plain.close()
-        raise
 
 
 def _settings(url: str) -> Connection | UnixDomainSocketConnection:

@@ -10,8 +10,8 @@ from typing import Any, Final, cast
 
 import hiredis
 
-from nearcache.backends.redis.connect import Command
-from nearcache.backends.redis.wire import INCOMPLETE, pack, reader
+from nearcache.backends.redis.dialect import pack
+from nearcache.backends.transport.dialect import INCOMPLETE, Command
 
 CHUNK: Final = 65_536
 
@@ -36,7 +36,7 @@ class Line:
         if self._waits_itself:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(PATIENCE))
         self._hear = hear
-        self._reader = reader()
+        self._reader = hiredis.Reader(notEnoughData=INCOMPLETE)
         self._replies: list[Any] = []
         self._subscribed: bool = False
 

@@ -27,7 +27,7 @@ from nearcache._core.weak import weakly
 from nearcache._io.blocking import drive
 from nearcache.backends.redis.bus import Bus
 from nearcache.backends.redis.carrier import Announced, Carrier
-from nearcache.backends.redis.connect import PRIMARY, Command, Route, dial
+from nearcache.backends.redis.connect import PRIMARY, Endpoint
 from nearcache.backends.redis.errors import refused
 from nearcache.backends.redis.history import History
 from nearcache.backends.redis.line import Line
@@ -35,6 +35,8 @@ from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import lease_of
 from nearcache.backends.redis.tracking import Tracking
 from nearcache.backends.registry import BackendSpec
+from nearcache.backends.transport.dial import Route, dial
+from nearcache.backends.transport.dialect import Command
 from nearcache.errors import BackendError, BackendUnavailableError
 from nearcache.near.coherence import Coherence, Session
 from nearcache.near.inbox import Inbox
@@ -152,7 +154,7 @@ class Listener(Ears):
 
     def __init__(
         self,
-        route: Route,
+        route: Route[Endpoint],
         spec: BackendSpec,
         history: History,
         speaker: "Callable[[Line, Listener], Speaker]",

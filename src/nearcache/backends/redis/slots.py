@@ -7,9 +7,9 @@ each, and the answers are put together again.
 from binascii import crc_hqx
 from typing import Any, Final
 
-from nearcache.backends.redis.connect import Command
+from nearcache.backends.redis.dialect import SCRIPTS
 from nearcache.backends.redis.errors import InPart, code_of
-from nearcache.backends.redis.wire import SCRIPTS
+from nearcache.backends.transport.dialect import Command
 
 SLOTS: Final = 16_384
 

@@ -7,11 +7,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
-import hiredis
-
 from nearcache.backends.base import LostConnection
-from nearcache.backends.redis.connect import Command, Endpoint
-from nearcache.backends.redis.wire import INCOMPLETE, NONSENSE, pack, reader, repeatable, soon, subject
+from nearcache.backends.transport.dial import Endpoint
+from nearcache.backends.transport.dialect import INCOMPLETE, Command, Dialect
+from nearcache.backends.transport.link import soon
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
 
@@ -51,11 +50,13 @@ class Stream(asyncio.Protocol):
     overdue, or something arrives that nobody asked for, all calls fail and the connection is closed: `ended` is true.
     """
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, dialect: Dialect, timeout: float) -> None:
+        self._dialect = dialect
         self._loop = asyncio.get_running_loop()
         self._timeout = timeout
         self._transport: asyncio.Transport | None = None
-        self._reader = reader()
+        self._reader = dialect.reader()
+        self._nonsense: tuple[type[Exception], ...] = (*dialect.NONSENSE, IndexError)
         self._calls: deque[_Call] = deque()
         self._outgoing: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -92,11 +93,12 @@ class Stream(asyncio.Protocol):
 
     def submit(self, commands: tuple[Command, ...], deadline: float) -> asyncio.Future[list[Any]]:
         """Put commands in line and return the future of their replies; `deadline` is on the loop's clock."""
-        request, loop = pack(commands), self._loop
-        future = loop.create_future() if repeatable(commands) else Landing(loop=loop)
+        dialect, loop = self._dialect, self._loop
+        request = dialect.pack(commands)
+        future = loop.create_future() if dialect.repeatable(commands) else Landing(loop=loop)
         call = _Call(commands, deadline, future)
         if self.ended:
-            call.fail(LostConnection("the connection is closed", subject(commands)).undone())
+            call.fail(LostConnection("the connection is closed", dialect.subject(commands)).undone())
             return future
         self._heard = self._heard and bool(self._calls)
         self._calls.append(call)
@@ -109,7 +111,9 @@ class Stream(asyncio.Protocol):
 
     def end(self) -> None:
         """Close the connection; calls under way fail."""
-        self._fail(lambda call: BackendUnavailableError("the connection was closed", subject(call.commands)))
+        self._fail(
+            lambda call: BackendUnavailableError("the connection was closed", self._dialect.subject(call.commands))
+        )
 
     def abandon(self) -> None:
         """In a forked child: put something harmless in the place of the descriptor, which is the parent's."""
@@ -132,7 +136,7 @@ class Stream(asyncio.Protocol):
         def error(call: _Call) -> BackendError:
             lost = dead and soon(call.deadline - now, self._timeout)
             kind = LostConnection if lost else BackendUnavailableError
-            return kind("the connection broke", subject(call.commands))
+            return kind("the connection broke", self._dialect.subject(call.commands))
 
         self._fail(error)
 
@@ -143,8 +147,6 @@ class Stream(asyncio.Protocol):
         try:
             self._reader.feed(data)
             while (reply := gets()) is not INCOMPLETE:
-                if isinstance(reply, hiredis.PushNotification):
-                    continue
                 call = calls[0]
                 call.replies.append(reply)
                 if len(call.replies) == len(call.commands):
@@ -152,9 +154,11 @@ class Stream(asyncio.Protocol):
                     calls.popleft()
                     if not call.future.done():
                         call.future.set_result(call.replies)
-        except (*NONSENSE, IndexError) as error:
+        except self._nonsense as error:
             self._broken = error
-            self._fail(lambda call: BackendUnavailableError("the engine talks nonsense", subject(call.commands)))
+            self._fail(
+                lambda call: BackendUnavailableError("the engine talks nonsense", self._dialect.subject(call.commands))
+            )
 
     def _flush(self) -> None:
         if self._transport is not None and not self.ended:
@@ -181,7 +185,7 @@ class Stream(asyncio.Protocol):
         self._watch(self._loop.time() if late else earliest)
 
     def _overdue(self, call: _Call) -> BackendError:
-        return BackendTimeoutError(f"no answer within {self._timeout:g} s", subject(call.commands))
+        return BackendTimeoutError(f"no answer within {self._timeout:g} s", self._dialect.subject(call.commands))
 
     def _fail(self, error: Callable[[_Call], BackendError]) -> None:
         if self.ended:

@@ -7,8 +7,8 @@ from typing import Any, Final
 from nearcache.backends.base import Check, Facts
 from nearcache.backends.redis import checkup, facts
 from nearcache.backends.redis.cluster import AnyCluster
-from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.errors import MISSHAPEN, unexpected
+from nearcache.backends.transport.dialect import Command
 
 PAGE: Final = "500"
 """How many keys the engine looks at for one page of a scan."""

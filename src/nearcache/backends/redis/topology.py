@@ -14,9 +14,10 @@ from nearcache._core.fork import on_fork
 from nearcache._core.outage import Outage
 from nearcache.backends.base import NotServing
 from nearcache.backends.redis.ask import Hosts, ask, in_turn, where
-from nearcache.backends.redis.connect import Endpoint, Route
+from nearcache.backends.redis.connect import Endpoint
 from nearcache.backends.redis.history import History
 from nearcache.backends.redis.slots import SLOTS, slot_of
+from nearcache.backends.transport.dial import Route
 from nearcache.errors import BackendError, BackendUnavailableError, ConfigError
 
 SCHEME: Final = "redis+cluster"
@@ -31,7 +32,7 @@ class Node:
     """One node of a cluster: how to connect to it, and whose data was found there."""
 
     def __init__(self, url: str, history: History) -> None:
-        self.route: Route = Route(url)
+        self.route: Route[Endpoint] = Route(url, Endpoint)
         self.history: History = history
         self.endpoint: Endpoint = self.route.endpoint()
         self.outage: Outage | None = None

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from nearcache.backends.redis.carrier import Announced
-from nearcache.backends.redis.connect import Command
 from nearcache.backends.redis.errors import refused
 from nearcache.backends.redis.line import Line
 from nearcache.backends.redis.names import marks_of
+from nearcache.backends.transport.dialect import Command
 
 
 class Tracking:

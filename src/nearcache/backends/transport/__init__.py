@@ -1,0 +1,1 @@
+"""Connections, and the ways over them, for engines of any dialect."""
