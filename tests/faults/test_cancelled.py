@@ -19,11 +19,11 @@ import pytest
 
 from nearcache import BatchError, Cache, CodecError
 from nearcache.backends.redis import dialect
-from nearcache.backends.redis import pool as pool_module
-from nearcache.backends.redis.aio import AwaitingLink
-from nearcache.backends.redis.blocking import BlockingLink
-from nearcache.backends.redis.pool import Pool, Wire
-from nearcache.backends.redis.stream import Stream
+from nearcache.backends.transport import pool as pool_module
+from nearcache.backends.transport.aio import AwaitingLink
+from nearcache.backends.transport.blocking import BlockingLink
+from nearcache.backends.transport.pool import Pool, Wire
+from nearcache.backends.transport.stream import Stream
 from tests.faults.calls import face
 from tests.faults.table import Callers, seen
 from tests.integration.redis.helpers import drive

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from nearcache import Cache
-from nearcache.backends.redis import pool
+from nearcache.backends.transport import pool
 from tests.faults.calls import FLAVOURS, READS, WRITES, face
 from tests.faults.source import STALENESS, Source, crowd, let, stores
 from tests.faults.table import Callers, seen

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from nearcache import Cache
 from nearcache._engine.core import Core
-from nearcache.backends.redis.pool import Pool
+from nearcache.backends.transport.pool import Pool
 from tests.promises.helpers import Crowd, SlowSource, at_once, eventually, values
 
 cache = Cache(observers=(), pool_min=1, pool_max=3, staleness=0.001)

@@ -12,11 +12,11 @@ import pytest
 from nearcache import Cache
 from nearcache._engine.core import Core
 from nearcache.backends.redis import leases
-from nearcache.backends.redis.blocking import BlockingLink
-from nearcache.backends.redis.history import History
 from nearcache.backends.redis.leases import RedisMarks
 from nearcache.backends.redis.listener import Listener
 from nearcache.backends.redis.lua import script
+from nearcache.backends.transport.blocking import BlockingLink
+from nearcache.backends.transport.history import History
 from nearcache.near import recent
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import broken, eventually, impatient, noticed

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from nearcache import Cache
-from nearcache.backends.redis.aio import AwaitingLink
+from nearcache.backends.transport.aio import AwaitingLink
 from tests.promises.conftest import NewCache, url_of
 from tests.promises.helpers import LIBRARY, ROUNDS, Crowd, broken, eventually, eventually_in_loop, values
 from tests.servers import CHECKOUT, RedisServer

@@ -14,7 +14,7 @@ from nearcache._engine.core import Core
 from nearcache._engine.write import Writer
 from nearcache.backends.memory import Ledger
 from nearcache.backends.redis import backend as redis_backend
-from nearcache.backends.redis.stream import Landing
+from nearcache.backends.transport.stream import Landing
 from nearcache.near.store import Store
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import (

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from nearcache import BackendTimeoutError, Cache
-from nearcache.backends.redis.pool import Pool, Wire
 from nearcache.backends.transport.dialect import Dialect
+from nearcache.backends.transport.pool import Pool, Wire
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import ROUNDS, Crowd, broken, eventually, noticed, outcome_of, values
 from tests.servers import RedisServer

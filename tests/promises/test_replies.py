@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from nearcache import BackendError, Cache
-from nearcache.backends.redis.blocking import BlockingLink
-from nearcache.backends.redis.pool import Pool, Wire
-from nearcache.backends.redis.stream import Stream
+from nearcache.backends.transport.blocking import BlockingLink
 from nearcache.backends.transport.dialect import Command
+from nearcache.backends.transport.pool import Pool, Wire
+from nearcache.backends.transport.stream import Stream
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import (
     ROUNDS,

@@ -15,9 +15,9 @@ import hiredis
 
 from nearcache.backends.base import Item
 from nearcache.backends.redis import RedisBackend, build
-from nearcache.backends.redis.aio import AwaitingLink
-from nearcache.backends.redis.stream import Stream
 from nearcache.backends.registry import BackendSpec, Flavour
+from nearcache.backends.transport.aio import AwaitingLink
+from nearcache.backends.transport.stream import Stream
 from tests.servers import RedisServer
 from tests.tls import KEY, STRANGER
 

@@ -12,9 +12,9 @@ import pytest
 
 from nearcache.backends.base import EngineReplaced, Item
 from nearcache.backends.redis import dialect
-from nearcache.backends.redis import stream as stream_module
-from nearcache.backends.redis.stream import Stream
+from nearcache.backends.transport import stream as stream_module
 from nearcache.backends.transport.link import Link
+from nearcache.backends.transport.stream import Stream
 from nearcache.errors import BackendTimeoutError, BackendUnavailableError
 from tests.integration.redis.helpers import (
     KEYS,

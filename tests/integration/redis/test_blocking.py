@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from nearcache.backends.base import EngineReplaced, Item
-from nearcache.backends.redis import RedisBackend, blocking
-from nearcache.backends.redis.blocking import BlockingLink
-from nearcache.backends.redis.pool import Wire
+from nearcache.backends.redis import RedisBackend
+from nearcache.backends.transport import blocking
+from nearcache.backends.transport.blocking import BlockingLink
+from nearcache.backends.transport.pool import Wire
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 from tests.integration.redis.helpers import (
     KEYS,

@@ -15,7 +15,6 @@ from nearcache.backends.base import Fill, Item
 from nearcache.backends.redis import RedisBackend, speaker
 from nearcache.backends.redis.bus import Bus
 from nearcache.backends.redis.connect import Endpoint
-from nearcache.backends.redis.history import History
 from nearcache.backends.redis.leases import RedisLeases
 from nearcache.backends.redis.listener import Listener
 from nearcache.backends.redis.lua import script
@@ -23,6 +22,7 @@ from nearcache.backends.redis.names import bus_of, lease_of
 from nearcache.backends.registry import BackendSpec
 from nearcache.backends.transport.dial import Route
 from nearcache.backends.transport.dialect import Command
+from nearcache.backends.transport.history import History
 from nearcache.near.coherence import Coherence
 from nearcache.near.flights import Flights
 from nearcache.near.store import Limit, Store

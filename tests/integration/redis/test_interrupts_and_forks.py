@@ -13,7 +13,7 @@ from typing import Any, Self
 import pytest
 
 from nearcache.backends.redis import RedisBackend
-from nearcache.backends.redis.blocking import BlockingLink
+from nearcache.backends.transport.blocking import BlockingLink
 from tests.integration.redis.helpers import (
     KEYS,
     check,

@@ -14,11 +14,11 @@ import pytest
 from nearcache.backends.base import Ask, Fill, Item
 from nearcache.backends.redis import speaker
 from nearcache.backends.redis.connect import Endpoint
-from nearcache.backends.redis.history import History
 from nearcache.backends.redis.listener import Listener
 from nearcache.backends.redis.names import lease_of
 from nearcache.backends.registry import BackendSpec
 from nearcache.backends.transport.dial import Route
+from nearcache.backends.transport.history import History
 from nearcache.near.coherence import Coherence
 from nearcache.near.flights import Flights
 from nearcache.near.store import Limit, Store

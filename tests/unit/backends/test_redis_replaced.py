@@ -6,9 +6,9 @@ import pytest
 
 from nearcache._core.outage import Outage
 from nearcache.backends.base import NotServing
-from nearcache.backends.redis.history import History
 from nearcache.backends.redis.slots import SLOTS
 from nearcache.backends.redis.topology import Topology
+from nearcache.backends.transport.history import History
 from nearcache.errors import BackendUnavailableError
 
 PATIENCE = 10.0

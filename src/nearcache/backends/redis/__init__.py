@@ -8,13 +8,10 @@ from typing import Final, TypeVar
 
 from nearcache._core.urls import scheme_of
 from nearcache.backends.redis import dialect, replicas, topology
-from nearcache.backends.redis.aio import AwaitingLink
 from nearcache.backends.redis.ask import at
 from nearcache.backends.redis.backend import RedisBackend
-from nearcache.backends.redis.blocking import BlockingLink
 from nearcache.backends.redis.cluster import AwaitingCluster, BlockingCluster
 from nearcache.backends.redis.connect import Endpoint
-from nearcache.backends.redis.history import History, history
 from nearcache.backends.redis.leases import RedisLeases
 from nearcache.backends.redis.line import Line
 from nearcache.backends.redis.listener import Ears, Listener, Speaker
@@ -25,8 +22,11 @@ from nearcache.backends.redis.sentinel import SCHEME, Sentinels
 from nearcache.backends.redis.tooling import ClusterAdmin, ClusterScan
 from nearcache.backends.redis.topology import Topology
 from nearcache.backends.registry import BackendSpec, Flavour
+from nearcache.backends.transport.aio import AwaitingLink
+from nearcache.backends.transport.blocking import BlockingLink
 from nearcache.backends.transport.dial import Route
 from nearcache.backends.transport.dialect import Dialect
+from nearcache.backends.transport.history import History, history
 from nearcache.backends.transport.link import Link
 
 __all__ = ["RedisBackend", "build", "heard", "link", "listener"]

@@ -7,9 +7,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from nearcache.backends.redis import dialect
 from nearcache.backends.redis.errors import good
-from nearcache.backends.redis.pool import Wire, connect
 from nearcache.backends.transport.dial import Endpoint
 from nearcache.backends.transport.dialect import Command
+from nearcache.backends.transport.pool import Wire, connect
 from nearcache.errors import BackendError, BackendUnavailableError, ConfigError
 
 T = TypeVar("T")

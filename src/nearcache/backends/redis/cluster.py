@@ -16,13 +16,13 @@ from typing import Any, Final, Generic, TypeVar
 from nearcache._core.outage import Outage
 from nearcache.backends.base import EngineReplaced, LostConnection, NoConnection, is_silence
 from nearcache.backends.redis import dialect
-from nearcache.backends.redis.aio import AwaitingLink
-from nearcache.backends.redis.blocking import BlockingLink
 from nearcache.backends.redis.dialect import repeatable
 from nearcache.backends.redis.errors import code_of, good
 from nearcache.backends.redis.slots import OF_SEVERAL_KEYS, joined, key_of, slot_of, split
 from nearcache.backends.redis.topology import Node, Topology
 from nearcache.backends.registry import BackendSpec
+from nearcache.backends.transport.aio import AwaitingLink
+from nearcache.backends.transport.blocking import BlockingLink
 from nearcache.backends.transport.dialect import Command
 from nearcache.errors import BackendError, BackendUnavailableError
 

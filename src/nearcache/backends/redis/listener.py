@@ -29,7 +29,6 @@ from nearcache.backends.redis.bus import Bus
 from nearcache.backends.redis.carrier import Announced, Carrier
 from nearcache.backends.redis.connect import PRIMARY, Endpoint
 from nearcache.backends.redis.errors import refused
-from nearcache.backends.redis.history import History
 from nearcache.backends.redis.line import Line
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import lease_of
@@ -37,6 +36,7 @@ from nearcache.backends.redis.tracking import Tracking
 from nearcache.backends.registry import BackendSpec
 from nearcache.backends.transport.dial import Route, dial
 from nearcache.backends.transport.dialect import Command
+from nearcache.backends.transport.history import History
 from nearcache.errors import BackendError, BackendUnavailableError
 from nearcache.near.coherence import Coherence, Session
 from nearcache.near.inbox import Inbox

@@ -23,9 +23,9 @@ from nearcache.backends.base import Copied
 from nearcache.backends.redis import facts
 from nearcache.backends.redis.ask import where
 from nearcache.backends.redis.errors import MISSHAPEN, good, records_of
-from nearcache.backends.redis.history import History
 from nearcache.backends.registry import BackendSpec
 from nearcache.backends.transport.dialect import Command
+from nearcache.backends.transport.history import History
 from nearcache.backends.transport.link import SOON, Link
 from nearcache.errors import BackendError, ConfigError, UnsupportedError
 

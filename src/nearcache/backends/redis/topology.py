@@ -15,9 +15,9 @@ from nearcache._core.outage import Outage
 from nearcache.backends.base import NotServing
 from nearcache.backends.redis.ask import Hosts, ask, in_turn, where
 from nearcache.backends.redis.connect import Endpoint
-from nearcache.backends.redis.history import History
 from nearcache.backends.redis.slots import SLOTS, slot_of
 from nearcache.backends.transport.dial import Route
+from nearcache.backends.transport.history import History
 from nearcache.errors import BackendError, BackendUnavailableError, ConfigError
 
 SCHEME: Final = "redis+cluster"

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from nearcache._core.fork import on_fork
 from nearcache.backends.base import NoConnection
-from nearcache.backends.redis import probe
+from nearcache.backends.transport import probe
 from nearcache.backends.transport.dial import Endpoint, dial, time_left
 from nearcache.backends.transport.dialect import INCOMPLETE, Dialect
 from nearcache.errors import BackendError, ConfigError

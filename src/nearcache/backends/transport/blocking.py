@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from nearcache.backends.base import EngineReplaced, LostConnection
-from nearcache.backends.redis.history import History
-from nearcache.backends.redis.pool import Pool, Wire, connect
 from nearcache.backends.registry import BackendSpec
 from nearcache.backends.transport.dial import Endpoint, Route
 from nearcache.backends.transport.dialect import Command, Dialect
+from nearcache.backends.transport.history import History
 from nearcache.backends.transport.link import soon
+from nearcache.backends.transport.pool import Pool, Wire, connect
 from nearcache.errors import BackendTimeoutError, BackendUnavailableError
 
 T = TypeVar("T")

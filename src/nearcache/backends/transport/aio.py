@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from nearcache._core.fork import on_fork
 from nearcache.backends.base import EngineReplaced
-from nearcache.backends.redis.history import History
-from nearcache.backends.redis.stream import Stream
 from nearcache.backends.registry import BackendSpec
 from nearcache.backends.transport.dial import Endpoint, Route
 from nearcache.backends.transport.dialect import Command, Dialect
+from nearcache.backends.transport.history import History
+from nearcache.backends.transport.stream import Stream
 from nearcache.errors import BackendError, BackendUnavailableError
 
 CROWDED: Final = 256
