@@ -5,6 +5,7 @@ all addresses, TLS and the greeting, and nothing of redis-py's private state is 
 is built to hold the options and is never connected.
 """
 
+import inspect
 import os
 import re
 import socket
@@ -40,6 +41,9 @@ NOT_IN_URL: Final[dict[str, str]] = {
 }
 """Options that redis-py takes from a URL and this library decides itself, and what to use instead."""
 
+
+TAKES_PASSWORD: Final = "ssl_password" in inspect.signature(SSLConnection).parameters
+"""Whether redis-py knows of passwords of keys; older releases do not."""
 
 FILES: Final = ("ca_certs", "ca_path", "certfile", "keyfile")
 """Options of TLS that name files, without the `ssl_` that they have in a URL."""
@@ -138,7 +142,7 @@ def _settings(url: str) -> Connection | UnixDomainSocketConnection:
         _check_database(url)
         made = options.pop("connection_class", Connection)
         _check_options(options)
-        if made is SSLConnection:
+        if made is SSLConnection and TAKES_PASSWORD:
             options.setdefault("ssl_password", "")  # without any, Python asks for one on the terminal, and waits
         settings = made(**options)  # type: ignore[operator]  # a class, by redis-py's contract
     except ConfigError:
