@@ -1,1 +1,0 @@
-"""One namespace of a cluster: the backend of Redis, where the keys are on several nodes."""
