@@ -24,15 +24,14 @@ from nearcache.backends.base import (
     Scan,
     identity_of,
 )
+from nearcache.backends.counting import counted, patched
 from nearcache.backends.registry import BackendSpec, Flavour
-from nearcache.codecs.codec import COUNTER
-from nearcache.codecs.envelope import AGES, FILL_ID, payload_at, unpack
-from nearcache.errors import CodecError, ConfigError
+from nearcache.codecs.envelope import AGES, FILL_ID
+from nearcache.errors import ConfigError
 from nearcache.near.inbox import Inbox, Mail
 from nearcache.near.store import Limit, Store
 from nearcache.near.view import View
 
-SIGNED_LIMIT = 1 << 63
 DEFAULT_BYTES = 64_000_000
 MOST_MARKS: Final = 100_000
 """Tags whose marks are kept; values that are older than a forgotten mark count as invalid."""
@@ -201,7 +200,6 @@ class MemoryBackend(Backend):
         self._store = store
         self._ledger = ledger
         self._clock = spec.time.clock
-        self._enveloped = spec.enveloped
         self.time: EngineTime = spec.time
         self.time.observe(0.0, 0.0, 0.0)
         self.view: View = spec.view
@@ -268,7 +266,7 @@ class MemoryBackend(Backend):
         def change(raw: bytes | None, _: float) -> tuple[bytes, float] | None:
             nonlocal touched
             touched = raw is not None and (fill_id == b"" or raw[FILL_ID] == fill_id)
-            return (_patched(raw, AGES, ages), held) if touched and raw is not None else None
+            return (patched(raw, AGES, ages), held) if touched and raw is not None else None
 
         self._store.mutate(key, change)
         return touched
@@ -281,9 +279,8 @@ class MemoryBackend(Backend):
         def change(raw: bytes | None, held: float) -> tuple[bytes, float]:
             nonlocal total
             alive = raw is not None and (dead == b"" or raw[FILL_ID] != dead)
-            header = _patched(raw[: payload_at(raw)], FILL_ID, fresh[FILL_ID]) if alive and raw is not None else fresh
-            total = _checked(by + (self._integer(key, raw) if alive and raw is not None else 0), key)
-            return (header if self._enveloped else b"") + b"%d" % total, held if alive else until
+            total, record = counted(key, raw if alive else None, by, fresh)
+            return record, held if alive else until
 
         with self._ledger.lock:
             self._ledger.revoke(key)
@@ -299,25 +296,6 @@ class MemoryBackend(Backend):
 
     async def close(self) -> None:
         """The records stay: they belong to the cache, which may be used again."""
-
-    def _integer(self, key: str, raw: bytes) -> int:
-        if self._enveloped:
-            record = unpack(raw)
-            raw = record.payload if record.codec == COUNTER and not record.flags else b""
-        try:
-            return int(raw)
-        except ValueError:
-            raise CodecError(f"{key!r} holds no integer to add to") from None
-
-
-def _patched(raw: bytes, where: slice, patch: bytes) -> bytes:
-    return raw[: where.start] + patch + raw[where.stop :] if patch else raw
-
-
-def _checked(total: int, key: str) -> int:
-    if not -SIGNED_LIMIT <= total < SIGNED_LIMIT:
-        raise CodecError(f"the sum for {key!r} does not fit into 64 bits")
-    return total
 
 
 _ledgers: "weakref.WeakSet[Ledger]" = weakref.WeakSet()
