@@ -322,7 +322,7 @@ class Reader:
         if (left := core.near.left.get(key)) is None:
             return None
         record = core.codec.open(left.raw)
-        if not self._view.holds(record.epoch, record.tags):
+        if not self._view.holds(self._view.here(record.epoch), record.tags):
             return None
         return self._old(key, record, max(0.0, core.clock() - left.fresh), schema, unvouched=True)
 

@@ -10,7 +10,7 @@ was evicted or lost costs loads, and never an old value.
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from nearcache._core.clock import Clock
 
@@ -28,6 +28,19 @@ MOST_OWED: Final = 10_000
 
 MOST_TAGS: Final = 20_000
 """Tags that a process remembers; beyond, it forgets all and asks again."""
+
+
+AHEAD: Final = 1 << 20
+"""How many marks others may know of an incarnation that are not known here yet."""
+
+
+class Origin(NamedTuple):
+    """Where stamps begin: `first` is the number of an incarnation of the namespace in the engine, `base` the stamp of
+    this process after which those of that incarnation come. (0, 0): stamps are the same everywhere, and for ever.
+    """
+
+    first: int
+    base: int
 
 
 def _ignore(_tags: Iterable[str], _all: bool) -> None:
@@ -51,6 +64,7 @@ class View:
         "known_from",
         "last",
         "news",
+        "origin",
         "owed",
         "proven",
         "purge",
@@ -64,6 +78,8 @@ class View:
         self.fixed: bool = fixed
         self.last: int = 0
         """The newest stamp known; 0 before the engine was asked."""
+        self.origin: Origin = Origin(0, 0)
+        """Where the engine's stamps begin, if they are not those of this process."""
         self.clear: int = 0
         """The stamp of the last invalidation of everything."""
         self.purge: int = 0
@@ -96,6 +112,19 @@ class View:
     def surpass(self) -> None:
         """Judge by no older knowledge than of now: somebody got what was loaded now, and must not go back in time."""
         self.asked_after = self.clock()
+
+    # Stamps at rest, in the engine and in files
+
+    def at_rest(self, stamp: int) -> int:
+        """Return a stamp of this process as others understand it; 0 for one of an incarnation that is over."""
+        first, base = self.origin
+        return first + stamp - base if stamp > base else 0
+
+    def here(self, stamp: int) -> int:
+        """Return a stamp that was at rest as one of this process; 0 for one of another incarnation."""
+        first, base = self.origin
+        n = stamp - first
+        return base + n if not first or 0 < n <= self.last - base + AHEAD else 0
 
     # Judging
 
@@ -169,9 +198,9 @@ class View:
             self.proven = max(self.proven, sent)
 
     def told(self) -> int:
-        """Return the newest stamp known, after everybody was told of what it marks."""
+        """Return the newest stamp known, as it is kept at rest, after everybody was told of what it marks."""
         with self._lock:
-            return self.last
+            return self.at_rest(self.last)
 
     def marks(self) -> list[tuple[str, int]]:
         """Return the tags that are known to be marked, with their stamps."""

@@ -59,6 +59,18 @@ def test_a_value_is_invalid_if_everything_was_marked_later():
     assert made.unknown(4, ["a"]) == []
 
 
+def test_stamps_are_the_same_everywhere_unless_the_engine_names_incarnations():
+    view = View(lambda: 0.0, 1.0)
+    view.learn(0.0, {"red": 7}, 1)
+    assert [view.at_rest(stamp) for stamp in (0, 5, 7)] == [0, 5, 7]
+    assert [view.here(stamp) for stamp in (0, 5, 1 << 60)] == [0, 5, 1 << 60]
+    assert view.told() == 7
+    view.origin = module.Origin(1 << 40, 5)
+    assert [view.at_rest(stamp) for stamp in (5, 6, 7)] == [0, (1 << 40) + 1, (1 << 40) + 2]
+    assert [view.here((1 << 40) + n) for n in (0, 1, 2, 3)] == [0, 6, 7, 8]
+    assert [view.here(stamp) for stamp in (7, (1 << 40) + 3 + module.AHEAD, 1 << 60)] == [0, 0, 0]
+
+
 def test_marks_only_grow():
     made = learned({"a": 5}, clear=4)
     made.learn(0.0, {"a": 3}, 2)
