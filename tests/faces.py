@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+import tests.registers  # noqa: F401  # its scheme
 from nearcache import AsyncCache, Cache
 from tests.cluster import Cluster
 from tests.servers import RedisServer
 
-ENGINES = ("memory", "redis", "embedded", "cluster")
+ENGINES = ("memory", "redis", "embedded", "cluster", "registers")
 
 
 class Awaited:
@@ -73,6 +74,8 @@ def urls_of(engine: str, request: pytest.FixtureRequest) -> str:
     """Return the URL of an engine that is there for the whole run."""
     if engine == "memory":
         return "memory://"
+    if engine == "registers":
+        return "forgetful://faces"
     if engine == "cluster":
         cluster: Cluster = request.getfixturevalue("cluster")
         return cluster.url

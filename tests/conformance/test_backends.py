@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import tests.registers  # noqa: F401  # its scheme
 from nearcache._io.port import Flavour
 from nearcache.backends.base import Backend
 from nearcache.backends.registry import BackendSpec, build
@@ -141,6 +142,30 @@ class TestEmbedded(Built):
     @pytest.fixture(autouse=True)
     def _directory(self, tmp_path: Path) -> None:
         self.url = f"embedded://{tmp_path / 'data'}"
+
+
+class TestRegisters(Built):
+    """An engine without scripts whose records have numbers."""
+
+    url = "forgetful://numbers"
+
+
+class TestRegistersWithoutHeaders(TestRegisters):
+    """The same for values that other languages share."""
+
+    enveloped = False
+
+
+class TestRegistersThatCompareBytes(TestRegisters):
+    """An engine without scripts that compares records."""
+
+    url = "forgetful://bytes"
+
+
+class TestRegistersThatCompareBytesWithoutHeaders(TestRegistersThatCompareBytes):
+    """The same for values that other languages share."""
+
+    enveloped = False
 
 
 class TestFaulty(TestMemory):

@@ -9,7 +9,7 @@ one edge.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -53,6 +53,18 @@ def failing(error: BaseException, keys: Iterable[str]) -> list[str]:
     """Return which keys of a batch an error is about."""
     answered = error.answered if isinstance(error, BackendError) else ()
     return [key for key in keys if key not in answered]
+
+
+def in_part(errors: Sequence[BackendError], answered: Mapping[str, Any]) -> BackendError:
+    """Build the error for a batch some keys of which failed, with what was `answered` about the others.
+
+    It is the error of an engine that does not answer, if there is one, else the first.
+    """
+    first = next(filter(is_silence, errors), errors[0])
+    error = type(first)(*first.args)
+    error.why, error.ambiguous, error.answered = first.why, any(each.ambiguous for each in errors), answered
+    error.__cause__ = first
+    return error
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -111,9 +123,10 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
 
 
 class Grant(msgspec.Struct, frozen=True, gc=False):
-    """The answer to an `Ask`: the lease, or a record stored meanwhile, or how long somebody else's lease lives.
+    """The answer to an `Ask`: the lease, or a record stored meanwhile, or how long to wait for somebody else's lease.
 
-    `raw` is the record. `left` is in seconds, and `holder` is the token of the lease that is waited for.
+    `raw` is the record. `left` is in seconds: how long that lease lives, or, over an engine that does not tell of its
+    end, when to ask again. `holder` is the token of the lease that is waited for.
     """
 
     leads: bool = False

@@ -35,6 +35,7 @@ COMPRESSED: Final = 0x01
 KNOWN_FLAGS: Final = COMPRESSED
 
 FILL_ID: Final = slice(2, 10)
+EPOCH: Final = slice(10, 18)
 AGES: Final = slice(24, 32)
 NO_SCHEMA: Final = bytes(8)
 SIZE: Final = 47

@@ -9,7 +9,8 @@ import ssl
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
-from nearcache.backends.base import NotServing, is_silence
+from nearcache.backends import base
+from nearcache.backends.base import NotServing
 from nearcache.backends.redis import lua
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
@@ -110,8 +111,6 @@ def good(reply: Any, subject: str) -> Any:
 def in_part(keys: Sequence[str], *replies: Any) -> BackendError:
     """Build the error for a batch some keys of which failed; each of `replies` is about all of the keys together, or a
     list of those about each.
-
-    It is the error of an engine that does not answer, if there is one, else that of the first key.
     """
     each = list(zip(keys, *(_about_each(reply, len(keys)) for reply in replies), strict=True))
     errors, answered = list[BackendError](), dict[str, Any]()
@@ -120,11 +119,7 @@ def in_part(keys: Sequence[str], *replies: Any) -> BackendError:
         errors += wrong
         if not wrong:
             answered[key] = about[-1]
-    first = next(filter(is_silence, errors), errors[0])
-    error = type(first)(*first.args)
-    error.why, error.ambiguous, error.answered = first.why, any(each.ambiguous for each in errors), answered
-    error.__cause__ = first
-    return error
+    return base.in_part(errors, answered)
 
 
 def _about_each(reply: InPart | list[Any] | bytes | int | None, count: int) -> list[Any]:

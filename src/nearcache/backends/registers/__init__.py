@@ -1,0 +1,1 @@
+"""Leases and marks for engines that run no scripts, written once over single records that are swapped."""
