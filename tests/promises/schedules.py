@@ -7,6 +7,7 @@ are found by running again and again, each time with the last choice that can be
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -20,6 +21,8 @@ from tests.promises.helpers import PATIENCE, broken
 
 TURNS = 8
 """Turns of the loop after which an actor that has not come to its next step waits for somebody else."""
+
+BURSTS = (1, 2, 3, 5, 8, 100)
 
 Step = Callable[[], Awaitable[Any]]
 _actor: ContextVar["Actor"] = ContextVar("actor")
@@ -97,16 +100,19 @@ class Schedule:
                 ready = self._ready()
                 if not ready:
                     break
-                place = len(self.widths)
-                choice = self.choices[place] if place < len(self.choices) else 0
+                chosen = self._choose(ready)
                 self.widths.append(len(ready))
-                turn = ready[choice % len(ready)].turn
+                turn = ready[chosen % len(ready)].turn
                 assert turn is not None
                 turn.set_result(None)
             return list(await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), PATIENCE))
         finally:
             for task in tasks:
                 task.cancel()
+
+    def _choose(self, ready: list[Actor]) -> int:
+        place = len(self.widths)
+        return self.choices[place] if place < len(self.choices) else 0
 
     async def _settle(self) -> None:
         quiet = 0
@@ -129,6 +135,25 @@ class Schedule:
         return None
 
 
+class Lucky(Schedule):
+    """A run in which an actor that is chosen by luck takes some steps, also chosen by luck, before the next one is:
+    what needs one to be much slower than the others is hardly ever found when each step is somebody else's.
+    """
+
+    def __init__(self, luck: random.Random) -> None:
+        super().__init__([])
+        self._luck = luck
+        self._name = ""
+        self._left = 0
+
+    def _choose(self, ready: list[Actor]) -> int:
+        names = [actor.name for actor in ready]
+        if not self._left or self._name not in names:
+            self._name, self._left = self._luck.choice(names), self._luck.choice(BURSTS)
+        self._left -= 1
+        return names.index(self._name)
+
+
 class _Steps(Faults):
     """Makes a step of each operation."""
 
@@ -142,6 +167,16 @@ class _Steps(Faults):
 @contextmanager
 def stepwise(*caches: AsyncCache | Cache) -> Iterator[None]:
     """Make a step of each operation of these caches' engines, and of each wait for a lease."""
+    with ExitStack() as stack:
+        for engine in (cache._engine for cache in caches):
+            stack.enter_context(engine.replaced(FaultyBackend(engine.backend, _Steps())))
+        stack.enter_context(waits())
+        yield
+
+
+@contextmanager
+def waits() -> Iterator[None]:
+    """Make a step of each wait for a lease."""
     real = AsyncIo.wait
 
     async def wait(io: AsyncIo, event: Any, until: Callable[[], float]) -> bool:
@@ -151,11 +186,16 @@ def stepwise(*caches: AsyncCache | Cache) -> Iterator[None]:
         await actor.wait(event)
         return True
 
-    with ExitStack() as stack:
-        for engine in (cache._engine for cache in caches):
-            stack.enter_context(engine.replaced(FaultyBackend(engine.backend, _Steps())))
-        stack.enter_context(broken(AsyncIo, "wait", wait))
+    with broken(AsyncIo, "wait", wait):
         yield
+
+
+async def pause(what: str) -> None:
+    """Make a step of a step of the engine; what is no look may end a lease."""
+    actor = _actor.get(None)
+    if actor is not None:
+        await actor.step(what)
+        actor.schedule.changes += what != "look"
 
 
 async def here(what: str) -> None:
