@@ -55,6 +55,11 @@ class RegisterBackend(Backend):
         self.marks: Marks = self._marks
         self.counters: Counters | None = self
 
+    @property
+    def spreads(self) -> bool:
+        """Whether there are several nodes, each of which may fail alone."""
+        return self._registers.spreads
+
     def lacks(self) -> bool:
         """Tell whether a node does not answer."""
         return self._registers.lacks()
@@ -228,7 +233,7 @@ class RegisterBackend(Backend):
 
 
 def _crossed(key: str) -> BackendError:
-    return NotServing(f"{key}: others change it all the time").undone()
+    return NotServing("others change it all the time", key).undone()
 
 
 _all: "weakref.WeakSet[Common]" = weakref.WeakSet()

@@ -86,6 +86,11 @@ class Registers(Protocol):
     coarse: float
     """How many seconds the engine's time may be ahead of what it tells."""
 
+    @property
+    def spreads(self) -> bool:
+        """Whether there are several nodes, each of which may fail alone."""
+        ...
+
     async def run(self, *steps: Step) -> list[Answer]:
         """Take steps, on one trip for each node, and return an answer for each; without steps, make no trip.
 

@@ -158,7 +158,7 @@ class RegisterLeases:
                     continue
             self._lead(ask, answer, raw)
             return self.identity(old)
-        raise NotServing(f"{ask.key}: others change it all the time")
+        raise NotServing("others change it all the time", ask.key)
 
     async def fill(self, fills: Sequence[Fill]) -> list[bool]:
         """Store what the leases still allow, and ask for the marks on the same trip."""

@@ -93,7 +93,7 @@ class RegisterMarks:
             (answer,) = await self._take(self.news())
             if held := await self._taken_in(answer, sent, asked):
                 return held
-        raise NotServing(f"{self.name}: it changes all the time")
+        raise NotServing("it changes all the time", self.name)
 
     async def take_in(self, answer: Answer, sent: float, asked: int) -> None:
         """Learn from the answer to `news`, which was asked for at `sent`, when so much was `learned`."""
@@ -140,7 +140,7 @@ class RegisterMarks:
                     with suppress(BackendError):
                         await self._trim(await self.refresh())
                 return
-        raise NotServing(f"{self.name}: others change it all the time")
+        raise NotServing("others change it all the time", self.name)
 
     async def _made_room(self, held: Known) -> bool:
         """Make room in the head; if a bucket cannot be had, everything is marked instead, and this is False."""
@@ -181,7 +181,7 @@ class RegisterMarks:
                     del waiting[number]
             if not waiting:
                 return True
-        raise NotServing(f"{self.name}: the engine does not keep older marks")
+        raise NotServing("the engine does not keep older marks", self.name)
 
     async def _buckets(self, numbers: Sequence[int], first: int) -> dict[int, tuple[Answer, Bucket]]:
         """Return the buckets of an incarnation, as far as they are there, or could be opened."""
