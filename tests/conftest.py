@@ -13,8 +13,10 @@ from tests.sentinel import (
     _session_group,  # noqa: F401  # a fixture
 )
 from tests.servers import (
+    _own_memcached,  # noqa: F401  # a fixture
     _own_server,  # noqa: F401  # a fixture
     _session_any,  # noqa: F401  # a fixture
+    _session_memcached,  # noqa: F401  # a fixture
     _session_redis,  # noqa: F401  # a fixture
     _session_valkey,  # noqa: F401  # a fixture
     _session_versions,  # noqa: F401  # a fixture

