@@ -1,0 +1,1 @@
+"""Memcached 1.6 or newer, by its meta protocol."""
