@@ -16,9 +16,10 @@ from nearcache.near.store import Limit, Store
 from nearcache.near.view import View
 from nearcache.testing import BackendConformance, Faults, FaultyBackend
 from tests.cluster import Cluster
+from tests.memcached import plain_backend
 from tests.rights import permissions, user
 from tests.sentinel import Group
-from tests.servers import RedisServer
+from tests.servers import MemcachedServer, RedisServer
 from tests.tls import TlsServer
 
 PATIENCE = 5.0
@@ -163,6 +164,25 @@ class TestRegistersThatCompareBytes(TestRegisters):
 
 
 class TestRegistersThatCompareBytesWithoutHeaders(TestRegistersThatCompareBytes):
+    """The same for values that other languages share."""
+
+    enveloped = False
+
+
+class TestMemcachedOverPlainSockets(Built):
+    """Memcached, over sockets of the tests."""
+
+    @pytest.fixture(autouse=True)
+    def _server(self, memcached: MemcachedServer) -> None:
+        self.server = memcached
+
+    def build(self, flavour: Flavour) -> Backend:
+        """Build it; the flavour makes no difference."""
+        view = View(time.monotonic, 1.0, fixed=not self.enveloped)
+        return plain_backend(BackendSpec("", self.namespace, enveloped=self.enveloped, view=view), self.server)
+
+
+class TestMemcachedOverPlainSocketsWithoutHeaders(TestMemcachedOverPlainSockets):
     """The same for values that other languages share."""
 
     enveloped = False

@@ -22,7 +22,7 @@ class Answer(msgspec.Struct, frozen=True):  # seen by the collector of garbage: 
     done: bool
     """Whether there was a record (Look, Drop), or the step stored what it was to store (Add, Swap, Put)."""
     raw: bytes | None = None
-    """The record that is there (Look, Add); of a record that was removed (Drop), at least the first byte."""
+    """The record that is there (Look, Add); of a bare stub that was removed (Drop), at least the first byte."""
     number: Any = None
     """What tells this state of the record from every other, for `Swap` and `Drop`; whoever made the answer reads it."""
     left: float | None = None
