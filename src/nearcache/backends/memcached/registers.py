@@ -27,6 +27,7 @@ SHORTEST: Final = 1.0
 """Seconds that a record lives at least whose life is kept: 0 would be for ever."""
 
 REFUSED: Final = Answer(False)
+"""What comes of a step that could not be done, and was not sent."""
 
 
 class Heard(NamedTuple):
@@ -134,8 +135,9 @@ class MemcachedRegisters:
             except BackendError as error:
                 told[at] = Answer(False, error=error)
         orders = {server: share.order() for server, share in shares.items() if share.commands}
-        heard = await self._servers.send(orders) if orders else {}
-        for server, answer in heard.items():
+        if not orders:
+            return told
+        for server, answer in (await self._servers.send(orders)).items():
             for at, each in shares[server].read(answer):
                 told[at] = each
         return told
@@ -183,13 +185,12 @@ class _Share:
                 return [dialect.store(name, step.raw, step.ttl, _note(step.raw))]
             case Drop(seen=None):
                 return [dialect.get_note(name), dialect.delete(name)]
-            case Drop(seen=Answer() as seen):
-                number = self._bound(seen)
+            case Drop():
+                number = step.seen and self._bound(step.seen)
                 return [dialect.delete(name, number)] if number else []
             case Swap():
                 number, ttl = self._bound(step.seen), _kept(step)
                 return [dialect.swap(name, step.raw, ttl, _note(step.raw), number)] if number and ttl else []
-        raise TypeError(f"no step: {type(step).__name__}")
 
     def _number(self, seen: Answer) -> bytes | None:
         """Return the number of an answer if it is of the server's present life."""
