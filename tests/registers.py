@@ -125,7 +125,7 @@ class Server:
                 present = node.look(step.name)
                 if isinstance(step, Look) and step.known is not None and node.matches(present, step.known):
                     return step.known
-                return present if isinstance(step, Look) else Answer(added, present.raw, present.number)
+                return present if isinstance(step, Look) else Answer(added, present.raw, present.number, present.left)
             case Swap():
                 return node.swap(step)
             case Put():

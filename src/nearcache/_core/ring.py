@@ -23,9 +23,10 @@ _FIRST: Final = struct.Struct("<I")
 class Ring:
     """Servers, by host and port, on a ring."""
 
-    __slots__ = ("_owners", "_points")
+    __slots__ = ("_owners", "_points", "size")
 
     def __init__(self, servers: Sequence[tuple[str, int]]) -> None:
+        self.size: int = len(servers)
         placed = sorted((point, number) for number, server in enumerate(servers) for point in _points_of(*server))
         self._points = [point for point, _ in placed]
         self._owners = [number for _, number in placed]

@@ -119,7 +119,7 @@ VERSION: Final[Command] = ("version", "", b"version\r\n")
 
 def _store(name: str, raw: bytes, ttl: float, note: int, condition: bytes) -> Command:
     if len(raw) > LARGEST_VALUE:  # told a larger size, the engine would take the value itself for commands
-        raise BackendError(f"{name}: {len(raw)} bytes are more than any Memcached takes (1 GiB)").undone()
+        raise BackendError(f"{len(raw)} bytes are more than any Memcached takes (1 GiB)", name).undone()
     key, flag = wire_key(name)
     head = b"ms %b %d T%d F%d c%b%b\r\n" % (key, len(raw), lifetime(ttl), note, condition, flag)
     return ("ms", name, b"%b%b\r\n" % (head, raw))

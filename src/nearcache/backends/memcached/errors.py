@@ -26,11 +26,11 @@ SHOWN: Final = 60
 def refused(answer: str, subject: str) -> BackendError:
     """Build the error for an error answer to a command about `subject`."""
     advice = next((advice for start, advice in ADVICE.items() if answer.startswith(start)), "")
-    return BackendError(f"{subject}: the engine answered {answer[:SHOWN]}{f'; {advice}' if advice else ''}")
+    return BackendError(f"the engine answered {answer[:SHOWN]}{f'; {advice}' if advice else ''}", subject)
 
 
 def unexpected(reply: object, subject: str) -> BackendError:
     """Build the error for an answer that does not belong to the command."""
     return NotServing(
-        f"{subject}: the engine answered with a {type(reply).__name__} where none belongs; is it a Memcached?"
+        f"the engine answered with a {type(reply).__name__} where none belongs; is it a Memcached?", subject
     )

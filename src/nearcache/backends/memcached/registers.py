@@ -88,6 +88,11 @@ class MemcachedRegisters:
         self._ring = ring
         self._home = home
 
+    @property
+    def spreads(self) -> bool:
+        """Whether there are several servers."""
+        return self._ring.size > 1
+
     async def run(self, *steps: Step) -> list[Answer]:
         """Take steps on one trip for each server, two where a record that is known was changed."""
         answers = await self._taken(steps)
