@@ -158,14 +158,14 @@ async def test_a_batch_is_one_trip_to_each_node(cluster: Cluster, backend: Redis
     await backend.set_many([Item(key, key.encode(), 60.0) for key in keys])
     link: Any = backend._link
     sent = list[int]()
-    send = link._send
+    send = link._spread.send
 
     def counted(calls: Any, until: float) -> Awaitable[Any]:
         sent.append(len(calls))
         result: Awaitable[Any] = send(calls, until)
         return result
 
-    monkeypatch.setattr(link, "_send", counted)
+    monkeypatch.setattr(link._spread, "send", counted)
     assert await backend.get_many(keys) == [key.encode() for key in keys]
     assert await backend.delete(keys) == len(keys)
     assert sent == [3, 3]

@@ -13,8 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
-from nearcache._core.outage import Outage
-from nearcache.backends.base import EngineReplaced, LostConnection, NoConnection, is_silence
+from nearcache.backends.base import EngineReplaced, LostConnection, is_silence
 from nearcache.backends.redis import dialect
 from nearcache.backends.redis.dialect import repeatable
 from nearcache.backends.redis.errors import code_of, good
@@ -24,7 +23,8 @@ from nearcache.backends.registry import BackendSpec
 from nearcache.backends.transport.aio import AwaitingLink
 from nearcache.backends.transport.blocking import BlockingLink
 from nearcache.backends.transport.dialect import Command
-from nearcache.errors import BackendError, BackendUnavailableError
+from nearcache.backends.transport.spread import Answers, AwaitingSpread, Begin, BlockingSpread, Spread
+from nearcache.errors import BackendError
 
 T = TypeVar("T")
 AnyLink = TypeVar("AnyLink", BlockingLink, AwaitingLink)
@@ -34,17 +34,6 @@ ROUNDS: Final = 8
 
 PAUSES: Final = (0.005, 0.01, 0.02, 0.04, 0.08)
 """Seconds to wait before a script is sent again whose keys were on two nodes."""
-
-LEFT_TO_OTHERS: Final = 0.2
-"""The share of a call's time that a node which says nothing leaves to those that are asked and heard after it."""
-
-Answers = list[Any] | BackendError
-"""What became of the commands that were sent to one node."""
-
-
-CUT_OFF: Final = NoConnection("the call was cancelled")
-"""Stands for what was not heard to the end."""
-
 
 Execute = Callable[[Command], list[Any] | Awaitable[list[Any]]]
 
@@ -81,12 +70,14 @@ class ClusterLink(ABC, Generic[AnyLink]):
     """
 
     spreads: bool = True
+    _kind: Callable[[BackendSpec], Spread]
 
     def __init__(self, topology: Topology, spec: BackendSpec, home: str) -> None:
         self._topology = topology
         self._spec = spec
         self._home = home
         self._links: dict[Node, AnyLink] = {}
+        self._spread = self._kind(spec)
 
     def lacks(self) -> bool:
         """Tell whether a primary does not answer."""
@@ -101,7 +92,7 @@ class ClusterLink(ABC, Generic[AnyLink]):
             except BackendError as error:
                 if not is_silence(error):
                     raise
-                self._note(node, error)
+                self._spread.note(node, error)
 
     async def execute(self, *commands: Command) -> list[Any]:
         """Send commands, those to one node together, and return their replies in order.
@@ -134,7 +125,7 @@ class ClusterLink(ABC, Generic[AnyLink]):
         if isinstance(answers, list) and not isinstance(answers[0], Exception):
             node.outage = None  # another call may have begun one meanwhile
             return answers
-        self._note(node, answers)
+        self._spread.note(node, answers)
         errand = _Errand(command, key, node)
         self._take_in([errand], answers)
         await self._follow([errand], until)
@@ -153,7 +144,7 @@ class ClusterLink(ABC, Generic[AnyLink]):
         """Return what sends one command to a node and returns the reply."""
 
         async def single(command: Command) -> Any:
-            (answers,) = await self._send([(self._to(node), (command,))], time.monotonic() + self._spec.timeout)
+            (answers,) = await self._spread.send([self._call(node, (command,))], time.monotonic() + self._spec.timeout)
             if isinstance(answers, BackendError):
                 raise answers
             return good(answers[0], node.endpoint.where)
@@ -215,8 +206,8 @@ class ClusterLink(ABC, Generic[AnyLink]):
         # waits for the first.
         nodes = sorted(shares, key=repr) if len(shares) > 1 else list(shares)
         asked = [node for node in nodes if not self._spared(node, shares[node])]
-        calls = [(self._to(node), tuple(word for errand in shares[node] for word in errand.words())) for node in asked]
-        for node, answers in zip(asked, await self._heard(asked, calls, until), strict=True):
+        calls = [self._call(node, [word for errand in shares[node] for word in errand.words()]) for node in asked]
+        for node, answers in zip(asked, await self._spread.ask(asked, calls, until), strict=True):
             self._take_in(shares[node], answers)
 
     def _take_in(self, share: Sequence[_Errand], answers: Answers) -> None:
@@ -234,38 +225,16 @@ class ClusterLink(ABC, Generic[AnyLink]):
 
     def _spared(self, node: Node, share: Sequence[_Errand]) -> bool:
         """Tell whether a node that does not answer is not to be asked now; then its commands have failed."""
-        outage, now = node.outage, time.monotonic()
-        if outage is None or outage.lets_through(now):
+        error = self._spread.spared(node)
+        if error is None:
             return False
         self._topology.doubt()
-        error = BackendUnavailableError(f"the node at {node.endpoint.where}: {outage.described(now)}").undone()
         for errand in share:
             errand.reply = error
         return True
 
-    async def _heard(
-        self, nodes: Sequence[Node], calls: Sequence[tuple[AnyLink, tuple[Command, ...]]], until: float
-    ) -> list[Answers]:
-        """Send to nodes, and note which of them answer."""
-        found: list[Answers] = [CUT_OFF] * len(nodes)
-        try:
-            found = await self._send(calls, until)
-        finally:
-            for node, answers in zip(nodes, found, strict=True):
-                self._note(node, answers)
-        return found
-
-    def _note(self, node: Node, answers: Answers) -> None:
-        now = time.monotonic()
-        if not isinstance(answers, BackendError):
-            node.outage = None
-        elif not is_silence(answers):
-            if node.outage is not None:
-                node.outage.abandoned(now)
-        elif node.outage is None:
-            node.outage = Outage(now, answers.why, self._spec.pool_timeout + 2 * self._spec.timeout)
-        else:
-            node.outage.failed(now)
+    def _call(self, node: Node, commands: Sequence[Command]) -> Begin:
+        return functools.partial(self._to(node).begin, *commands)
 
     def _again(self, errands: Sequence[_Errand]) -> list[_Errand]:
         """Return what has to be sent again, and note where to."""
@@ -313,10 +282,6 @@ class ClusterLink(ABC, Generic[AnyLink]):
         """Have the topology look."""
 
     @abstractmethod
-    async def _send(self, calls: Sequence[tuple[AnyLink, tuple[Command, ...]]], until: float) -> list[Answers]:
-        """Send to all, then hear them all, until the time `until` (monotonic)."""
-
-    @abstractmethod
     async def _pause(self, seconds: float) -> None:
         """Let a moment pass."""
 
@@ -324,28 +289,13 @@ class ClusterLink(ABC, Generic[AnyLink]):
 class BlockingCluster(ClusterLink[BlockingLink]):
     """A way that blocks: its methods are coroutines that never suspend."""
 
+    _kind = BlockingSpread
+
     def _made(self, node: Node) -> BlockingLink:
         return BlockingLink(dialect, node.route, self._spec, node.history)
 
     async def _look(self) -> None:
         self._topology.look()
-
-    async def _send(self, calls: Sequence[tuple[BlockingLink, tuple[Command, ...]]], until: float) -> list[Answers]:
-        # One after the other: each leaves a share of the time to those behind it, which may have answered long ago, and
-        # has one for itself, however late it is by then.
-        count, share = len(calls), LEFT_TO_OTHERS * self._spec.timeout / max(1, len(calls))
-
-        def by(behind: int) -> float:
-            return max(until - behind * share, time.monotonic() + share)
-
-        begun = [
-            _tried(functools.partial(link.begin, *commands, until=by(2 * count - turn)))
-            for turn, (link, commands) in enumerate(calls, 2)
-        ]
-        return [
-            start if isinstance(start, BackendError) else _tried(functools.partial(start, by(count - turn)))
-            for turn, start in enumerate(begun, 1)
-        ]
 
     async def _pause(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251 -- driven by a caller that blocks
@@ -354,40 +304,19 @@ class BlockingCluster(ClusterLink[BlockingLink]):
 class AwaitingCluster(ClusterLink[AwaitingLink]):
     """A way that awaits."""
 
+    _kind = AwaitingSpread
+
     def _made(self, node: Node) -> AwaitingLink:
         return AwaitingLink(dialect, node.route, self._spec, node.history)
 
     async def _look(self) -> None:
         await asyncio.to_thread(self._topology.look)
 
-    async def _send(self, calls: Sequence[tuple[AwaitingLink, tuple[Command, ...]]], until: float) -> list[Answers]:
-        # All begin before the first is waited for; and all are waited for, also when the caller is cancelled: what is
-        # done about a write that is on its way must not overtake it.
-        begun = [asyncio.ensure_future(link.begin(*commands, until=until)) for link, commands in calls]
-        answers, cancelled = list[Answers](), None
-        for future in begun:
-            try:
-                answers.append(await future)
-            except BackendError as error:
-                answers.append(error)
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
-        return answers
-
     async def _pause(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
 AnyCluster = BlockingCluster | AwaitingCluster
-
-
-def _tried(call: Callable[[], T]) -> T | BackendError:
-    try:
-        return call()
-    except BackendError as error:
-        return error
 
 
 def _replaced() -> BackendError:

@@ -39,7 +39,12 @@ class Node:
         """What is known of it while it does not answer."""
 
     def __repr__(self) -> str:
-        return f"Node({self.endpoint.where})"
+        return f"Node({self.where})"
+
+    @property
+    def where(self) -> str:
+        """The node's address, for messages."""
+        return self.endpoint.where
 
 
 class Topology:
