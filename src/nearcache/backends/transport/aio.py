@@ -51,15 +51,15 @@ class _Home:
             with contextlib.suppress(EngineReplaced):
                 await self._another()
 
-    def call(self, commands: tuple[Command, ...], seconds: float) -> Awaitable[list[Any]]:
+    def call(self, commands: tuple[Command, ...], seconds: float, history: str = "") -> Awaitable[list[Any]]:
         """Send commands on the connection of this turn of the loop and return what to await for the replies, which may
         take so many seconds.
         """
         current = self._current
         stream = current if current is not None and current.filling else self._best()
         if stream is None:
-            return self._first_call(commands, seconds)
-        return stream.submit(commands, self.loop.time() + seconds)
+            return self._first_call(commands, seconds, history)
+        return stream.submit(commands, self.loop.time() + seconds, history)
 
     def watch_the_loop(self) -> None:
         """Have `end` called when the loop is shut down."""
@@ -88,11 +88,11 @@ class _Home:
         for stream in self._streams:
             stream.abandon()
 
-    async def _first_call(self, commands: tuple[Command, ...], seconds: float) -> list[Any]:
+    async def _first_call(self, commands: tuple[Command, ...], seconds: float, history: str) -> list[Any]:
         started = self.loop.time()
         stream = await self._another()
         began = max(started, stream.begun) if self._route.starts else started
-        return await stream.submit(commands, began + seconds)
+        return await stream.submit(commands, began + seconds, history)
 
     def _best(self) -> Stream | None:
         streams = self.streams
@@ -175,9 +175,12 @@ class AwaitingLink:
         """Send commands together; await their replies in order, among which error answers are exceptions."""
         return self._home().call(commands, self._spec.timeout)
 
-    def begin(self, *commands: Command, until: float) -> Awaitable[list[Any]]:
-        """Do the same; the replies may come until the time `until` (monotonic)."""
-        return self._home().call(commands, until - time.monotonic())
+    def begin(self, *commands: Command, until: float, history: str = "") -> Awaitable[list[Any]]:
+        """Do the same; the replies may come until the time `until` (monotonic).
+
+        With a `history`, only to that one of the engine's data; `EngineReplaced` where another is found.
+        """
+        return self._home().call(commands, until - time.monotonic(), history)
 
     def renew(self) -> None:
         """Send nothing more on the connections there are, in any loop, and close them."""

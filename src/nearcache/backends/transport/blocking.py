@@ -11,7 +11,7 @@ from nearcache.backends.base import EngineReplaced, LostConnection
 from nearcache.backends.registry import BackendSpec
 from nearcache.backends.transport.dial import Endpoint, Route
 from nearcache.backends.transport.dialect import Command, Dialect
-from nearcache.backends.transport.history import History
+from nearcache.backends.transport.history import History, replaced
 from nearcache.backends.transport.link import soon
 from nearcache.backends.transport.pool import Pool, Wire, connect
 from nearcache.errors import BackendTimeoutError, BackendUnavailableError
@@ -72,13 +72,17 @@ class BlockingLink:
         self._pool.give_back(wire)
         return replies
 
-    def begin(self, *commands: Command, until: float) -> Callable[[float], list[Any]]:
+    def begin(self, *commands: Command, until: float, history: str = "") -> Callable[[float], list[Any]]:
         """Send commands together, until the time `until` (monotonic); what is returned must be called, with the time
         until which the replies may come, and returns them.
+
+        With a `history`, only to that one of the engine's data; raises `EngineReplaced` where another is found.
         """
         wire = self._pool.take()
         try:
             deadline = self._ready(wire, until)
+            if history and wire.history != history:
+                raise replaced()
             self._step(wire, commands, deadline, wire.send, self._dialect.pack(commands))
         except BaseException as error:
             self._give_up(wire, error)

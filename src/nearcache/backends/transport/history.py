@@ -8,7 +8,9 @@ import weakref
 from collections.abc import Callable
 from typing import Protocol
 
+from nearcache.backends.base import EngineReplaced
 from nearcache.backends.registry import BackendSpec
+from nearcache.errors import BackendError
 
 
 class Renewable(Protocol):
@@ -29,6 +31,11 @@ class History:
         self._forgot = forgot
         self._found = ""
         self._watching: weakref.WeakSet[Renewable] = weakref.WeakSet()
+
+    @property
+    def found(self) -> str:
+        """The name of the history that was found last, "" if none was."""
+        return self._found
 
     def watch(self, what: Renewable) -> None:
         """Have something renewed when another history is found: connections may lead to the old one."""
@@ -52,6 +59,11 @@ class History:
         for each in list(self._watching):
             each.renew()
         self._forgot()
+
+
+def replaced() -> BackendError:
+    """Return the error for commands that were meant for another history than is found; they were not sent."""
+    return EngineReplaced("the engine was restarted meanwhile").undone()
 
 
 def history(spec: BackendSpec, name: str) -> History:

@@ -43,12 +43,14 @@ class Wire:
         "_reader",
         "_sock",
         "generation",
+        "history",
         "used",
     )
 
     def __init__(self, dialect: Dialect, generation: int) -> None:
         self._dialect = dialect
         self.generation: int = generation
+        self.history: str = ""
         self.used: bool = False
         self._sock: socket.socket | None = None
         self._readable: Callable[[], object] = bool
@@ -75,7 +77,8 @@ class Wire:
         self._readable = probe.readable(self._sock)
         self._descriptor = probe.descriptor(self._sock)
         greeting = endpoint.greeting()
-        return endpoint.check_greeting(self.call(self._dialect.pack(greeting), len(greeting), deadline))
+        self.history = endpoint.check_greeting(self.call(self._dialect.pack(greeting), len(greeting), deadline))
+        return self.history
 
     def fit(self) -> bool:
         """Return whether nothing is left or has come since the last reply, not even the end; one cheap system call."""

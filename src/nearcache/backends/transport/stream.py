@@ -10,6 +10,7 @@ from typing import Any, cast
 from nearcache.backends.base import LostConnection
 from nearcache.backends.transport.dial import Endpoint
 from nearcache.backends.transport.dialect import INCOMPLETE, Command, Dialect
+from nearcache.backends.transport.history import replaced
 from nearcache.backends.transport.link import soon
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
@@ -65,6 +66,7 @@ class Stream(asyncio.Protocol):
         self._moved = False
         self._broken: Exception | None = None
         """What broke the connection, if it was not this side."""
+        self.history: str = ""
         self.used: bool = False
         self.ended: bool = False
         self.begun: float = self._loop.time()
@@ -89,16 +91,23 @@ class Stream(asyncio.Protocol):
             if self._broken is None:
                 raise
             raise endpoint.not_greeted(self._broken) from error
-        return endpoint.check_greeting(replies)
+        self.history = endpoint.check_greeting(replies)
+        return self.history
 
-    def submit(self, commands: tuple[Command, ...], deadline: float) -> asyncio.Future[list[Any]]:
-        """Put commands in line and return the future of their replies; `deadline` is on the loop's clock."""
+    def submit(self, commands: tuple[Command, ...], deadline: float, history: str = "") -> asyncio.Future[list[Any]]:
+        """Put commands in line and return the future of their replies; `deadline` is on the loop's clock.
+
+        With a `history`, they fail where the connection leads to another one of the engine's data.
+        """
         dialect, loop = self._dialect, self._loop
         request = dialect.pack(commands)
         future = loop.create_future() if dialect.repeatable(commands) else Landing(loop=loop)
         call = _Call(commands, deadline, future)
         if self.ended:
             call.fail(LostConnection("the connection is closed", dialect.subject(commands)).undone())
+            return future
+        if history and history != self.history:
+            call.fail(replaced())
             return future
         self._heard = self._heard and bool(self._calls)
         self._calls.append(call)
