@@ -17,6 +17,7 @@ from tests.servers import (
     _own_server,  # noqa: F401  # a fixture
     _session_any,  # noqa: F401  # a fixture
     _session_memcached,  # noqa: F401  # a fixture
+    _session_memcached_servers,  # noqa: F401  # a fixture
     _session_redis,  # noqa: F401  # a fixture
     _session_valkey,  # noqa: F401  # a fixture
     _session_versions,  # noqa: F401  # a fixture

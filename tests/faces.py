@@ -14,9 +14,9 @@ import pytest
 import tests.registers  # noqa: F401  # its scheme
 from nearcache import AsyncCache, Cache
 from tests.cluster import Cluster
-from tests.servers import RedisServer
+from tests.servers import MemcachedServer, RedisServer
 
-ENGINES = ("memory", "redis", "embedded", "cluster", "registers")
+ENGINES = ("memory", "redis", "embedded", "cluster", "registers", "memcached")
 
 
 class Awaited:
@@ -76,6 +76,9 @@ def urls_of(engine: str, request: pytest.FixtureRequest) -> str:
         return "memory://"
     if engine == "registers":
         return "forgetful://faces"
+    if engine == "memcached":
+        servers: list[MemcachedServer] = request.getfixturevalue("memcached_servers")
+        return f"memcached://{','.join(server.where for server in servers)}"
     if engine == "cluster":
         cluster: Cluster = request.getfixturevalue("cluster")
         return cluster.url

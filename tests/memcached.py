@@ -6,10 +6,8 @@ from typing import Any
 
 from nearcache._core.ring import Ring
 from nearcache.backends.memcached import dialect
-from nearcache.backends.memcached.dialect import INCOMPLETE, Command, Dialect
 from nearcache.backends.memcached.registers import Heard, MemcachedRegisters, Order
-from nearcache.backends.registers.backend import RegisterBackend
-from nearcache.backends.registry import BackendSpec
+from nearcache.backends.transport.dialect import INCOMPLETE, Command
 from nearcache.errors import BackendError, BackendUnavailableError
 from tests.servers import MemcachedServer
 
@@ -21,13 +19,13 @@ class Connection:
 
     def __init__(self, host: str, port: int) -> None:
         self._socket = socket.create_connection((host, port), timeout=TIMEOUT)
-        self._reader = Dialect().reader()
+        self._reader = dialect.reader()
         (told,) = self.call([dialect.stats()])
         self.life = f"{told['pid']} {int(told['time']) - int(told['uptime'])}"
 
     def call(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands and return the replies."""
-        self._socket.sendall(Dialect().pack(commands))
+        self._socket.sendall(dialect.pack(commands))
         replies = list[Any]()
         while len(replies) < len(commands):
             if (reply := self._reader.gets()) is not INCOMPLETE:
@@ -103,14 +101,3 @@ def registers(*servers: MemcachedServer) -> tuple[MemcachedRegisters, PlainServe
     addresses = [(server.host, server.port) for server in servers]
     way = PlainServers(addresses)
     return MemcachedRegisters(way, Ring(addresses), "app~m"), way
-
-
-class PlainBackend(RegisterBackend):
-    """A backend over plain sockets; it blocks in either flavour."""
-
-    name = "memcached"
-
-
-def plain_backend(spec: BackendSpec, *servers: MemcachedServer) -> PlainBackend:
-    """Return a backend over servers."""
-    return PlainBackend(registers(*servers)[0], spec)

@@ -391,6 +391,13 @@ def _session_memcached() -> Iterator[MemcachedServer]:
         yield server
 
 
+@pytest.fixture(scope="session", name="memcached_servers")
+def _session_memcached_servers(memcached: MemcachedServer) -> Iterator[list[MemcachedServer]]:
+    """Three servers for the whole run, the same way."""
+    with memcached_server() as second, memcached_server() as third:
+        yield [memcached, second, third]
+
+
 @pytest.fixture(name="own_memcached")
 def _own_memcached() -> Iterator[MemcachedServer]:
     """A memcached for one test, which may kill, pause and restart it."""

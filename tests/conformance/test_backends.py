@@ -16,7 +16,6 @@ from nearcache.near.store import Limit, Store
 from nearcache.near.view import View
 from nearcache.testing import BackendConformance, Faults, FaultyBackend
 from tests.cluster import Cluster
-from tests.memcached import plain_backend
 from tests.rights import permissions, user
 from tests.sentinel import Group
 from tests.servers import MemcachedServer, RedisServer
@@ -169,23 +168,26 @@ class TestRegistersThatCompareBytesWithoutHeaders(TestRegistersThatCompareBytes)
     enveloped = False
 
 
-class TestMemcachedOverPlainSockets(Built):
-    """Memcached, over sockets of the tests."""
+class TestMemcached(Built):
+    """One Memcached server."""
 
     @pytest.fixture(autouse=True)
     def _server(self, memcached: MemcachedServer) -> None:
-        self.server = memcached
-
-    def build(self, flavour: Flavour) -> Backend:
-        """Build it; the flavour makes no difference."""
-        view = View(time.monotonic, 1.0, fixed=not self.enveloped)
-        return plain_backend(BackendSpec("", self.namespace, enveloped=self.enveloped, view=view), self.server)
+        self.url = f"memcached://{memcached.where}"
 
 
-class TestMemcachedOverPlainSocketsWithoutHeaders(TestMemcachedOverPlainSockets):
+class TestMemcachedWithoutHeaders(TestMemcached):
     """The same for values that other languages share."""
 
     enveloped = False
+
+
+class TestSeveralMemcached(Built):
+    """Three Memcached servers, each with its share of the keys."""
+
+    @pytest.fixture(autouse=True)
+    def _servers(self, memcached_servers: list[MemcachedServer]) -> None:
+        self.url = f"memcached://{','.join(server.where for server in memcached_servers)}"
 
 
 class TestFaulty(TestMemory):

@@ -487,7 +487,8 @@ def test_a_url_that_cannot_be_read_is_a_wrong_setting(url):
 def test_an_unknown_scheme_is_told_of_the_engines_that_there_are():
     message = refused(url="rediz://h")
     assert "redis://" in message
-    assert "memcached://" not in message
+    assert "memcached://" in message
+    assert "hazelcast://" not in message
 
 
 @pytest.mark.parametrize(

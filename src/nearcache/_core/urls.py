@@ -16,7 +16,7 @@ KINDS: Final = {
 }
 """The kind of engine behind each scheme."""
 
-LATER: Final = frozenset({"memcached", "hazelcast"})
+LATER: Final = frozenset({"hazelcast"})
 """Schemes that are reserved for engines of later releases."""
 
 DEFAULT_URLS: Final = {

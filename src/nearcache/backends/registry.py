@@ -74,6 +74,7 @@ SCHEMES: Final[dict[str, str]] = {
     "unix": "nearcache.backends.redis:build",
     "redis+sentinel": "nearcache.backends.redis:build",
     "redis+cluster": "nearcache.backends.redis:build",
+    "memcached": "nearcache.backends.memcached:build",
 }
 """The builder of each scheme, as `module:function`."""
 

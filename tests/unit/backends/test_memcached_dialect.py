@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from nearcache.backends.memcached import dialect
-from nearcache.backends.memcached.dialect import INCOMPLETE, LONGEST_LINE, Dialect, Nonsense, Reader, Refusal, Reply
+from nearcache.backends.memcached.dialect import LONGEST_LINE, Nonsense, Reader, Refusal, Reply
+from nearcache.backends.transport.dialect import INCOMPLETE
 from nearcache.errors import BackendError, InvalidKeyError
-
-spoken = Dialect()
 
 
 def read(*pieces: bytes) -> list[Any]:
@@ -44,7 +43,7 @@ def test_commands_are_those_of_the_protocol():
         dialect.PING,
         dialect.VERSION,
     ]
-    assert spoken.pack(commands).split(b"\r\n") == [
+    assert dialect.pack(commands).split(b"\r\n") == [
         b"mg app:k v c t",
         b"mg app:k c",
         b"mg app:k f",
@@ -63,16 +62,16 @@ def test_commands_are_those_of_the_protocol():
         b"version",
         b"",
     ]
-    assert spoken.pack(commands[:1]) == b"mg app:k v c t\r\n"
-    assert spoken.subject(commands) == "mg app:k"
-    assert spoken.subject(commands[-1:]) == "version"
+    assert dialect.pack(commands[:1]) == b"mg app:k v c t\r\n"
+    assert dialect.subject(commands) == "mg app:k"
+    assert dialect.subject(commands[-1:]) == "version"
 
 
 def test_only_what_changes_nothing_may_be_repeated():
     looks = [dialect.get("k"), dialect.get_number("k"), dialect.get_note("k"), dialect.stats(), dialect.PING]
-    assert spoken.repeatable([*looks, dialect.VERSION])
+    assert dialect.repeatable([*looks, dialect.VERSION])
     for change in (dialect.store("k", b"", 1, 0), dialect.add("k", b"", 1, 0), dialect.delete("k")):
-        assert not spoken.repeatable([*looks, change])
+        assert not dialect.repeatable([*looks, change])
 
 
 @given(some.text(max_size=300))
@@ -244,7 +243,7 @@ def test_what_is_no_reply_is_nonsense(talk: bytes):
         read(talk)
     with pytest.raises(Nonsense):
         read(*[bytes([byte]) for byte in talk])
-    assert issubclass(Nonsense, spoken.NONSENSE)
+    assert issubclass(Nonsense, dialect.NONSENSE)
 
 
 @given(

@@ -1,1 +1,26 @@
-"""Memcached 1.6 or newer, by its meta protocol."""
+"""Memcached 1.6 or newer, by its meta protocol: `memcached://`."""
+
+from typing import ClassVar
+
+from nearcache._core.ring import Ring
+from nearcache._io.port import Flavour
+from nearcache.backends.memcached.connect import places_of
+from nearcache.backends.memcached.registers import MemcachedRegisters
+from nearcache.backends.memcached.servers import LinkedServers, Nodes
+from nearcache.backends.registers.backend import RegisterBackend
+from nearcache.backends.registers.marks import head_of
+from nearcache.backends.registry import BackendSpec
+
+
+class MemcachedBackend(RegisterBackend):
+    """One namespace on Memcached servers."""
+
+    name: ClassVar[str] = "memcached"
+
+
+def build(spec: BackendSpec, flavour: Flavour) -> MemcachedBackend:
+    """Build the backend for a URL, without opening anything; raises `ConfigError` for a wrong URL."""
+    places = places_of(spec.url)
+    nodes = spec.shared(Nodes, lambda: Nodes(places, lambda: spec.coherence.forgot(MemcachedBackend.name)))
+    servers = LinkedServers(nodes, spec, flavour)
+    return MemcachedBackend(MemcachedRegisters(servers, Ring(places), head_of(spec.namespace)), spec)

@@ -1,21 +1,20 @@
 """The meta protocol of Memcached: commands to bytes, bytes to replies, and which commands may be repeated.
 
-A command is made by one of the functions here and is then sent as it is. They alone put keys, numbers and values into
-it: a key that could be taken for something else is sent in base64, and a value with its length in front of it.
+A command is a verb, the name of the record, and the bytes that are sent. The functions here make it, and they alone put
+keys, numbers and values into it: a key that could be taken for something else is sent in base64, and a value with its
+length in front of it.
 """
 
 import base64
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
+from nearcache.backends.transport.dialect import INCOMPLETE, Command
 from nearcache.errors import BackendError, InvalidKeyError
-
-INCOMPLETE: Final = object()
-"""What a reader returns when the next reply has not arrived completely."""
 
 LONGEST_KEY: Final = 250
 """Bytes of a key in the engine, in base64 if it is sent in that."""
@@ -47,6 +46,9 @@ class Nonsense(ValueError):
     """What arrived is no reply that Memcached gives."""
 
 
+NONSENSE: tuple[type[Exception], ...] = (Nonsense,)
+
+
 class Refusal(Exception):
     """Stands among the replies for an error that the engine answered to one command."""
 
@@ -63,10 +65,6 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     """How many whole seconds the record will live (infinity if it never expires)."""
     note: bytes | None = None
     """The number that whoever stored the record noted beside it."""
-
-
-Command = tuple[str, str, bytes]
-"""A verb, the name of the record, and all that is sent."""
 
 
 # Commands
@@ -159,32 +157,30 @@ def _number(number: bytes) -> bytes:
     return number
 
 
-# The dialect
+# What links need
 
 
-class Dialect:
-    """How links speak to Memcached."""
+def reader() -> "Reader":
+    """Make a parser for the replies of one connection."""
+    return Reader()
 
-    NONSENSE: tuple[type[Exception], ...] = (Nonsense,)
 
-    def reader(self) -> "Reader":
-        """Make a parser for the replies of one connection."""
-        return Reader()
+def pack(commands: Sequence[Command]) -> bytes:
+    """Turn commands into the bytes to send."""
+    if len(commands) == 1:
+        return cast(bytes, commands[0][2])
+    return b"".join([cast(bytes, command[2]) for command in commands])
 
-    def pack(self, commands: Sequence[Command]) -> bytes:
-        """Turn commands into the bytes to send."""
-        if len(commands) == 1:
-            return commands[0][2]
-        return b"".join([command[2] for command in commands])
 
-    def repeatable(self, commands: Sequence[Command]) -> bool:
-        """Return whether sending all of these twice does what sending them once does."""
-        return all(command[0] in REPEATABLE for command in commands)
+def repeatable(commands: Sequence[Command]) -> bool:
+    """Return whether sending all of these twice does what sending them once does."""
+    return all(command[0] in REPEATABLE for command in commands)
 
-    def subject(self, commands: Sequence[Command]) -> str:
-        """Name the first command and its record, for messages."""
-        verb, name, _ = commands[0]
-        return f"{verb} {name}" if name else verb
+
+def subject(commands: Sequence[Command]) -> str:
+    """Name the first command and its record, for messages."""
+    verb, name, _ = commands[0]
+    return f"{verb!s} {name!s}" if name else str(verb)
 
 
 class Reader:

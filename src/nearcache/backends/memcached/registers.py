@@ -9,10 +9,11 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from nearcache._core.ring import Ring
 from nearcache.backends.memcached import dialect
-from nearcache.backends.memcached.dialect import Command, Refusal, Reply
+from nearcache.backends.memcached.dialect import Refusal, Reply
 from nearcache.backends.memcached.errors import refused, unexpected
 from nearcache.backends.registers.base import Add, Answer, Drop, Look, Put, Step, Swap
 from nearcache.backends.registers.records import BARE
+from nearcache.backends.transport.dialect import Command
 from nearcache.errors import BackendError
 
 COARSE: Final = 2.0

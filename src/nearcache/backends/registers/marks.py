@@ -42,6 +42,11 @@ TRIES: Final = 100
 """How often a step is taken again that others have crossed; each time one of them has got through."""
 
 
+def head_of(namespace: str) -> str:
+    """Return the name of a namespace's head."""
+    return f"{namespace}~m"
+
+
 class RegisterMarks:
     """The port of marks."""
 
@@ -49,7 +54,7 @@ class RegisterMarks:
         self._registers = registers
         self._stamps = stamps
         self._clock = clock
-        self.name: str = f"{namespace}~m"
+        self.name: str = head_of(namespace)
 
     async def mark(self, tags: Sequence[str], everything: bool) -> None:
         """Mark tags, or begin another incarnation, which makes everything before it invalid."""

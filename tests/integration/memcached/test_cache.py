@@ -1,0 +1,216 @@
+"""Caches over Memcached servers that die, start again, freeze and go on."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import pytest
+
+from nearcache import AsyncCache, Cache
+from nearcache._io.port import Flavour
+from nearcache.backends.base import Ask, Backend, EngineReplaced, Fill, Item
+from nearcache.backends.memcached import MemcachedBackend
+from nearcache.backends.memcached.registers import Number
+from nearcache.backends.registers.base import Answer, Look, Put, Swap
+from nearcache.backends.registry import BackendSpec, build
+from nearcache.errors import BackendError, BackendUnavailableError
+from tests.faces import Awaited
+from tests.servers import MemcachedServer, RedisServer, memcached_server
+
+NewBackend = Callable[..., MemcachedBackend]
+NewFace = Callable[..., Awaited]
+
+
+@pytest.fixture(params=["sync", "async"])
+def flavour(request: pytest.FixtureRequest) -> Flavour:
+    """Both flavours; what blocks may be awaited too."""
+    chosen: Flavour = request.param
+    return chosen
+
+
+@pytest.fixture
+async def new_backend(flavour: Flavour) -> AsyncIterator[NewBackend]:
+    """Make backends over servers."""
+    made = list[Backend]()
+
+    def new(*servers: MemcachedServer, **options: Any) -> MemcachedBackend:
+        spec = BackendSpec(url_of(*servers), f"t{uuid.uuid4().hex[:10]}", enveloped=False, pool_min=1, **options)
+        backend = build(spec, flavour)
+        assert isinstance(backend, MemcachedBackend)
+        made.append(backend)
+        return backend
+
+    yield new
+    for backend in made:
+        await backend.close()
+
+
+@pytest.fixture
+async def new_face(flavour: Flavour) -> AsyncIterator[NewFace]:
+    """Make caches over servers."""
+    made = list[Awaited]()
+
+    def new(*servers: MemcachedServer, **options: Any) -> Awaited:
+        kind: Any = Cache if flavour == "sync" else AsyncCache
+        options = {"namespace": f"t{uuid.uuid4().hex[:10]}", "near": None, "timeout": 0.5, "observers": (), **options}
+        made.append(Awaited(kind(url_of(*servers), **options)))
+        return made[-1]
+
+    yield new
+    for face in made:
+        await face.close()
+
+
+@pytest.fixture
+def three() -> Iterator[list[MemcachedServer]]:
+    """Three servers of this test."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(memcached_server("-m", "16")) for _ in range(3)]
+
+
+def url_of(*servers: MemcachedServer) -> str:
+    return f"memcached://{','.join(server.where for server in servers)}"
+
+
+# Lives
+
+
+async def test_a_lease_of_another_life_of_the_server_stores_nothing(
+    new_backend: NewBackend, own_memcached: MemcachedServer
+):
+    """The server counts from 1 again, so that the number of the lease's stub is given to another record."""
+    backend = new_backend(own_memcached)
+    (grant,) = await backend.leases.acquire([Ask("t:1", "token", b"", 30.0)])
+    assert grant.leads
+    own_memcached.kill()
+    own_memcached.start()
+    other = new_backend(own_memcached)
+    await other._registers.run(Put(backend.named("t:1"), b"new", 60.0))
+    for _ in range(3):
+        try:
+            stored = await backend.leases.fill([Fill(Item("t:1", b"old", 60.0), "token", b"")])
+        except BackendUnavailableError:
+            continue
+        assert stored == [False]
+    assert await backend.get("t:1") == b"new"
+
+
+async def test_a_number_goes_over_connections_of_its_life_only(new_backend: NewBackend, memcached: MemcachedServer):
+    backend = new_backend(memcached)
+    (put,) = await backend.take(Put("t:1", b"a", 60.0))
+    assert isinstance(put.number, Number)
+    servers: Any = backend._registers
+    history = servers._servers._nodes[0].history
+    history._found = "another life"  # as if another thread had met it between the look and the sending
+    swap = Swap("t:1", Answer(True, b"a", Number("another life", put.number.value), 60.0), b"b", 60.0)
+    (answer,) = await backend._registers.run(swap)
+    assert isinstance(answer.error, EngineReplaced)
+    assert not answer.error.ambiguous
+    history._found = put.number.life
+    (answer,) = await backend.take(Look("t:1"))
+    assert answer.raw == b"a"
+
+
+async def test_a_cache_survives_a_restart_and_forgets(new_face: NewFace, own_memcached: MemcachedServer):
+    face = new_face(own_memcached)
+    await face.set("users:1", "a", ttl=60)
+    assert await face.get("users:1") == "a"
+    own_memcached.kill()
+    own_memcached.start()
+    assert await face.get("users:1") is None
+    await face.set("users:1", "b", ttl=60)
+    assert await face.get("users:1") == "b"
+
+
+# Servers that do not answer
+
+
+async def test_what_one_server_keeps_is_missing_while_it_is_dead_and_the_others_go_on(
+    new_face: NewFace, three: list[MemcachedServer]
+):
+    face = new_face(*three, staleness=1.0)
+    keys = [f"users:{number}" for number in range(30)]
+    for key in keys:
+        await face.set(key, key, ttl=60)
+    backend: Any = face.cache._engine.backend
+    ring, named = backend._registers._ring, backend.named
+    head = ring.of(f"{backend._prefix[:-1]}~m")
+    dead = (head + 1) % 3
+    three[dead].kill()
+    found = {key: await face.get(key) for key in keys}
+    assert {key for key in keys if found[key] is None} == {key for key in keys if ring.of(named(key)) == dead}
+    three[dead].start()
+    await until_answered(face, keys[0])
+
+
+async def test_a_frozen_server_costs_no_more_than_a_call_and_never_serves_what_was_deleted(
+    new_face: NewFace, three: list[MemcachedServer]
+):
+    face = new_face(*three)
+    backend: Any = face.cache._engine.backend
+    ring, named = backend._registers._ring, backend.named
+    head = ring.of(f"{backend._prefix[:-1]}~m")
+    frozen = (head + 1) % 3
+    key = next(key for key in (f"users:{number}" for number in range(100)) if ring.of(named(key)) == frozen)
+    await face.set(key, "old", ttl=60)
+    three[frozen].pause()
+    began = time.monotonic()
+    with suppress(BackendError):
+        await face.delete(key)
+    assert time.monotonic() - began < 3.0
+    assert await face.get(key) is None
+    three[frozen].resume()
+    for _ in range(50):
+        assert await face.get(key) is None
+        await asyncio.sleep(0.01)
+
+
+async def until_answered(face: Awaited, key: str) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            await face.set(key, "again", ttl=60)
+        except BackendError:
+            await asyncio.sleep(0.02)
+            continue
+        if not face.cache._engine.backend.lacks():
+            return
+    raise AssertionError("the server is not asked again")
+
+
+async def test_who_is_no_memcached_is_told_so(new_backend: NewBackend, redis_server: RedisServer):
+    class Place:
+        where = f"127.0.0.1:{redis_server.port}"
+
+    other: Any = Place()
+    with pytest.raises(BackendUnavailableError, match=f"{Place.where} does not speak as a Memcached does"):
+        await new_backend(other).open()
+
+
+# Many at once
+
+
+def test_a_thousand_threads_calls_at_once(memcached_servers: list[MemcachedServer]):
+    with Cache(url_of(*memcached_servers), namespace=f"t{uuid.uuid4().hex[:10]}", near=None, timeout=5.0) as cache:
+
+        def call(number: int) -> Any:
+            cache.set(f"users:{number}", number, ttl=60)
+            return cache.get(f"users:{number}")
+
+        with ThreadPoolExecutor(100) as threads:
+            assert list(threads.map(call, range(1_000))) == list(range(1_000))
+
+
+async def test_a_thousand_tasks_at_once(memcached_servers: list[MemcachedServer]):
+    options: dict[str, Any] = {"namespace": f"t{uuid.uuid4().hex[:10]}", "near": None, "timeout": 5.0}
+    async with AsyncCache(url_of(*memcached_servers), **options) as cache:
+
+        async def call(number: int) -> Any:
+            await cache.set(f"users:{number}", number, ttl=60)
+            return await cache.get(f"users:{number}")
+
+        assert await asyncio.gather(*map(call, range(1_000))) == list(range(1_000))
