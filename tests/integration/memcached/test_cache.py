@@ -144,7 +144,9 @@ async def test_what_one_server_keeps_is_missing_while_it_is_dead_and_the_others_
     found = {key: await face.get(key) for key in keys}
     assert {key for key in keys if found[key] is None} == {key for key in keys if ring.of(named(key)) == dead}
     three[dead].start()
-    await until_answered(face, keys[0])
+    lost = next(key for key in keys if found[key] is None)
+    await until_answered(face, lost)
+    assert await face.get(lost) == "again"
 
 
 async def test_a_frozen_server_costs_no_more_than_a_call_and_never_serves_what_was_deleted(

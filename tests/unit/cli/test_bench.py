@@ -54,7 +54,7 @@ def test_an_engine_that_is_not_there_is_one_line_and_1(capsys) -> None:
     assert "secret" not in said.err
 
 
-@pytest.mark.parametrize("url", ["foo://host", "memcached://host", "redis://host:port/0", ""])
+@pytest.mark.parametrize("url", ["foo://host", "hazelcast://host", "redis://host:port/0", ""])
 def test_a_bad_url_is_2(capsys, url) -> None:
     assert cli.main(["bench", "--url", url]) == 2
     assert capsys.readouterr().err.startswith("nearcache bench: ")

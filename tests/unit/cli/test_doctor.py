@@ -100,7 +100,7 @@ def test_an_engine_that_is_not_there_is_the_only_finding_and_shows_no_password(c
     assert "what you can rely on" not in said
 
 
-@pytest.mark.parametrize("url", ["foo://host", "memcached://host", "redis://host:port/0"])
+@pytest.mark.parametrize("url", ["foo://host", "hazelcast://host", "redis://host:port/0"])
 def test_a_bad_url_is_2(capsys, url) -> None:
     assert cli.main(["doctor", "--url", url]) == 2
     assert capsys.readouterr().err.startswith("nearcache doctor: ")
