@@ -88,15 +88,19 @@ async def test_a_lease_of_another_life_of_the_server_stores_nothing(
     assert grant.leads
     own_memcached.kill()
     own_memcached.start()
-    other = new_backend(own_memcached)
-    await other._registers.run(Put(backend.named("t:1"), b"new", 60.0))
-    for _ in range(3):
-        try:
-            stored = await backend.leases.fill([Fill(Item("t:1", b"old", 60.0), "token", b"")])
-        except BackendUnavailableError:
-            continue
-        assert stored == [False]
+    await new_backend(own_memcached)._registers.run(Put(backend.named("t:1"), b"new", 60.0))
+    with pytest.raises(BackendUnavailableError):
+        await until_lost(backend)
     assert await backend.get("t:1") == b"new"
+    assert await backend.leases.fill([Fill(Item("t:1", b"old", 60.0), "token", b"")]) == [False]
+    assert await backend.get("t:1") == b"new"
+
+
+async def until_lost(backend: MemcachedBackend) -> None:
+    """Read until the first connection is found dead, or another life is met."""
+    for _ in range(100):
+        await backend.get("t:0")
+        await asyncio.sleep(0.01)
 
 
 async def test_a_number_goes_over_connections_of_its_life_only(new_backend: NewBackend, memcached: MemcachedServer):
