@@ -142,7 +142,7 @@ async def test_what_one_server_keeps_is_missing_while_it_is_dead_and_the_others_
         await face.set(key, key, ttl=60)
     backend: Any = face.cache._engine.backend
     ring, named = backend._registers._ring, backend.named
-    head = ring.of(f"{backend._prefix[:-1]}~m")
+    head = ring.of(backend._marks.name)
     dead = (head + 1) % 3
     three[dead].kill()
     found = {key: await face.get(key) for key in keys}
@@ -153,13 +153,21 @@ async def test_what_one_server_keeps_is_missing_while_it_is_dead_and_the_others_
     assert await face.get(lost) == "again"
 
 
+async def test_a_dead_server_keeps_nobody_from_opening(new_backend: NewBackend, three: list[MemcachedServer]):
+    backend = new_backend(*three)
+    registers: Any = backend._registers
+    three[(registers._ring.of(backend._marks.name) + 1) % 3].kill()
+    await backend.open()
+    assert backend.lacks()
+
+
 async def test_a_frozen_server_costs_no_more_than_a_call_and_never_serves_what_was_deleted(
     new_face: NewFace, three: list[MemcachedServer]
 ):
     face = new_face(*three)
     backend: Any = face.cache._engine.backend
     ring, named = backend._registers._ring, backend.named
-    head = ring.of(f"{backend._prefix[:-1]}~m")
+    head = ring.of(backend._marks.name)
     frozen = (head + 1) % 3
     key = next(key for key in (f"users:{number}" for number in range(100)) if ring.of(named(key)) == frozen)
     await face.set(key, "old", ttl=60)

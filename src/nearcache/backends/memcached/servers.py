@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 
 from nearcache._core.outage import Outage
 from nearcache._io.port import Flavour
-from nearcache.backends.base import LostConnection
+from nearcache.backends.base import LostConnection, is_silence
 from nearcache.backends.memcached import dialect
 from nearcache.backends.memcached.connect import Endpoint, Place
 from nearcache.backends.memcached.registers import Heard, Order
@@ -81,9 +81,14 @@ class LinkedServers:
         return len(self._nodes) > 1 and any(node.outage is not None for node in self._nodes)
 
     async def open(self) -> None:
-        """Connect to all."""
-        for link in self._links:
-            await link.open()
+        """Connect to all that answer: without one, there are the others."""
+        for node, link in zip(self._nodes, self._links, strict=True):
+            try:
+                await link.open()
+            except BackendError as error:
+                if len(self._nodes) == 1 or not is_silence(error):
+                    raise
+                self._spread.note(node, error)
 
     async def close(self) -> None:
         """Give up every connection; a later call connects again."""
