@@ -82,7 +82,7 @@ class _Examination:
         if (replicas := self._backend.replicas) is not None:
             yield self._tried("replicas", partial(self._replicas, replicas))
         if self._backend.shared:
-            yield from self._heard()
+            yield from self._heard() if self._backend.hears else self._asked()
             if scheme_of(self._options.url) in WITH_FAIL_OVER:
                 yield Check("fail-over", None, "a replica may not know what its primary acknowledged last")
         else:
@@ -96,6 +96,10 @@ class _Examination:
         told = {} if admin is None else {c.name: c for c in drive(admin.examine(forgets=self._forgets))}
         yield from announced(tracking, told.pop("stream", NO_STREAM), self._options.bus, hears=bool(messages.works))
         yield from told.values()
+
+    def _asked(self) -> Iterator[Check]:
+        yield self._tried("tags", self._marks_known)
+        yield Check("asking", None, "the engine tells of nothing: who waits for a load, or for changes, asks")
 
     @property
     def _forgets(self) -> bool:
@@ -188,6 +192,10 @@ class _Examination:
     def _tags(self) -> str:
         drive(self._backend.marks.mark([self._key], everything=False))
         return INVALIDATED
+
+    def _marks_known(self) -> str:
+        drive(self._backend.marks.ask([self._key]))
+        return "the record of what was invalidated can be read"
 
     def _counters(self) -> str:
         counters, fresh = self._backend.counters, self._record(b"") if self._enveloped else b""

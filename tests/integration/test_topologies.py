@@ -18,7 +18,7 @@ from nearcache.cli.doctor import GUARANTEES, NATURE, held
 from tests.cluster import Cluster
 from tests.integration.redis.helpers import eventually
 from tests.sentinel import Group
-from tests.servers import RedisServer, redis_server
+from tests.servers import MemcachedServer, RedisServer, redis_server
 from tools.topologies import FOLDER, ORDER
 
 SETTINGS = {"memory", "persistence", "clock", "role"}
@@ -28,6 +28,7 @@ EVER_LIMITED: dict[str, set[str]] = {
     "memory": {"One load, however many ask", "After a restart or a fail-over"},
     "Sentinel": set(GUARANTEES) - {"You read what you wrote"},
     "Cluster": set(GUARANTEES) - {"You read what you wrote"},
+    "Memcached": {"One load, however many ask", "How old a near value may be"},
 }
 """What does not hold without a condition, however well the engine is set up. The conditions of fail-overs are shown by
 tests/promises/test_engine_reset.py and tests/faults/test_failover.py.
@@ -53,6 +54,9 @@ def topology(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[s
         case "Sentinel":
             group: Group = request.getfixturevalue("watched")
             yield name, f"{group.url}?{REPLICATED}"
+        case "Memcached":
+            servers: list[MemcachedServer] = request.getfixturevalue("memcached_servers")
+            yield name, f"memcached://{','.join(server.where for server in servers)}"
         case _:
             cluster: Cluster = request.getfixturevalue("cluster")
             yield name, cluster.url

@@ -290,6 +290,8 @@ class Backend(ABC):
     name: ClassVar[str]
     shared: ClassVar[bool] = True
     """Whether other processes can change what is stored here."""
+    hears: ClassVar[bool] = True
+    """Whether the engine tells of changes, and of the ends of loads; if not, whoever wants to know asks."""
 
     time: EngineTime
     view: View

@@ -14,6 +14,7 @@ from nearcache import Cache
 from nearcache._checkup import Check, examine
 from nearcache.cli.options import cache_of
 
+FIXED: Final = "near values live for `staleness`, however seldom they change"
 LOST: Final = "until a fail-over loses what was acknowledged; repeated by running processes"
 
 VERDICTS: Final[dict[bool | None, str]] = {True: "works", False: "fails", None: "-"}
@@ -23,6 +24,7 @@ GUARANTEES: Final[dict[str, dict[str, str]]] = {
         "leases": "what is loaded cannot be stored, and is loaded again and again",
         "messages": "who waits for another process looks again after 5 seconds only",
         "sharing": "each process loads for itself",
+        "asking": "who waits for another process asks now and then; a loader that died has its key for 30 seconds",
         "fail-over": "a fail-over may add a load",
     },
     "Invalidation beats an earlier load": {
@@ -36,7 +38,8 @@ GUARANTEES: Final[dict[str, dict[str, str]]] = {
         "stream": "changes that cannot be announced fail",
     },
     "How old a near value may be": {
-        "tracking": "near values live for `staleness`, however seldom they change",
+        "tracking": FIXED,
+        "asking": FIXED,
         "fail-over": LOST,
     },
     "After a restart or a fail-over": {
@@ -49,7 +52,7 @@ GUARANTEES: Final[dict[str, dict[str, str]]] = {
 }
 """Sections of docs/guarantees.md, and what is left of each without one of the parts that it takes, or by `NATURE`."""
 
-NATURE: Final = frozenset({"sharing", "fail-over"})
+NATURE: Final = frozenset({"sharing", "fail-over", "asking"})
 """What limits an engine of its kind, so that there is nothing to mend."""
 
 

@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Coroutine, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from nearcache._core.clock import Clock, EngineTime
 from nearcache._core.fork import on_fork
@@ -39,6 +39,8 @@ class Common:
 
 class RegisterBackend(Backend):
     """A store of bytes in one namespace; an engine's own class gives it a name."""
+
+    hears: ClassVar[bool] = False
 
     def __init__(self, registers: Registers, spec: BackendSpec) -> None:
         self._registers = registers
