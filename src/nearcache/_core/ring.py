@@ -33,6 +33,8 @@ class Ring:
 
     def of(self, key: str) -> int:
         """Return the place of a key's server in the list of servers."""
+        if self.size == 1:
+            return 0
         (point,) = _FIRST.unpack_from(_digest(key))
         return self._owners[bisect_left(self._points, point) % len(self._owners)]
 

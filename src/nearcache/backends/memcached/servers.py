@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from nearcache._core.outage import Outage
@@ -23,6 +23,10 @@ from nearcache.errors import BackendError
 
 class Link(Protocol):
     """A way to one server, of either flavour."""
+
+    def execute(self, *commands: Command) -> list[Any] | Awaitable[list[Any]]:
+        """Send commands together, and return their replies, or what to await for them."""
+        ...
 
     def begin(self, *commands: Command, until: float, history: str = "") -> Any:
         """Send commands together; return what brings the replies."""
@@ -100,10 +104,30 @@ class LinkedServers:
 
         All of it takes at most the time of one call, and what pools let wait.
         """
+        if len(orders) == 1:
+            ((server, order),) = orders.items()
+            if self._nodes[server].outage is None and not order.life:
+                return {server: await self._one(server, order)}
         until = time.monotonic() + self._timeout
         heard = await self._sent(orders, until)
         lost = {server: orders[server] for server in heard if _may_go_again(orders[server], heard[server])}
         return {**heard, **await self._sent(lost, until)} if lost else heard
+
+    async def _one(self, server: int, order: Order) -> Heard | BackendError:
+        """Send to one server; where nothing is wrong, that is nearly all that is done."""
+        node, before = self._nodes[server], self.life(server)
+        try:
+            replies = self._links[server].execute(*order.commands)
+            answers: Answers = replies if isinstance(replies, list) else await replies
+        except BackendError as error:
+            answers = error
+        if isinstance(answers, list):
+            node.outage = None  # another call may have begun one meanwhile
+            return self._heard(server, before, answers)
+        self._spread.note(node, answers)
+        if not _may_go_again(order, answers):
+            return answers
+        return (await self._sent({server: order}, time.monotonic() + self._timeout))[server]
 
     async def _sent(self, orders: Mapping[int, Order], until: float) -> dict[int, Heard | BackendError]:
         heard = dict[int, Heard | BackendError]()
