@@ -140,6 +140,17 @@ def test_who_keeps_a_slot_that_nobody_is_known_to_keep_is_asked_of_a_node_that_a
     assert topology.owner("app:users:1").endpoint.where == "h2:9"
 
 
+def test_a_node_is_asked_for_a_key_of_its_own_if_it_keeps_but_one_slot():
+    namespace, slot = "tb8fe9e16093b", 11_163  # the first name of a heartbeat in this slot is the 101,225th
+    topology = Topology("redis+cluster://h1:7", 1.0, lambda: None)
+    topology.take([[0, slot - 1, [b"h1", 7]], [slot, slot, [b"h2", 7]], [slot + 1, SLOTS - 1, [b"h1", 7]]], "h")
+    node = next(node for node in topology.primaries if node.endpoint.host == "h2")
+    carrier: Any = NodeTracking(namespace, cast(Any, None), node, topology)
+    assert [slot_of(key) for _, key in carrier.questions()[1:]] == [slot]
+    topology.take([[0, SLOTS - 1, [b"h1", 7]]], "h")
+    assert [slot_of(key) for _, key in carrier.questions()[1:]] == [slot], "it keeps nothing any more"
+
+
 def test_a_node_that_does_not_answer_is_asked_for_the_slots_last():
     topology = Topology("redis+cluster://h1:7", 1.0, lambda: None)
     topology.take([[0, 0, [b"h1", 7]], [1, 1, [b"h2", 7]], [2, 2, [b"h3", 7]]], "h")

@@ -166,9 +166,13 @@ class NodeTracking(Tracking):
             raise refused(alive, f"the node at {self._node.endpoint.where}")
 
     def _some_key(self) -> str:
-        names = (heartbeat_of(self._namespace, number) for number in itertools.count())
-        some = itertools.islice(names, 100_000)
-        return next((name for name in some if self._topology.keeps(self._node, name)), self._alive)
+        for number in itertools.count():
+            name = heartbeat_of(self._namespace, number)
+            if self._topology.keeps(self._node, name):
+                return name
+            if self._node not in self._topology.primaries:
+                break
+        return self._alive
 
 
 def _ignore() -> None:
