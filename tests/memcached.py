@@ -57,6 +57,10 @@ class PlainServers:
         """Return the life of a server that was seen last."""
         return self._lives.get(server, "")
 
+    async def ask(self, server: int, order: Order) -> Heard | BackendError:
+        """Send to one server."""
+        return (await self.send({server: order}))[server]
+
     async def send(self, orders: Mapping[int, Order]) -> Mapping[int, Heard | BackendError]:
         """Send to one server after the other."""
         self.trips += 1

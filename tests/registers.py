@@ -9,7 +9,7 @@ is refused. With `by_bytes`, records are compared instead, as by Hazelcast.
 import itertools
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar, Final
 
 from nearcache._core.urls import KINDS
@@ -17,7 +17,7 @@ from nearcache._io.port import Flavour
 from nearcache.backends.registers.backend import RegisterBackend
 from nearcache.backends.registers.base import Add, Answer, Drop, Look, Put, Step, Swap
 from nearcache.backends.registry import SCHEMES, BackendSpec
-from nearcache.errors import BackendUnavailableError
+from nearcache.errors import BackendError, BackendUnavailableError
 
 NODES: Final = ("head", "buckets", "values", "others")
 
@@ -152,6 +152,10 @@ class Forgetful:
     async def run(self, *steps: Step) -> list[Answer]:
         """Take steps, one after the other."""
         return [await self.server.run(step) for step in steps]
+
+    async def read(self, names: Sequence[str]) -> list[bytes | BackendError | None]:
+        """Look at records."""
+        return [answer.error or answer.raw for answer in await self.run(*map(Look, names))]
 
     async def time(self) -> float:
         """Tell whole seconds."""

@@ -75,6 +75,11 @@ def get(name: str) -> Command:
     return ("mg", name, b"mg %b v c t%b\r\n" % wire_key(name))
 
 
+def read(name: str) -> Command:
+    """Ask for a record alone."""
+    return ("mg", name, b"mg %b v%b\r\n" % wire_key(name))
+
+
 def get_number(name: str) -> Command:
     """Ask for the number of a record."""
     return ("mg", name, b"mg %b c%b\r\n" % wire_key(name))
@@ -277,6 +282,8 @@ class Reader:
 
 
 def _reply(code: str, flags: Sequence[bytes], data: bytes | None) -> Reply:
+    if not flags:
+        return Reply(code, data)
     found = dict[str, bytes]()
     for flag in flags:
         if not flag:  # two spaces, as some versions write them

@@ -52,6 +52,10 @@ class Servers(Protocol):
         """Return the life that a server is in as far as is known, "" if nothing is."""
         ...
 
+    async def ask(self, server: int, order: Order) -> Heard | BackendError:
+        """Send commands to one server, and return what became of them."""
+        ...
+
     async def send(self, orders: Mapping[int, Order]) -> Mapping[int, Heard | BackendError]:
         """Send commands, to all servers before the first is waited for, and return what became of them.
 
@@ -103,10 +107,23 @@ class MemcachedRegisters:
             answers[at] = answer
         return [REFUSED if answer is None else answer for answer in answers]
 
+    async def read(self, names: Sequence[str]) -> Sequence[bytes | BackendError | None]:
+        """Return records; what only swaps need is not asked for."""
+        if self._ring.size == 1 or len(names) == 1:
+            heard = await self._servers.ask(self._ring.of(names[0]), Order([dialect.read(name) for name in names]))
+            return _records(names, heard)
+        shares = dict[int, list[str]]()
+        for name in names:
+            shares.setdefault(self._ring.of(name), []).append(name)
+        orders = {server: Order([dialect.read(name) for name in share]) for server, share in shares.items()}
+        found = dict[str, bytes | BackendError | None]()
+        for server, heard in (await self._servers.send(orders)).items():
+            found.update(zip(shares[server], _records(shares[server], heard), strict=True))
+        return [found[name] for name in names]
+
     async def time(self) -> float:
         """Return the time of one of the servers."""
-        server = self._ring.of(self._home)
-        heard = (await self._servers.send({server: Order([dialect.stats()])}))[server]
+        heard = await self._servers.ask(self._ring.of(self._home), Order([dialect.stats()]))
         if isinstance(heard, BackendError):
             raise heard
         (told,) = heard.replies
@@ -210,6 +227,19 @@ class _Share:
         return number
 
 
+def _records(names: Sequence[str], heard: Heard | BackendError) -> list[bytes | BackendError | None]:
+    if isinstance(heard, BackendError):
+        return [heard] * len(names)
+    return [
+        reply.data if type(reply) is Reply else _wrong(reply, name)
+        for reply, name in zip(heard.replies, names, strict=True)
+    ]
+
+
+def _wrong(reply: object, name: str) -> BackendError:
+    return refused(str(reply), name) if isinstance(reply, Refusal) else unexpected(reply, name)
+
+
 def _note(raw: bytes) -> int:
     return STORED_BARE if raw[:1] == BARE else 0
 
@@ -225,8 +255,7 @@ def _answer(step: Step, replies: Sequence[Any], life: str) -> Answer | None:
     """Return what came of a step; None if the record that is known was changed."""
     for reply in replies:
         if not isinstance(reply, Reply):
-            error = refused(str(reply), step.name) if isinstance(reply, Refusal) else unexpected(reply, step.name)
-            return Answer(False, error=error)
+            return Answer(False, error=_wrong(reply, step.name))
     first, last = replies[0], replies[-1]
     match step:
         case Look(known=known) if last.code == "HD":

@@ -106,16 +106,14 @@ class LinkedServers:
         """
         if len(orders) == 1:
             ((server, order),) = orders.items()
-            if self._nodes[server].outage is None and not order.life:
-                return {server: await self._one(server, order)}
-        until = time.monotonic() + self._timeout
-        heard = await self._sent(orders, until)
-        lost = {server: orders[server] for server in heard if _may_go_again(orders[server], heard[server])}
-        return {**heard, **await self._sent(lost, until)} if lost else heard
+            return {server: await self.ask(server, order)}
+        return await self._all(orders)
 
-    async def _one(self, server: int, order: Order) -> Heard | BackendError:
+    async def ask(self, server: int, order: Order) -> Heard | BackendError:
         """Send to one server; where nothing is wrong, that is nearly all that is done."""
         node, before = self._nodes[server], self.life(server)
+        if node.outage is not None or order.life:
+            return (await self._all({server: order}))[server]
         try:
             replies = self._links[server].execute(*order.commands)
             answers: Answers = replies if isinstance(replies, list) else await replies
@@ -128,6 +126,12 @@ class LinkedServers:
         if not _may_go_again(order, answers):
             return answers
         return (await self._sent({server: order}, time.monotonic() + self._timeout))[server]
+
+    async def _all(self, orders: Mapping[int, Order]) -> dict[int, Heard | BackendError]:
+        until = time.monotonic() + self._timeout
+        heard = await self._sent(orders, until)
+        lost = {server: orders[server] for server in heard if _may_go_again(orders[server], heard[server])}
+        return {**heard, **await self._sent(lost, until)} if lost else heard
 
     async def _sent(self, orders: Mapping[int, Order], until: float) -> dict[int, Heard | BackendError]:
         heard = dict[int, Heard | BackendError]()

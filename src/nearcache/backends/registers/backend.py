@@ -2,11 +2,11 @@
 
 import weakref
 from collections.abc import Coroutine, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from nearcache._core.clock import Clock, EngineTime
 from nearcache._core.fork import on_fork
-from nearcache.backends.base import Backend, Counters, Item, Leases, Marks, NotServing
+from nearcache.backends.base import Backend, Counters, Item, Leases, Marks, NotServing, in_part
 from nearcache.backends.counting import counted, patched
 from nearcache.backends.registers.base import Add, Answer, Drop, Look, Put, Registers, Step, Swap, each_good, good
 from nearcache.backends.registers.leases import RegisterLeases
@@ -82,19 +82,20 @@ class RegisterBackend(Backend):
 
     async def get(self, key: str) -> bytes | None:
         """Look at one record."""
-        (answer,) = await self.run(Look(self._prefix + key))
-        if answer.error is not None:
-            raise answer.error
-        return self._read(answer.raw)
+        (record,) = await self._records((key,))
+        if isinstance(record, BackendError):
+            raise record
+        return record
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """Look at records on one trip."""
         if not keys:
             return []
-        answers = await self.run(*[Look(self._prefix + key) for key in keys])
-        records = [self._read(answer.raw) for answer in answers]
-        each_good(keys, answers, records)
-        return records
+        records = await self._records(keys)
+        if errors := [record for record in records if isinstance(record, BackendError)]:
+            about = zip(keys, records, strict=True)
+            raise in_part(errors, {key: record for key, record in about if not isinstance(record, BackendError)})
+        return cast(list[bytes | None], records)
 
     async def remaining(self, keys: Sequence[str]) -> list[float | None]:
         """Ask how many seconds records will live."""
@@ -188,6 +189,14 @@ class RegisterBackend(Backend):
         """Return a stored record as this process reads it."""
         return self._stamps.inward(raw) if self._enveloped else raw
 
+    async def _records(self, keys: Sequence[str]) -> list[bytes | BackendError | None]:
+        prefix = self._prefix
+        names = [prefix + key for key in keys]
+        if self._due():
+            answers = await self._run_and_learn([Look(name) for name in names])
+            return [answer.error or self._read(answer.raw) for answer in answers]
+        return [raw if isinstance(raw, BackendError) else self._read(raw) for raw in await self._registers.read(names)]
+
     def _read(self, raw: bytes | None) -> bytes | None:
         record = record_in(raw)
         return None if record is None else self.inward(record)
@@ -201,12 +210,15 @@ class RegisterBackend(Backend):
 
         When they are due, the marks of the namespace are asked for on the same trip, always if they have to be `fresh`.
         """
-        time, view = self.time, self.view
-        if (fresh and not view.fixed) or view.due(self._asking) or (time.due() and not (self._asking and time.known)):
+        if (fresh and not self.view.fixed) or self._due():
             return self._run_and_learn(steps)
         return self._registers.run(*steps)
 
-    async def _run_and_learn(self, steps: tuple[Step, ...]) -> list[Answer]:
+    def _due(self) -> bool:
+        time = self.time
+        return self.view.due(self._asking) or (time.due() and not (self._asking and time.known))
+
+    async def _run_and_learn(self, steps: Sequence[Step]) -> list[Answer]:
         asks_marks = not self.view.fixed
         self._asking = True
         try:

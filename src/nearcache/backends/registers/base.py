@@ -99,6 +99,12 @@ class Registers(Protocol):
         """
         ...
 
+    async def read(self, names: Sequence[str]) -> Sequence[bytes | BackendError | None]:
+        """Do as `run` with looks, one at least, for those who want the bytes only: hits. An error stands for what a
+        node that failed keeps.
+        """
+        ...
+
     async def time(self) -> float:
         """Return the engine's time in seconds, rounded down by less than `coarse`."""
         ...
