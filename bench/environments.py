@@ -30,6 +30,7 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
     ),
     "policies": ("libcachesim",),
     "redis": ("redis", "hiredis", "uvloop", "dogpile.cache", "django", "django-redis"),
+    "memcached": ("pymemcache", "aiomcache"),
     "cashews": ("cashews[redis]", "hiredis", "uvloop"),
     "aiocache": ("aiocache[redis]", "hiredis", "uvloop"),
     "coredis": ("coredis", "uvloop"),

@@ -67,10 +67,10 @@ class Row:
     rounds: int = 100
     calls: int = 5_000
     targets: tuple[Target, ...] = ()
-    url: Literal["", "unix", "tcp"] = ""
+    url: Literal["", "unix", "tcp", "memcached"] = ""
     uvloop: bool = False
     command: str = ""
-    """The command that the server must have counted once for each call."""
+    """The command that the server must have counted at least once for each call."""
     main: bool = True
     """Whether the row stands in the README."""
     notes: tuple[str, ...] = field(default=())

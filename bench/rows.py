@@ -2,6 +2,7 @@
 
 from bench.row import BEST_WITH_TTL, ONE, US, Contender, Kind, Measure, Row, Target
 from bench.rows_coherence import COHERENCE
+from bench.rows_memcached import MEMCACHED
 from bench.rows_shared import EXPIRY, OURS, OURS_REMOTE, TAGS
 from bench.work import MANY, TASKS, THREADS
 
@@ -13,6 +14,7 @@ GROUPS = {
     "remote": "hits, writes and batches in a server, by one thread",
     "remote-async": "hits and batches in a server, in asyncio, with uvloop too",
     "threads": "hits in a server by 16 threads of one process",
+    "memcached": "hits, writes and batches on Memcached, by threads and in asyncio",
     "expiry": "loads when a value expires that 4 processes read",
     "tags": "invalidation by tags, and what tags cost",
     "coherence": "near values that other processes change",
@@ -309,6 +311,7 @@ ROWS: tuple[Row, ...] = (
     *REMOTE,
     *REMOTE_ASYNC,
     *THREADED,
+    *MEMCACHED,
     *EXPIRY,
     *TAGS,
     *COHERENCE,

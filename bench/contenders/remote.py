@@ -60,7 +60,7 @@ def nearcache_set(url: str) -> Subject:
         for _ in range(n):
             store(KEY, value, TTL)
 
-    return _writing(loop, lambda: cache.get(KEY))
+    return writing(loop, lambda: cache.get(KEY))
 
 
 def nearcache_many(url: str) -> Subject:
@@ -81,7 +81,7 @@ def redis_get(url: str) -> Subject:
     """`get` and `json.loads`: what programs without a cache library do."""
     client = peer("redis").Redis.from_url(url)
     client.set(f"redis:{KEY}", json.dumps(ROWS[KEY]), ex=TTL)
-    return _json_reading(client.get, f"redis:{KEY}")
+    return json_reading(client.get, f"redis:{KEY}")
 
 
 def redis_set(url: str) -> Subject:
@@ -93,7 +93,7 @@ def redis_set(url: str) -> Subject:
         for _ in range(n):
             store(KEY, encode(value), ex=TTL)
 
-    return _writing(loop, lambda: json.loads(client.get(KEY)))
+    return writing(loop, lambda: json.loads(client.get(KEY)))
 
 
 def redis_many(url: str) -> Subject:
@@ -138,7 +138,7 @@ def glide_get(url: str) -> Subject:
     """`get` and `json.loads`."""
     client = _glide(url)
     client.set(f"glide:{KEY}", json.dumps(ROWS[KEY]))
-    return _json_reading(client.get, f"glide:{KEY}")
+    return json_reading(client.get, f"glide:{KEY}")
 
 
 def _glide(url: str) -> Any:
@@ -155,11 +155,12 @@ def _reading(get: Any, key: str) -> Subject:
     return Subject(calls(get, key), lambda: get(key), ROWS[KEY])
 
 
-def _json_reading(get: Any, key: str) -> Subject:
+def json_reading(get: Any, key: str) -> Subject:
+    """Return the subject that decodes what `get` returns."""
     return Subject(decoded_calls(get, key, json.loads), lambda: json.loads(get(key)), ROWS[KEY])
 
 
-def _writing(loop: Loop, read: Callable[[], Any]) -> Subject:
+def writing(loop: Loop, read: Callable[[], Any]) -> Subject:
     """Return a subject that answers with what it has written."""
 
     def once() -> Any:
