@@ -284,7 +284,7 @@ class Reader:
 def _reply(code: str, flags: Sequence[bytes], data: bytes | None) -> Reply:
     if not flags:
         return Reply(code, data)
-    found = dict[str, bytes]()
+    found: dict[str, bytes] = {}
     for flag in flags:
         if not flag:  # two spaces, as some versions write them
             continue

@@ -112,11 +112,11 @@ class MemcachedRegisters:
         if self._ring.size == 1 or len(names) == 1:
             heard = await self._servers.ask(self._ring.of(names[0]), Order([dialect.read(name) for name in names]))
             return _records(names, heard)
-        shares = dict[int, list[str]]()
+        shares: dict[int, list[str]] = {}
         for name in names:
             shares.setdefault(self._ring.of(name), []).append(name)
         orders = {server: Order([dialect.read(name) for name in share]) for server, share in shares.items()}
-        found = dict[str, bytes | BackendError | None]()
+        found: dict[str, bytes | BackendError | None] = {}
         for server, heard in (await self._servers.send(orders)).items():
             found.update(zip(shares[server], _records(shares[server], heard), strict=True))
         return [found[name] for name in names]
@@ -149,7 +149,7 @@ class MemcachedRegisters:
     async def _taken(self, steps: Sequence[Step]) -> list[Answer | None]:
         """Take steps on one trip; an answer is None if a record that is known was changed, and has to be read."""
         told: list[Answer | None] = [REFUSED] * len(steps)
-        shares = dict[int, _Share]()
+        shares: dict[int, _Share] = {}
         for at, step in enumerate(steps):
             server = self._ring.of(step.name)
             share = shares.get(server) or shares.setdefault(server, _Share(self._servers.life(server)))

@@ -134,8 +134,8 @@ class LinkedServers:
         return {**heard, **await self._sent(lost, until)} if lost else heard
 
     async def _sent(self, orders: Mapping[int, Order], until: float) -> dict[int, Heard | BackendError]:
-        heard = dict[int, Heard | BackendError]()
-        asked = list[int]()
+        heard: dict[int, Heard | BackendError] = {}
+        asked: list[int] = []
         for server in sorted(orders):  # in one order: nobody who has a connection waits for who waits for that
             error = self._spared(server)
             if error is None:

@@ -110,7 +110,8 @@ class AwaitingSpread(Spread):
         # All begin before the first is waited for; and all are waited for, also when the caller is cancelled: what is
         # done about a write that is on its way must not overtake it.
         begun = [asyncio.ensure_future(begin(until=until)) for begin in calls]
-        answers, cancelled = list[Answers](), None
+        answers: list[Answers] = []
+        cancelled = None
         for future in begun:
             try:
                 answers.append(await future)
