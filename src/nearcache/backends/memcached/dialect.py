@@ -245,10 +245,10 @@ class Reader:
         return INCOMPLETE
 
     def _value(self, line: bytes, start: int) -> Reply | object:
-        _, size, *flags = line.split(b" ")
-        if self._stats is not None or not _DIGITS(size) or int(size) > LARGEST_VALUE:
+        size, _, flags = line[3:].partition(b" ")
+        if self._stats is not None or not _DIGITS(size) or (length := int(size)) > LARGEST_VALUE:
             raise Nonsense("a value of no size")
-        end = start + int(size)
+        end = start + length
         missing = end + 2 - len(self._buffer)
         if missing > 0:
             self._wanted = missing
@@ -256,7 +256,8 @@ class Reader:
         if self._buffer[end : end + 2] != b"\r\n":
             raise Nonsense("a value of another size")
         self._position = end + 2
-        return _reply("VA", flags, self._buffer[start:end])
+        data = self._buffer[start:end]
+        return _reply("VA", flags.split(b" "), data) if flags else Reply("VA", data)
 
     def _line(self, line: bytes) -> Reply | Refusal | str | Mapping[str, str]:
         """Return the reply that a line is."""
@@ -282,8 +283,6 @@ class Reader:
 
 
 def _reply(code: str, flags: Sequence[bytes], data: bytes | None) -> Reply:
-    if not flags:
-        return Reply(code, data)
     found: dict[str, bytes] = {}
     for flag in flags:
         if not flag:  # two spaces, as some versions write them

@@ -24,6 +24,7 @@ BUCKETS: Final = 64
 BUCKET_BYTES: Final = 8_192
 """Bytes of a bucket beyond which its older half becomes its floor."""
 
+_STUBS: Final = BARE + CARRIES
 _STUB: Final = struct.Struct(">c8sIB")
 _MS: Final = 1_000
 
@@ -62,7 +63,7 @@ def stub_in(raw: bytes) -> Stub | None:
 
 def record_in(raw: bytes | None) -> bytes | None:
     """Return the record itself, or the one that a stub carries."""
-    if raw is None or raw[:1] not in (BARE, CARRIES):
+    if not raw or raw[0] not in _STUBS:
         return raw
     found = stub_in(raw)
     return raw if found is None else found.old
