@@ -45,6 +45,7 @@ MEMCACHED = (
         targets=(Target(PYMEMCACHE, 1.0),),
         url="memcached",
         command="get",
+        main=False,
     ),
     Row(
         "memcached-many",
@@ -58,6 +59,7 @@ MEMCACHED = (
         targets=(Target(PYMEMCACHE, 1.0),),
         url="memcached",
         command="get",
+        main=False,
     ),
     Row(
         "memcached-set",
@@ -71,6 +73,7 @@ MEMCACHED = (
         targets=(Target(PYMEMCACHE, 1.0),),
         url="memcached",
         command="set",
+        main=False,
     ),
     Row(
         "memcached-tasks",
