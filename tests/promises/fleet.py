@@ -220,9 +220,14 @@ class Fleet:
         eventually(lambda: self.source.begun(key) == [member.pid], "it loads")
 
     def wait(self, key: str, processes: int) -> None:
-        """Wait until so many processes wait for the lease of the key; or until it is loaded more than once."""
+        """Wait until one process loads the key and so many wait for its lease; or until it is loaded more than once."""
         source = self.source
-        eventually(lambda: source.waiters(key) == processes or len(source.begun(key)) > 1, "the others wait")
+
+        def waiting() -> bool:
+            loads = len(source.begun(key))
+            return loads > 1 or (loads == 1 and source.waiters(key) == processes)
+
+        eventually(waiting, "the others wait")
 
 
 _numbers = itertools.count(1)
