@@ -152,8 +152,9 @@ class Server(ABC):
         self._end(signal.SIGTERM)
 
     def pause(self) -> None:
-        """Freeze the server: connections stay open, nothing is answered."""
+        """Freeze the server, and wait until all its threads stand: connections stay open, nothing is answered."""
         os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let a frozen server go on."""

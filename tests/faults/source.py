@@ -18,7 +18,8 @@ from nearcache import Cache
 from tests.faults.calls import face
 from tests.faults.table import Callers
 from tests.integration.redis.helpers import drive
-from tests.promises.helpers import Crowd, outcome_of, values
+from tests.promises.helpers import Crowd, eventually, outcome_of, values
+from tests.servers import Server
 
 STALENESS = 0.3
 """What the caches promise."""
@@ -218,3 +219,18 @@ def stores(cache: Cache) -> bool:
     done = outcome_of(lambda: cache.set("probe:1", "x")).error is None
     core = cache._parts.core
     return done and not core.debts and not core.view.owed
+
+
+def away(server: Server, caches: Sequence[Cache], fault: str, callers: Callers, luck: random.Random) -> None:
+    """Let a crowd use caches while a server goes away ("killed", or "frozen") and comes back."""
+    source, frozen = Source(callers), "frozen" in fault
+    let(crowd(caches, source, luck, 30))
+    people = crowd(caches, source, luck, 60).start()
+    server.pause() if frozen else server.kill()
+    try:
+        eventually(lambda: callers.write_errors >= 5 or people.done, "somebody notices")
+    finally:
+        server.resume() if frozen else server.start()
+    callers.normal_again(lambda: all(stores(cache) for cache in caches))
+    values(people.finish())
+    let(crowd(caches, source, luck, 30))

@@ -16,14 +16,14 @@ import pytest
 from nearcache import Cache
 from nearcache.backends.transport import pool
 from tests.faults.calls import FLAVOURS, READS, WRITES, face
-from tests.faults.source import STALENESS, Source, crowd, let, stores
+from tests.faults.source import STALENESS, away
 from tests.faults.table import Callers, seen
 from tests.integration.redis.helpers import bulk, dripping, fake_server
 from tests.promises.conftest import NewCache
 from tests.promises.fleet import in_time
 from tests.promises.helpers import Crowd, broken, dice, eventually, noticed, outcome_of, values
 from tests.proxy import Proxy, proxied
-from tests.servers import RedisServer
+from tests.servers import RedisServer, Server
 
 pytestmark = pytest.mark.alone
 
@@ -41,8 +41,8 @@ FAULTS: dict[str, Callable[[Proxy], None]] = {
 }
 
 
-def url_of(proxy: Proxy) -> str:
-    return f"redis://127.0.0.1:{proxy.port}/0"
+ENGINES = {"valkey_server": ("the engine", "redis"), "memcached": ("a Memcached server", "memcached")}
+"""What tables call the engine of a fixture, and the scheme of its URL."""
 
 
 async def call_everything(cache: Cache, flavour: str, callers: Callers) -> float:
@@ -72,13 +72,16 @@ async def meet(cache: Cache, flavour: str, proxy: Proxy, fault: Callable[[Proxy]
     return late
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_call_ends_in_its_time_and_reads_have_no_errors(
-    valkey_server: RedisServer, new_cache: NewCache, fault: str
+    request: pytest.FixtureRequest, new_cache: NewCache, fault: str, engine: str
 ) -> None:
-    with proxied(valkey_server.port) as proxy, seen(f"the engine {fault}") as callers:
+    server: Server = request.getfixturevalue(engine)
+    name, scheme = ENGINES[engine]
+    with proxied(server.port) as proxy, seen(f"{name} {fault}") as callers:
         for flavour in FLAVOURS:
-            cache = new_cache(url_of(proxy), near=None, timeout=BUDGET)
+            cache = new_cache(f"{scheme}://127.0.0.1:{proxy.port}", near=None, timeout=BUDGET)
 
             def play(cache: Cache = cache, flavour: str = flavour) -> float:
                 return asyncio.run(meet(cache, flavour, proxy, FAULTS[fault], callers))
@@ -142,26 +145,11 @@ def test_readers_get_the_source_while_the_engine_is_away(
     own_server: RedisServer, new_cache: NewCache, fault: str
 ) -> None:
     with seen(f"the engine {fault}, under load") as callers:
-        away(own_server, new_cache, fault, callers)
+        luck = dice()
+        options = {"namespace": f"away{luck.randrange(10**9)}", "staleness": STALENESS, "timeout": BUDGET}
+        caches = [new_cache(own_server.unix_url, near=near, **options) for near in ("1MB", None)]
+        away(own_server, caches, fault, callers, luck)
         assert callers.read_errors == callers.wrong == 0, callers.errors
-
-
-def away(server: RedisServer, new_cache: NewCache, fault: str, callers: Callers) -> None:
-    """Let a crowd use two caches while the engine goes away and comes back."""
-    luck, source = dice(), Source(callers)
-    options = {"namespace": f"away{luck.randrange(10**9)}", "staleness": STALENESS, "timeout": BUDGET}
-    caches = [new_cache(server.unix_url, near=near, **options) for near in ("1MB", None)]
-    let(crowd(caches, source, luck, 30))
-    people = crowd(caches, source, luck, 60).start()
-    frozen = "frozen" in fault
-    server.pause() if frozen else server.kill()
-    try:
-        eventually(lambda: callers.write_errors >= 5 or people.done, "somebody notices")
-    finally:
-        server.resume() if frozen else server.start()
-    callers.normal_again(lambda: all(stores(cache) for cache in caches))
-    values(people.finish())
-    let(crowd(caches, source, luck, 30))
 
 
 def test_with_all_connections_in_use_readers_load_and_writers_are_told(
