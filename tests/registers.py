@@ -189,7 +189,7 @@ def server_of(url: str) -> Server:
 
 def build(spec: BackendSpec, flavour: Flavour) -> ForgetfulBackend:
     """Build the backend of a URL; it never suspends in the sync flavour, unless somebody pauses it."""
-    return ForgetfulBackend(Forgetful(server_of(spec.url)), spec)
+    return ForgetfulBackend(Forgetful(server_of(spec.url)), spec, flavour)
 
 
 KINDS["forgetful"] = "forgetful"

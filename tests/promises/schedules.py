@@ -15,6 +15,7 @@ from typing import Any
 
 from nearcache import AsyncCache, Cache
 from nearcache._io.aio import AsyncIo
+from nearcache.backends.registers.turns import AwaitingTurns
 from nearcache.near.inbox import Mail
 from nearcache.testing import Faults, FaultyBackend
 from tests.promises.helpers import PATIENCE, broken
@@ -176,7 +177,7 @@ def stepwise(*caches: AsyncCache | Cache) -> Iterator[None]:
 
 @contextmanager
 def waits() -> Iterator[None]:
-    """Make a step of each wait for a lease."""
+    """Make a step of each wait for a lease, and of each for others that have crossed a call."""
     real = AsyncIo.wait
 
     async def wait(io: AsyncIo, event: Any, until: Callable[[], float]) -> bool:
@@ -186,7 +187,10 @@ def waits() -> Iterator[None]:
         await actor.wait(event)
         return True
 
-    with broken(AsyncIo, "wait", wait):
+    async def let_pass(_turns: AwaitingTurns, _seconds: float) -> None:
+        await pause("look")
+
+    with broken(AsyncIo, "wait", wait), broken(AwaitingTurns, "_pause", let_pass):
         yield
 
 

@@ -4,7 +4,6 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -203,28 +202,3 @@ async def test_who_is_no_memcached_is_told_so(new_backend: NewBackend, redis_ser
     other: Any = Place()
     with pytest.raises(BackendUnavailableError, match=f"{Place.where} does not speak as a Memcached does"):
         await new_backend(other).open()
-
-
-# Many at once
-
-
-def test_a_thousand_threads_calls_at_once(memcached_servers: list[MemcachedServer]):
-    with Cache(url_of(*memcached_servers), namespace=f"t{uuid.uuid4().hex[:10]}", near=None, timeout=5.0) as cache:
-
-        def call(number: int) -> Any:
-            cache.set(f"users:{number}", number, ttl=60)
-            return cache.get(f"users:{number}")
-
-        with ThreadPoolExecutor(100) as threads:
-            assert list(threads.map(call, range(1_000))) == list(range(1_000))
-
-
-async def test_a_thousand_tasks_at_once(memcached_servers: list[MemcachedServer]):
-    options: dict[str, Any] = {"namespace": f"t{uuid.uuid4().hex[:10]}", "near": None, "timeout": 5.0}
-    async with AsyncCache(url_of(*memcached_servers), **options) as cache:
-
-        async def call(number: int) -> Any:
-            await cache.set(f"users:{number}", number, ttl=60)
-            return await cache.get(f"users:{number}")
-
-        assert await asyncio.gather(*map(call, range(1_000))) == list(range(1_000))

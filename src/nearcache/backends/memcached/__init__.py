@@ -23,4 +23,4 @@ def build(spec: BackendSpec, flavour: Flavour) -> MemcachedBackend:
     places = places_of(spec.url)
     nodes = spec.shared(Nodes, lambda: Nodes(places, lambda: spec.coherence.forgot(MemcachedBackend.name)))
     servers = LinkedServers(nodes, spec, flavour)
-    return MemcachedBackend(MemcachedRegisters(servers, Ring(places), head_of(spec.namespace)), spec)
+    return MemcachedBackend(MemcachedRegisters(servers, Ring(places), head_of(spec.namespace)), spec, flavour)

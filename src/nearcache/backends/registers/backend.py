@@ -1,40 +1,42 @@
 """One namespace of an engine without scripts, over its registers."""
 
 import weakref
-from collections.abc import Coroutine, Sequence
-from typing import Any, ClassVar, Final, cast
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 from nearcache._core.clock import Clock, EngineTime
 from nearcache._core.fork import on_fork
-from nearcache.backends.base import Backend, Counters, Item, Leases, Marks, NotServing, in_part
+from nearcache._io.port import Flavour
+from nearcache.backends.base import Backend, Counters, Item, Leases, Marks, in_part
 from nearcache.backends.counting import counted, patched
 from nearcache.backends.registers.base import Add, Answer, Drop, Look, Put, Registers, Step, Swap, each_good, good
 from nearcache.backends.registers.leases import RegisterLeases
 from nearcache.backends.registers.marks import RegisterMarks
 from nearcache.backends.registers.records import BARE, record_in
 from nearcache.backends.registers.stamps import Stamps
+from nearcache.backends.registers.turns import Turns, turns
 from nearcache.backends.registry import BackendSpec
 from nearcache.codecs.envelope import AGES, FILL_ID
 from nearcache.errors import BackendError
 from nearcache.near.inbox import Inbox
 from nearcache.near.view import View
 
-TRIES: Final = 100
-"""How often a record is changed again that others have changed meanwhile; each time one of them has got through."""
-
 
 class Common:
     """What the backends of both flavours share."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, patience: float) -> None:
         self.stamps: Stamps = Stamps(view)
         self.inbox: Inbox = Inbox()
+        self.turns: Mapping[Flavour, Turns] = turns(patience)
         _all.add(self)
 
     def after_fork(self) -> None:
         """Make a forked child's copy its own."""
         self.stamps.after_fork()
         self.inbox.after_fork()
+        for each in self.turns.values():
+            each.after_fork()
 
 
 class RegisterBackend(Backend):
@@ -42,18 +44,19 @@ class RegisterBackend(Backend):
 
     hears: ClassVar[bool] = False
 
-    def __init__(self, registers: Registers, spec: BackendSpec) -> None:
+    def __init__(self, registers: Registers, spec: BackendSpec, flavour: Flavour) -> None:
         self._registers = registers
         self._clock: Clock = spec.time.clock
         self._prefix = f"{spec.namespace}:"
         self._enveloped = spec.enveloped
-        common = spec.shared(Common, lambda: Common(spec.view))
+        common = spec.shared(Common, lambda: Common(spec.view, spec.timeout))
         self._stamps = common.stamps
+        self.turns: Turns = common.turns[flavour]
         self._asking = False
         self.time: EngineTime = spec.time
         self.view: View = spec.view
         self.leases: Leases = RegisterLeases(self, common.inbox, spec.enveloped)
-        self._marks = RegisterMarks(registers, common.stamps, spec.namespace, self._clock)
+        self._marks = RegisterMarks(registers, common.stamps, spec.namespace, self._clock, self.turns)
         self.marks: Marks = self._marks
         self.counters: Counters | None = self
 
@@ -121,19 +124,19 @@ class RegisterBackend(Backend):
     async def add(self, item: Item, dead: bytes) -> bool:
         """Store a record where there is none, or only a dead one."""
         name, raw = self.named(item.key), self.outward(item.raw)
-        for turn in range(TRIES):
-            (answer,) = await self.take(Add(name, raw, item.ttl), fresh=not turn)
+
+        async def take(first: bool) -> bool | None:
+            (answer,) = await self.take(Add(name, raw, item.ttl), fresh=first)
             if answer.done:
                 return True
             if answer.raw is None:
-                continue
+                return None
             old = record_in(answer.raw)
             if old is not None and (not dead or old[FILL_ID] != dead):
                 return False
-            (answer,) = await self.take(Swap(name, answer, raw, item.ttl))
-            if answer.done:
-                return True
-        raise _crossed(item.key)
+            return await self._swapped(Swap(name, answer, raw, item.ttl))
+
+        return await self.turns.until_done(name, take)
 
     async def delete(self, keys: Sequence[str]) -> int:
         """Remove records, and with them the leases."""
@@ -147,21 +150,22 @@ class RegisterBackend(Backend):
     async def touch(self, key: str, ttl: float, fill_id: bytes, ages: bytes) -> bool:
         """Give a record a new life; whoever was about to replace it loses the lease."""
         name = self.named(key)
-        for _ in range(TRIES):
+
+        async def take(_first: bool) -> bool | None:
             (answer,) = await self.take(Look(name))
             raw = record_in(answer.raw)
             if raw is None or (fill_id and raw[FILL_ID] != fill_id):
                 return False
-            (answer,) = await self.take(Swap(name, answer, patched(raw, AGES, ages), ttl))
-            if answer.done:
-                return True
-        raise _crossed(key)
+            return await self._swapped(Swap(name, answer, patched(raw, AGES, ages), ttl))
+
+        return await self.turns.until_done(name, take)
 
     async def incr(self, key: str, by: int, fresh: bytes, ttl: float, dead: bytes) -> int:
         """Add to an integer record; see `Counters`."""
         name, header = self.named(key), self.outward(fresh)
-        for turn in range(TRIES):
-            (answer,) = await self.take(Look(name), fresh=not turn)
+
+        async def take(first: bool) -> int | None:
+            (answer,) = await self.take(Look(name), fresh=first)
             raw = record_in(answer.raw)
             if raw is not None and dead and raw[FILL_ID] == dead:
                 raw = None
@@ -170,10 +174,14 @@ class RegisterBackend(Backend):
                 step: Step = Add(name, counter, ttl)
             else:
                 step = Swap(name, answer, counter, ttl if raw is None else None)
-            (answer,) = await self.take(step)
-            if answer.done:
-                return total
-        raise _crossed(key)
+            return total if await self._swapped(step) else None
+
+        return await self.turns.until_done(name, take)
+
+    async def _swapped(self, step: Step) -> bool | None:
+        """Take a step; None if others have crossed it."""
+        (answer,) = await self.take(step)
+        return answer.done or None
 
     # What leases build on
 
@@ -244,10 +252,6 @@ class RegisterBackend(Backend):
             error.ambiguous = False  # no step was taken yet
             raise
         self.time.observe(sent - self._registers.coarse, self._clock(), seconds)
-
-
-def _crossed(key: str) -> BackendError:
-    return NotServing("others change it all the time", key).undone()
 
 
 _all: "weakref.WeakSet[Common]" = weakref.WeakSet()

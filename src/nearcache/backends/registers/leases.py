@@ -5,12 +5,13 @@ refuses as well. A lease ends when the same stub was seen for as long as it says
 are compared, and a stub that carries a record may live as long as that has to.
 """
 
+import functools
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from nearcache.backends.base import BACK_OFF, Ask, Fill, Grant, Item, NotServing, identity_of, in_part
+from nearcache.backends.base import BACK_OFF, Ask, Fill, Grant, Item, identity_of, in_part
 from nearcache.backends.registers.base import Add, Answer, Drop, Look, Step, Swap, each_good
 from nearcache.backends.registers.records import Stub, stub, stub_in
 from nearcache.codecs.envelope import FILL_ID
@@ -144,21 +145,23 @@ class RegisterLeases:
 
     async def steal(self, ask: Ask) -> bytes:
         """Take the lease, and ask for the marks."""
-        for turn in range(TRIES):
-            (answer,) = await self._backend.take(self._add(ask), fresh=not turn)
-            if answer.raw is None:
-                continue
-            found, raw = stub_in(answer.raw), answer.raw
-            old = raw if found is None else found.old
-            if found is None or found.token != ask.token:
-                swap = self._swap(ask, answer, old)
-                (answer,) = await self._backend.take(swap)
-                raw = swap.raw
-                if not answer.done:
-                    continue
-            self._lead(ask, answer, raw)
-            return self.identity(old)
-        raise NotServing("others change it all the time", ask.key)
+        return await self._backend.turns.until_done(self._backend.named(ask.key), functools.partial(self._steal, ask))
+
+    async def _steal(self, ask: Ask, first: bool) -> bytes | None:
+        """Try to; return the identity of the present record, None if others have crossed it."""
+        (answer,) = await self._backend.take(self._add(ask), fresh=first)
+        if answer.raw is None:
+            return None
+        found, raw = stub_in(answer.raw), answer.raw
+        old = raw if found is None else found.old
+        if found is None or found.token != ask.token:
+            swap = self._swap(ask, answer, old)
+            (answer,) = await self._backend.take(swap)
+            raw = swap.raw
+            if not answer.done:
+                return None
+        self._lead(ask, answer, raw)
+        return self.identity(old)
 
     async def fill(self, fills: Sequence[Fill]) -> list[bool]:
         """Store what the leases still allow, and ask for the marks on the same trip."""

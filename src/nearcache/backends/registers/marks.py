@@ -7,6 +7,7 @@ stub is swapped for a bucket whose floor is the head's newest stamp. No mark can
 without the stub having been replaced, so none is missing above the floor.
 """
 
+import functools
 import itertools
 import math
 import os
@@ -28,6 +29,7 @@ from nearcache.backends.registers.records import (
     packed,
 )
 from nearcache.backends.registers.stamps import Known, Stamps
+from nearcache.backends.registers.turns import Turns
 from nearcache.errors import BackendError
 
 SOFT: Final = 4_096
@@ -50,10 +52,11 @@ def head_of(namespace: str) -> str:
 class RegisterMarks:
     """The port of marks."""
 
-    def __init__(self, registers: Registers, stamps: Stamps, namespace: str, clock: Clock) -> None:
+    def __init__(self, registers: Registers, stamps: Stamps, namespace: str, clock: Clock, turns: Turns) -> None:
         self._registers = registers
         self._stamps = stamps
         self._clock = clock
+        self._turns = turns
         self.name: str = head_of(namespace)
 
     async def mark(self, tags: Sequence[str], everything: bool) -> None:
@@ -62,7 +65,7 @@ class RegisterMarks:
             await self._clear()
             return
         for share in _shares(tags):
-            await self._mark(share)
+            await self._turns.until_done(self.name, functools.partial(self._mark, share))
 
     async def restore(self) -> None:
         """Learn what there is: whatever was lost is invalid, so that nothing has to be given back."""
@@ -132,20 +135,19 @@ class RegisterMarks:
             await self.refresh()
         return answer.done
 
-    async def _mark(self, tags: Sequence[str]) -> None:
-        for _ in range(TRIES):
-            held = await self.refresh()
-            head = held.head.marked(tags)
-            raw = packed(head)
-            if len(raw) > HARD and len(held.head.log) > 1:
-                if not await self._made_room(held):
-                    return
-            elif await self._write(Swap(self.name, held.answer, raw, math.inf), raw, head):
-                if len(raw) > SOFT and head.last % TRIM_EVERY == 0:
-                    with suppress(BackendError):
-                        await self._trim(await self.refresh())
-                return
-        raise NotServing("others change it all the time", self.name)
+    async def _mark(self, tags: Sequence[str], first: bool) -> bool | None:
+        """Try to mark tags; None if others have crossed it, or room has been made for them, which is left to turns."""
+        held = await self.refresh()
+        head = held.head.marked(tags)
+        raw = packed(head)
+        if len(raw) > HARD and len(held.head.log) > 1:
+            return None if first or await self._made_room(held) else True
+        if not await self._write(Swap(self.name, held.answer, raw, math.inf), raw, head):
+            return None
+        if len(raw) > SOFT and head.last % TRIM_EVERY == 0:
+            with suppress(BackendError):
+                await self._trim(await self.refresh())
+        return True
 
     async def _made_room(self, held: Known) -> bool:
         """Make room in the head; if a bucket cannot be had, everything is marked instead, and this is False."""
