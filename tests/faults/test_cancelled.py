@@ -19,6 +19,8 @@ import pytest
 
 from nearcache import BatchError, Cache, CodecError
 from nearcache.backends.redis import dialect
+from nearcache.backends.registers.base import Look
+from nearcache.backends.registers.records import stub_in
 from nearcache.backends.transport import pool as pool_module
 from nearcache.backends.transport.aio import AwaitingLink
 from nearcache.backends.transport.blocking import BlockingLink
@@ -39,7 +41,7 @@ from tests.promises.helpers import (
     noticed,
     values,
 )
-from tests.servers import RedisServer
+from tests.servers import MemcachedServer, RedisServer
 
 pytestmark = pytest.mark.alone
 
@@ -109,10 +111,67 @@ def check(callers: Callers, verb: str, key: str, got: Any) -> None:
     assert right, f"asked for {key} by {verb}, got {got!r}"
 
 
-def new(server: RedisServer, new_cache: NewCache, **options: Any) -> Cache:
+class Redis:
+    """What is looked at over a Redis or Valkey."""
+
+    name = ""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.url = server.unix_url
+        self._server = server
+
+    def links(self, cache: Any) -> list[Any]:
+        """Return the ways to the engine, of one flavour."""
+        return [cache._engine.backend._link]
+
+    def no_lease_is_left(self, cache: Any) -> None:
+        """Check that nobody renews a lease, and that none is left after its life."""
+        listener = cache._engine.backend.listener
+        eventually(lambda: not listener._held, "no lease is renewed")
+        pattern = f"{{{cache._parts.core.options.namespace}:*}}~l"
+        left = [self._server.command("PTTL", name) for name in self._server.command("KEYS", pattern)]
+        assert all(each <= 1000 * LIFE for each in left), left
+        eventually(lambda: not self._server.command("KEYS", pattern), "all leases have ended")
+
+
+class Memcached:
+    """What is looked at over Memcached servers."""
+
+    name = " (Memcached)"
+
+    def __init__(self, servers: Sequence[MemcachedServer]) -> None:
+        self.url = f"memcached://{','.join(server.where for server in servers)}"
+
+    def links(self, cache: Any) -> list[Any]:
+        """Return the ways to the servers, of one flavour."""
+        links: list[Any] = cache._engine.backend._registers._servers._links
+        return links
+
+    def no_lease_is_left(self, cache: Any) -> None:
+        """Check that no lease is remembered, and that what is left of one is free after its life."""
+        backend = cache._engine.backend
+        assert not backend.leases._mine
+        assert not cache.aio._engine.backend.leases._mine
+        looks = [Look(backend.named(key)) for key in (*KEYS, "n:1")]
+        stubs = [stub_in(answer.raw) for answer in drive(backend.take(*looks)) if answer.raw is not None]
+        assert all(stub is None or stub.life <= LIFE for stub in stubs), stubs
+
+
+Engine = Redis | Memcached
+
+
+@pytest.fixture(params=["valkey", "memcached"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """An engine of each kind of connections."""
+    if request.param == "memcached":
+        return Memcached(request.getfixturevalue("memcached_servers"))
+    return Redis(request.getfixturevalue("valkey_server"))
+
+
+def new(engine: Engine, new_cache: NewCache, **options: Any) -> Cache:
     """Return a cache whose keys hold their names."""
     options = {"pool_max": MOST, "pool_timeout": 2.0, "hard_timeout": LIFE, "timeout": 5.0, **options}
-    cache = new_cache(server.unix_url, near=None, **options)
+    cache = new_cache(engine.url, near=None, **options)
     cache.set_many({key: key for key in KEYS})
     return cache
 
@@ -206,50 +265,49 @@ async def cancel_everywhere(cache: Cache, callers: Callers, least: int, luck: ra
     return cancelled
 
 
-async def all_is_given_back(cache: Cache, server: RedisServer) -> None:
+async def all_is_given_back(cache: Cache, engine: Engine) -> None:
     """Check that connections are idle and few, that nobody leads or holds, and that leases end."""
-    front, link = face(cache, "async"), cache.aio._engine.backend._link  # type: ignore[attr-defined]
-    assert isinstance(link, AwaitingLink)
+    front = face(cache, "async")
     await front.set_many({key: key for key in KEYS})
     assert await asyncio.gather(*[front.get(key) for key in KEYS]) == KEYS
-    streams = link._homes[asyncio.get_running_loop()].streams
-    await eventually_in_loop(lambda: not any(stream.load for stream in streams), "all replies are read")
-    assert len(streams) <= MOST
-    nobody_leads(cache, server)
+    for link in engine.links(cache.aio):
+        assert isinstance(link, AwaitingLink)
+        home = link._homes.get(asyncio.get_running_loop())
+        streams = home.streams if home else []
+        await eventually_in_loop(partial(idle, streams), "all replies are read")
+        assert len(streams) <= MOST
+    nobody_leads(cache, engine)
 
 
-def nobody_leads(cache: Cache, server: RedisServer) -> None:
+def idle(streams: Sequence[Stream]) -> bool:
+    return not any(stream.load for stream in streams)
+
+
+def nobody_leads(cache: Cache, engine: Engine) -> None:
     """Check that nobody in this process leads a load, and that no lease is left after its life."""
-    core, listener = cache._parts.core, cache._engine.backend.listener  # type: ignore[attr-defined]
-    eventually(lambda: not core.flights._by_key, "every load has landed")
-    eventually(lambda: not listener._held, "no lease is renewed")
-    pattern = f"{{{core.options.namespace}:*}}~l"
-    left = [server.command("PTTL", name) for name in server.command("KEYS", pattern)]
-    assert all(each <= 1000 * LIFE for each in left), left
-    eventually(lambda: not server.command("KEYS", pattern), "all leases have ended")
+    eventually(lambda: not cache._parts.core.flights._by_key, "every load has landed")
+    engine.no_lease_is_left(cache)
 
 
-def cancellations(server: RedisServer, new_cache: NewCache, callers: Callers, least: int) -> None:
-    cache, luck = new(server, new_cache), dice()
+def cancellations(engine: Engine, new_cache: NewCache, callers: Callers, least: int) -> None:
+    cache, luck = new(engine, new_cache), dice()
 
     async def work() -> None:
         assert await cancel_everywhere(cache, callers, least, luck) >= least
-        await all_is_given_back(cache, server)
+        await all_is_given_back(cache, engine)
 
     asyncio.run(work())
 
 
-def test_a_call_cancelled_wherever_it_waits_leaves_nothing_behind(
-    valkey_server: RedisServer, new_cache: NewCache
-) -> None:
-    cancellations(valkey_server, new_cache, Callers(), 500)
+def test_a_call_cancelled_wherever_it_waits_leaves_nothing_behind(engine: Engine, new_cache: NewCache) -> None:
+    cancellations(engine, new_cache, Callers(), 500)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
-def test_ten_thousand_cancelled_calls_leave_nothing_behind(valkey_server: RedisServer, new_cache: NewCache) -> None:
-    with seen("10,000 tasks are cancelled, at every place") as callers:
-        cancellations(valkey_server, new_cache, callers, 10_000)
+def test_ten_thousand_cancelled_calls_leave_nothing_behind(engine: Engine, new_cache: NewCache) -> None:
+    with seen(f"10,000 tasks are cancelled, at every place{engine.name}") as callers:
+        cancellations(engine, new_cache, callers, 10_000)
         assert callers.wrong == callers.read_errors == 0, callers.errors
 
 
@@ -258,8 +316,8 @@ def test_a_reply_of_a_cancelled_call_that_the_next_one_gets_is_noticed(
 ) -> None:
     real = Stream.submit
 
-    def submit(stream: Stream, commands: Any, deadline: float) -> Any:
-        future = real(stream, commands, deadline)
+    def submit(stream: Stream, commands: Any, deadline: float, history: str = "") -> Any:
+        future = real(stream, commands, deadline, history)
         call = stream._calls[-1]
 
         def give_up(ended: asyncio.Future[Any]) -> None:
@@ -271,7 +329,7 @@ def test_a_reply_of_a_cancelled_call_that_the_next_one_gets_is_noticed(
         return future
 
     with broken(Stream, "submit", submit), noticed("asked for"):
-        cancellations(valkey_server, new_cache, Callers(), 5_000)
+        cancellations(Redis(valkey_server), new_cache, Callers(), 5_000)
 
 
 # Threads
@@ -281,10 +339,10 @@ class SoftTimeLimit(Exception):
     """What task queues raise in a task that has run for too long: no interrupt of Python's, and a plain Exception."""
 
 
-def interruptions(server: RedisServer, new_cache: NewCache, alarm: Alarm, callers: Callers, least: int) -> None:
+def interruptions(engine: Engine, new_cache: NewCache, alarm: Alarm, callers: Callers, least: int) -> None:
     """Interrupt every verb in the main thread while other threads use the same pool."""
-    cache, luck, over = new(server, new_cache), dice(), list[bool]()
-    pool = pool_of(cache)
+    cache, luck, over = new(engine, new_cache), dice(), list[bool]()
+    pools = [link._pool for link in engine.links(cache)]
     quiet = broken(sys, "unraisablehook", lambda _: None)  # pytest's could be interrupted like anything else
     crowd = Crowd().threads(2, partial(others, cache, random.Random(luck.random()), over)).start()
     try:
@@ -295,7 +353,7 @@ def interruptions(server: RedisServer, new_cache: NewCache, alarm: Alarm, caller
                     alarm.error = luck.choice([KeyboardInterrupt, SoftTimeLimit])
                     asking = partial(ask, cache, name, verb, luck.choice(KEYS), callers)
                     alarm.during(luck.uniform(1e-5, 1e-3), asking)
-                    assert len(pool) <= MOST
+                    assert all(len(pool) <= MOST for pool in pools)
     finally:
         over.append(True)
     values(crowd.finish())
@@ -303,11 +361,12 @@ def interruptions(server: RedisServer, new_cache: NewCache, alarm: Alarm, caller
     gc.collect()  # what an interrupt left between two lines
     cache.set_many({key: key for key in KEYS})
     assert cache.get_many(KEYS) == {key: key for key in KEYS}
-    taken = [pool.take() for _ in range(MOST)]
-    assert len(pool) == MOST
-    for wire in taken:
-        pool.drop(wire)
-    nobody_leads(cache, server)
+    for pool in pools:
+        taken = [pool.take() for _ in range(MOST)]
+        assert len(pool) == MOST
+        for wire in taken:
+            pool.drop(wire)
+    nobody_leads(cache, engine)
 
 
 def ask(cache: Cache, name: str, verb: Verb, key: str, callers: Callers) -> None:
@@ -329,36 +388,35 @@ def others(cache: Cache, luck: random.Random, over: list[bool]) -> None:
         check(Callers(), "get", key, cache.get(key))
 
 
-def pool_of(cache: Cache) -> Pool:
-    link = cache._engine.backend._link  # type: ignore[attr-defined]
-    assert isinstance(link, BlockingLink)
-    return link._pool
-
-
 @pytest.mark.timeout(60, method="thread")  # the other method needs the alarm for itself
 @interrupted
-def test_a_call_interrupted_anywhere_leaves_nothing_behind(
-    valkey_server: RedisServer, new_cache: NewCache, alarm: Alarm
-) -> None:
-    interruptions(valkey_server, new_cache, alarm, Callers(), 300)
+def test_a_call_interrupted_anywhere_leaves_nothing_behind(engine: Engine, new_cache: NewCache, alarm: Alarm) -> None:
+    interruptions(engine, new_cache, alarm, Callers(), 300)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(200, method="thread")
 @interrupted
-def test_thousands_of_interrupted_calls_leave_nothing_behind(
-    valkey_server: RedisServer, new_cache: NewCache, alarm: Alarm
-) -> None:
-    with seen("5,000 calls are interrupted by signals") as callers:
-        interruptions(valkey_server, new_cache, alarm, callers, 5_000)
+def test_thousands_of_interrupted_calls_leave_nothing_behind(engine: Engine, new_cache: NewCache, alarm: Alarm) -> None:
+    with seen(f"5,000 calls are interrupted by signals{engine.name}") as callers:
+        interruptions(engine, new_cache, alarm, callers, 5_000)
         assert callers.wrong == callers.read_errors == 0, callers.errors
+
+
+def new_pool(server: RedisServer, new_cache: NewCache) -> tuple[Cache, Pool]:
+    """Return a cache and its pool of one connection."""
+    engine = Redis(server)
+    cache = new(engine, new_cache, pool_max=1, pool_timeout=0.1)
+    (link,) = engine.links(cache)
+    assert isinstance(link, BlockingLink)
+    return cache, link._pool
 
 
 def test_a_connection_whose_end_was_interrupted_does_not_count_for_ever(
     valkey_server: RedisServer, new_cache: NewCache
 ) -> None:
     """Python drops an interrupt that comes while a set lets go of an object that is gone: it stays in the set."""
-    pool = pool_of(new(valkey_server, new_cache, pool_max=1, pool_timeout=0.1))
+    _, pool = new_pool(valkey_server, new_cache)
     pool.drop(pool.take())
     wire = Wire(dialect, 0)
     gone = weakref.ref(wire)
@@ -370,8 +428,7 @@ def test_a_connection_whose_end_was_interrupted_does_not_count_for_ever(
 
 
 def test_a_connection_that_only_a_traceback_holds_is_found(valkey_server: RedisServer, new_cache: NewCache) -> None:
-    cache = new(valkey_server, new_cache, pool_max=1, pool_timeout=0.1)
-    pool = pool_of(cache)
+    cache, pool = new_pool(valkey_server, new_cache)
     gc.disable()
     try:
         held: list[Any] = [pool.take()]
@@ -391,4 +448,4 @@ def test_an_interrupted_call_whose_connection_is_kept_is_noticed(
         pool.give_back(wire)
 
     with broken(Pool, "drop", drop), broken(Wire, "fit", lambda wire: True), noticed("asked for"):
-        interruptions(valkey_server, new_cache, alarm, Callers(), 3_000)
+        interruptions(Redis(valkey_server), new_cache, alarm, Callers(), 3_000)

@@ -11,7 +11,7 @@ import pytest
 from nearcache import Cache
 from tests.cluster import Cluster
 from tests.promises.helpers import Alarm
-from tests.servers import RedisServer
+from tests.servers import MemcachedServer, RedisServer
 
 NewCache = Callable[..., Cache]
 _numbers = itertools.count()
@@ -26,6 +26,9 @@ def url_of(engine: str, request: pytest.FixtureRequest) -> str:
     if engine == "cluster":
         cluster: Cluster = request.getfixturevalue("cluster")
         return cluster.url
+    if engine == "memcached":
+        servers: list[MemcachedServer] = request.getfixturevalue("memcached_servers")
+        return f"memcached://{','.join(server.where for server in servers)}"
     server: RedisServer = request.getfixturevalue(f"{engine}_server")
     return server.unix_url
 
@@ -45,6 +48,12 @@ def valkey_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=["memory", "valkey", "redis", "embedded", "cluster"])
 def any_url(request: pytest.FixtureRequest) -> str:
     """Every engine."""
+    return url_of(request.param, request)
+
+
+@pytest.fixture(params=["valkey", "redis", "memcached"])
+def wired_url(request: pytest.FixtureRequest) -> str:
+    """Every engine that has connections of another kind."""
     return url_of(request.param, request)
 
 

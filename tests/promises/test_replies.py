@@ -112,20 +112,22 @@ def storms(cache: Cache, rounds: int = ROUNDS) -> None:
     asyncio.run(all_rounds())
 
 
-def test_cancelled_tasks_leave_their_replies_to_nobody(any_server: RedisServer, new_cache: NewCache) -> None:
-    storms(named(new_cache, any_server.unix_url))
+def test_cancelled_tasks_leave_their_replies_to_nobody(wired_url: str, new_cache: NewCache) -> None:
+    storms(named(new_cache, wired_url))
 
 
 @pytest.mark.slow
-def test_cancelled_tasks_leave_their_replies_to_nobody_for_long(any_server: RedisServer, new_cache: NewCache) -> None:
-    storms(named(new_cache, any_server.unix_url), rounds=500)
+def test_cancelled_tasks_leave_their_replies_to_nobody_for_long(wired_url: str, new_cache: NewCache) -> None:
+    storms(named(new_cache, wired_url), rounds=500)
 
 
 def test_a_place_in_line_that_is_given_up_is_noticed(valkey_server: RedisServer, new_cache: NewCache) -> None:
     real = Stream.submit
 
-    def submit(stream: Stream, commands: tuple[Command, ...], deadline: float) -> asyncio.Future[list[Any]]:
-        future = real(stream, commands, deadline)
+    def submit(
+        stream: Stream, commands: tuple[Command, ...], deadline: float, history: str = ""
+    ) -> asyncio.Future[list[Any]]:
+        future = real(stream, commands, deadline, history)
         call = stream._calls[-1]
 
         def give_up(ended: asyncio.Future[list[Any]]) -> None:
@@ -157,8 +159,8 @@ def interrupted_at_any_place(cache: Cache) -> int:
 
 
 @interrupted
-def test_an_interrupted_call_leaves_its_reply_to_nobody(any_server: RedisServer, new_cache: NewCache) -> None:
-    assert interrupted_at_any_place(named(new_cache, any_server.unix_url)) > 30
+def test_an_interrupted_call_leaves_its_reply_to_nobody(wired_url: str, new_cache: NewCache) -> None:
+    assert interrupted_at_any_place(named(new_cache, wired_url)) > 30
 
 
 @interrupted
@@ -315,10 +317,8 @@ def every_caller_gets_a_number_of_its_own(cache: Cache, key: str) -> None:
     assert len(set(got)) == len(got), "two callers got the same number"
 
 
-def test_numbers_come_to_those_who_counted(
-    any_server: RedisServer, new_cache: NewCache, fresh_key: Callable[[], str]
-) -> None:
-    cache = new_cache(any_server.unix_url)
+def test_numbers_come_to_those_who_counted(wired_url: str, new_cache: NewCache, fresh_key: Callable[[], str]) -> None:
+    cache = new_cache(wired_url)
     cache.incr("warm:up")
     for _ in range(ROUNDS):
         key = fresh_key()
