@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -13,7 +14,7 @@ from nearcache import AsyncCache, Cache
 from nearcache._io.port import Flavour
 from nearcache.backends.base import Ask, Backend, EngineReplaced, Fill, Item
 from nearcache.backends.memcached import MemcachedBackend
-from nearcache.backends.memcached.registers import Number
+from nearcache.backends.memcached.registers import COARSE, Number
 from nearcache.backends.registers.base import Answer, Look, Put, Swap
 from nearcache.backends.registry import BackendSpec, build
 from nearcache.errors import BackendError, BackendUnavailableError
@@ -202,3 +203,23 @@ async def test_who_is_no_memcached_is_told_so(new_backend: NewBackend, redis_ser
     other: Any = Place()
     with pytest.raises(BackendUnavailableError, match=f"{Place.where} does not speak as a Memcached does"):
         await new_backend(other).open()
+
+
+# Counters
+
+
+def test_a_counter_that_is_used_all_the_time_ends_when_it_is_to(memcached: MemcachedServer):
+    """Each time its record is swapped, and keeps its life."""
+    ttl = 3
+
+    def seconds(codec: Any) -> float:
+        with Cache(url_of(memcached), namespace=f"t{uuid.uuid4().hex[:10]}", near=None, codec=codec) as cache:
+            began, last = time.monotonic(), cache.incr("n:1", ttl=ttl)
+            while (total := cache.incr("n:1", ttl=ttl)) > last:
+                last = total
+                assert time.monotonic() - began < 4 * ttl, "it lives for ever"
+            return time.monotonic() - began
+
+    with ThreadPoolExecutor() as threads:
+        for lived in threads.map(seconds, ["msgpack", "msgpack", "json", "json"]):
+            assert ttl - COARSE - 0.1 <= lived <= ttl + 0.5

@@ -1,6 +1,7 @@
 """The steps on single records, against a real memcached."""
 
 import math
+import time
 import uuid
 from collections.abc import AsyncIterator
 from typing import NamedTuple
@@ -109,6 +110,36 @@ async def test_the_last_second_of_a_life_is_kept_as_a_second_and_not_for_ever(wo
     assert (await world.take(Swap(world.name, last, b"b", None))).done
     left = (await world.take(Look(world.name, life=True))).left
     assert left is None or left <= 1.0
+
+
+async def test_a_number_that_is_added_to_keeps_its_life_to_the_second(world: World):
+    """Also where the server's next second begins between the look and the swap; any other record gains one then."""
+    number, other = world.name, f"{world.name}:other"
+    await world.steps.run(Put(number, b"5", 60.0), Put(other, b"a", 60.0))
+    seen = await world.steps.run(Look(number), Look(other))
+    began = await world.steps.time()
+    deadline = time.monotonic() + 5
+    while await world.steps.time() == began:
+        assert time.monotonic() < deadline, "the server's clock stands"
+    for each in await world.steps.run(Swap(number, seen[0], b"7", None), Swap(other, seen[1], b"b", None)):
+        assert each.done
+    added, swapped = await world.steps.run(Look(number), Look(other))
+    assert (added.raw, swapped.raw) == (b"7", b"b")
+    assert [each.left for each in seen] == [60.0, 60.0]
+    assert (added.left, swapped.left) == (59.0, 60.0)
+
+
+@pytest.mark.parametrize("numbers", [(b"9", b"10"), (b"10", b"9"), (b"5", b"5"), (b"0", b"9223372036854775807")])
+async def test_a_number_becomes_another_only_in_the_state_that_was_seen(world: World, numbers: tuple[bytes, bytes]):
+    old, new = numbers
+    await world.take(Put(world.name, old, 60.0))
+    seen = await world.take(Look(world.name))
+    swapped = await world.take(Swap(world.name, seen, new, None))
+    assert (swapped.done, int(await world.raw() or b"")) == (True, int(new))
+    assert not (await world.take(Swap(world.name, seen, b"1", None))).done
+    assert (await world.take(Swap(world.name, await world.take(Look(world.name)), b"-1", None))).done
+    assert (await world.take(Swap(world.name, await world.take(Look(world.name)), b"-2", None))).done
+    assert await world.raw() == b"-2"
 
 
 async def test_a_drop_removes_and_tells_what_was_there(world: World):

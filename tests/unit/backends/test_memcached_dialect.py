@@ -36,6 +36,8 @@ def test_commands_are_those_of_the_protocol():
         dialect.store("app:k", b"a\r\nb", 1.5, 0),
         dialect.add("app:k", b"", math.inf, 192),
         dialect.swap("app:k", b"v", 60.0, 0, b"17"),
+        dialect.count("app:k", 5, b"17"),
+        dialect.count("app:k", -5, b"17"),
         dialect.delete("app:k"),
         dialect.delete("app:k", b"17"),
         dialect.stats(),
@@ -54,6 +56,8 @@ def test_commands_are_those_of_the_protocol():
         b"",
         b"ms app:k 1 T60 F0 c C17",
         b"v",
+        b"ma app:k MI D5 c C17",
+        b"ma app:k MD D5 c C17",
         b"md app:k",
         b"md app:k C17",
         b"stats",
@@ -70,7 +74,8 @@ def test_commands_are_those_of_the_protocol():
 def test_only_what_changes_nothing_may_be_repeated():
     looks = [dialect.get("k"), dialect.get_number("k"), dialect.get_note("k"), dialect.stats(), dialect.PING]
     assert dialect.repeatable([*looks, dialect.VERSION])
-    for change in (dialect.store("k", b"", 1, 0), dialect.add("k", b"", 1, 0), dialect.delete("k")):
+    changes = (dialect.store("k", b"", 1, 0), dialect.add("k", b"", 1, 0), dialect.count("k", 1, b"1"))
+    for change in (*changes, dialect.delete("k")):
         assert not dialect.repeatable([*looks, change])
 
 

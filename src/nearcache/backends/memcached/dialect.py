@@ -105,6 +105,13 @@ def swap(name: str, raw: bytes, ttl: float, note: int, number: bytes) -> Command
     return _store(name, raw, ttl, note, b" C%b" % _number(number))
 
 
+def count(name: str, by: int, number: bytes) -> Command:
+    """Add to the number that a record is, which goes on living as long as it was to, if it has this `number`."""
+    key, flag = wire_key(name)
+    change = b"MI D%d" % by if by >= 0 else b"MD D%d" % -by
+    return ("ma", name, b"ma %b %b c C%b%b\r\n" % (key, change, _number(number), flag))
+
+
 def delete(name: str, number: bytes | None = None) -> Command:
     """Remove a record; with a `number`, only the one that has it."""
     condition = b"" if number is None else b" C%b" % _number(number)

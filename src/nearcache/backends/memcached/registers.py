@@ -4,6 +4,7 @@ Numbers of records mean something only in one *life* of a server: one that was r
 are kept together with the life they are of, and a swap goes only over a connection of that life, or not at all.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -26,6 +27,9 @@ STORED_BARE: Final = BARE[0]
 
 SHORTEST: Final = 1.0
 """Seconds that a record lives at least whose life is kept: 0 would be for ever."""
+
+_NATURAL: Final = re.compile(rb"[0-9]{1,19} *").fullmatch
+"""A number as the engine adds to it; it may leave spaces behind one that has become shorter."""
 
 REFUSED: Final = Answer(False)
 """What comes of a step that could not be done, and was not sent."""
@@ -211,6 +215,9 @@ class _Share:
             case Drop():
                 number = step.seen and self._bound(step.seen)
                 return [dialect.delete(name, number)] if number else []
+            case Swap(ttl=None) if (by := _added(step)) is not None:
+                number = self._bound(step.seen)
+                return [dialect.count(name, by, number)] if number else []
             case Swap():
                 number, ttl = self._bound(step.seen), _kept(step)
                 return [dialect.swap(name, step.raw, ttl, _note(step.raw), number)] if number and ttl else []
@@ -244,8 +251,18 @@ def _note(raw: bytes) -> int:
     return STORED_BARE if raw[:1] == BARE else 0
 
 
+def _added(step: Swap) -> int | None:
+    """Return by how much a number changes into another; None if they are none, or less than 0.
+
+    The engine does such sums itself, and keeps the record's life. It tells whole seconds, and when the next one begins
+    just before a swap, that gives the record a second more: a counter that is used all the time would never end.
+    """
+    old, new = step.seen.raw, step.raw
+    return int(new) - int(old) if old is not None and _NATURAL(old) and _NATURAL(new) else None
+
+
 def _kept(step: Swap) -> float | None:
-    """Return how many seconds the new record is to live; None if nobody can tell."""
+    """Return how many seconds the new record is to live, perhaps one more than it had; None if nobody can tell."""
     if step.ttl is None and step.seen.left is not None:
         return max(SHORTEST, step.seen.left)
     return step.ttl
