@@ -99,7 +99,9 @@ class _Examination:
 
     def _asked(self) -> Iterator[Check]:
         yield self._tried("tags", self._marks_known)
-        yield Check("asking", None, "the engine tells of nothing: who waits for a load, or for changes, asks")
+        yield Check("asking", None, ASKED)
+        if (admin := self._backend.admin) is not None:
+            yield from drive(admin.examine(forgets=self._forgets))
 
     @property
     def _forgets(self) -> bool:
@@ -225,6 +227,7 @@ NO_REPLICA: Final = (
     "no replica is known to be up to date: does one follow, can it be reached where the primary says, and may the user "
     "ask both for INFO?"
 )
+ASKED: Final = "the engine tells of nothing: who waits for a load asks, and near values live for `staleness`"
 MAY_IT_PUBLISH: Final = "may the user publish? docs/rights.md has the rule"
 WITH_FAIL_OVER: Final = frozenset({"redis+sentinel", "redis+cluster"})
 """Schemes of engines where a replica takes the place of a primary that dies."""

@@ -9,12 +9,14 @@ import pytest
 
 from nearcache import Cache, _checkup
 from nearcache._checkup import examine
+from nearcache._core.ring import Ring
 from nearcache.backends.redis.names import marks_of
+from nearcache.backends.registers.marks import head_of
 from nearcache.cli import main as cli
 from tests.cluster import Cluster
 from tests.rights import of_namespace, permissions, user
 from tests.sentinel import Group
-from tests.servers import CHECKOUT, RedisServer, redis_server
+from tests.servers import CHECKOUT, MemcachedServer, RedisServer, free_port, memcached_server, redis_server
 from tests.tls import TlsServer
 
 SOUND = ("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
@@ -256,3 +258,53 @@ def test_an_engine_that_is_silent_is_the_only_finding(capsys, own_server: RedisS
     own_server.pause()
     code, checks, _ = examined(capsys, own_server.url)
     assert (code, set(checks)) == (1, {"connection"})
+
+
+# Memcached
+
+
+def test_sound_memcached_servers_are_found_sound(capsys, memcached_servers: list[MemcachedServer]) -> None:
+    url = f"memcached://{','.join(server.where for server in memcached_servers)}"
+    code, checks, found = examined(capsys, url)
+    assert (code, wrong(checks)) == (0, set())
+    assert all(f"{server.where} is a Memcached 1.6" in checks["servers"]["found"] for server in memcached_servers)
+    assert "records evicted" in checks["memory"]["found"]
+    assert checks["records"]["found"] == "of at most 1,048,576 bytes"
+    assert "near values live for `staleness`" in checks["asking"]["found"]
+    lacks = {each["title"] for each in found["guarantees"] if each["lack"]}
+    assert lacks == {"One load, however many ask", "How old a near value may be"}
+    assert examined(capsys, f"{url}?eject=no")[0] == 0
+    code, checks, found = examined(capsys, f"{url}?eject=yes")
+    assert (code, checks["eject"]["works"]) == (0, None)
+    lacks = {each["title"] for each in found["guarantees"] if "its keys have moved to the others" in each["lack"]}
+    assert lacks == {"Invalidation beats an earlier load", "How old a near value may be"}
+
+
+def test_a_memcached_server_that_is_dead_is_found_wherever_the_tags_are(
+    capsys, memcached: MemcachedServer, namespace: str
+) -> None:
+    ports = (free_port() for _ in range(100))
+    places = (("127.0.0.1", port) for port in ports)
+    ends = {Ring([(memcached.host, memcached.port), place]).of(head_of(namespace)): place[1] for place in places}
+    for number, port in ends.items():
+        code, checks, _ = examined(capsys, f"memcached://{memcached.where},127.0.0.1:{port}")
+        assert code == 1
+        name = "connection" if number else "servers"
+        assert name in wrong(checks)
+        assert f"cannot reach the engine at 127.0.0.1:{port}" in checks[name]["found"]
+    assert set(ends) == {0, 1}
+
+
+def test_what_memcached_servers_are_started_with_is_judged(capsys, memcached: MemcachedServer) -> None:
+    small = ("-I", "16k", "-o", "slab_chunk_max=8192", "-M")
+    with memcached_server(*small) as first, memcached_server("-C") as second:
+        _, checks, _ = examined(capsys, f"memcached://{first.where}")
+        assert "start it without -M" in checks["memory"]["advice"]
+        assert "a larger -I" in checks["records"]["advice"]
+        _, checks, _ = examined(capsys, f"memcached://{second.where}")
+        assert set(checks) == {"connection"}
+        assert f"{second.where} runs with the option -C" in checks["connection"]["found"]
+    with memcached_server("-I", "2m") as larger:
+        _, checks, _ = examined(capsys, f"memcached://{memcached.where},{larger.where}")
+        assert checks["records"]["found"] == "of at most 1,048,576 bytes; of 2,097,152 on other servers"
+        assert "the same -I" in checks["records"]["advice"]

@@ -23,6 +23,12 @@ class _Turn:
         self.due: float = due
         self._taken: dict[str, list[float]] = {}
 
+    @property
+    def taken(self) -> float | None:
+        """When it was taken, None if it was not."""
+        at = self._taken.get("at")
+        return None if at is None else at[0]
+
     def take(self, now: float) -> float | None:
         """Take it; None if that was so, or when somebody else took it. One step, whoever comes in between."""
         mine = [now]
@@ -55,6 +61,12 @@ class Outage:
         if taken is not None and now > taken + self._patience:
             self.abandoned(now)
         return taken is None
+
+    def spares(self, now: float) -> bool:
+        """Tell whether nobody may ask now: it is too early, or somebody does."""
+        turn = self._turn
+        taken = turn.taken
+        return now < turn.due or (taken is not None and now <= taken + self._patience)
 
     def failed(self, now: float) -> None:
         """Note that the one who was let through got no answer: the next may ask after a pause."""

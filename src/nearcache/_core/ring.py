@@ -7,7 +7,7 @@ first point at or behind its own. So other clients that are set up like this fin
 import hashlib
 import struct
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 POINTS: Final = 40
@@ -31,12 +31,15 @@ class Ring:
         self._points = [point for point, _ in placed]
         self._owners = [number for _, number in placed]
 
-    def of(self, key: str) -> int:
-        """Return the place of a key's server in the list of servers."""
+    def of(self, key: str, without: Collection[int] = ()) -> int:
+        """Return the place of a key's server in the list of servers; of those `without` which they are not all."""
         if self.size == 1:
             return 0
         (point,) = _FIRST.unpack_from(_digest(key))
-        return self._owners[bisect_left(self._points, point) % len(self._owners)]
+        owners, at = self._owners, bisect_left(self._points, point)
+        while (owner := owners[at % len(owners)]) in without:
+            at += 1
+        return owner
 
 
 def _points_of(host: str, port: int) -> list[int]:

@@ -15,6 +15,7 @@ from nearcache._checkup import Check, examine
 from nearcache.cli.options import cache_of
 
 FIXED: Final = "near values live for `staleness`, however seldom they change"
+MOVED: Final = "not while a Memcached server is away, nor when it is back: its keys have moved to the others"
 LOST: Final = "until a fail-over loses what was acknowledged; repeated by running processes"
 
 VERDICTS: Final[dict[bool | None, str]] = {True: "works", False: "fails", None: "-"}
@@ -25,11 +26,14 @@ GUARANTEES: Final[dict[str, dict[str, str]]] = {
         "messages": "who waits for another process looks again after 5 seconds only",
         "sharing": "each process loads for itself",
         "asking": "who waits for another process asks now and then; a loader that died has its key for 30 seconds",
+        "servers": "keys of a server that does not answer are loaded again and again",
         "fail-over": "a fail-over may add a load",
     },
     "Invalidation beats an earlier load": {
         "leases": "what is loaded cannot be stored",
         "tags": "tags, and everything, cannot be invalidated, or reads are misses",
+        "servers": "invalidations wait for a server that does not answer",
+        "eject": MOVED,
         "fail-over": LOST,
     },
     "You read what you wrote": {
@@ -40,6 +44,7 @@ GUARANTEES: Final[dict[str, dict[str, str]]] = {
     "How old a near value may be": {
         "tracking": FIXED,
         "asking": FIXED,
+        "eject": MOVED,
         "fail-over": LOST,
     },
     "After a restart or a fail-over": {
@@ -52,8 +57,8 @@ GUARANTEES: Final[dict[str, dict[str, str]]] = {
 }
 """Sections of docs/guarantees.md, and what is left of each without one of the parts that it takes, or by `NATURE`."""
 
-NATURE: Final = frozenset({"sharing", "fail-over", "asking"})
-"""What limits an engine of its kind, so that there is nothing to mend."""
+NATURE: Final = frozenset({"sharing", "fail-over", "asking", "eject"})
+"""What limits an engine of its kind, or was asked for, so that there is nothing to mend."""
 
 
 def configure(parser: ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from nearcache import AsyncCache, Cache
+from nearcache._core.events import EngineSize, Event
 from nearcache._io.port import Flavour
 from nearcache.backends.base import Ask, Backend, EngineReplaced, Fill, Item
 from nearcache.backends.memcached import MemcachedBackend
@@ -223,3 +224,40 @@ def test_a_counter_that_is_used_all_the_time_ends_when_it_is_to(memcached: Memca
     with ThreadPoolExecutor() as threads:
         for lived in threads.map(seconds, ["msgpack", "msgpack", "json", "json"]):
             assert ttl - COARSE - 0.1 <= lived <= ttl + 0.5
+
+
+# What servers say of themselves
+
+
+async def test_facts_are_the_sums_of_all_servers(new_backend: NewBackend, three: list[MemcachedServer]):
+    backend = new_backend(*three)
+    assert backend.admin is not None
+    facts = await backend.admin.facts()
+    assert facts.limit_bytes == 3 * 16 << 20
+    assert (facts.evictions, facts.persistent, facts.version) == (0, False, three[0].stats()["version"])
+    before = facts.used_bytes
+    await backend.take(*[Put(f"t:{number}", b"x" * 100_000, 60.0) for number in range(30)])
+    facts = await backend.admin.facts()
+    assert facts.used_bytes is not None
+    assert facts.used_bytes >= (before or 0) + 3_000_000
+    for turn in range(8):
+        await backend.take(*[Put(f"t:{turn}:{number}", b"x" * 100_000, 60.0) for number in range(100)])
+    evicted = sum(int(server.stats()["evictions"]) for server in three)
+    assert (await backend.admin.facts()).evictions == evicted > 0
+    three[1].kill()
+    with pytest.raises(BackendUnavailableError, match="cannot reach"):
+        await backend.admin.facts()
+
+
+async def test_metrics_tell_the_size_of_the_engine(new_face: NewFace, memcached: MemcachedServer):
+    seen = list[Event]()
+
+    class Listener:
+        def on(self, event: Event) -> None:
+            seen.append(event)
+
+    face = new_face(memcached, observers=[Listener()])
+    await face.set("users:1", "x", ttl=60)
+    (size,) = (event for event in seen if isinstance(event, EngineSize))
+    assert (size.used_bytes or 0) > 0
+    assert size.limit_bytes == int(memcached.stats()["limit_maxbytes"])

@@ -5,6 +5,7 @@ import pytest
 from nearcache._checkup import announced
 from nearcache.backends.base import Check
 from nearcache.backends.redis import checkup
+from nearcache.backends.several import checks_of_all
 
 PRIMARY = {"redis_version": "7.2.4", "role": "master", "connected_slaves": "2"}
 STARTED = {"server_time_usec": "1000000000000", "uptime_in_seconds": "1000"}
@@ -123,7 +124,7 @@ def test_of_several_servers_the_worst_is_told():
     fine, unwise, broken = (Check("x", True, "a"), Check("x", True, "b", "do"), Check("x", False, "c"))
     for each in ([fine, unwise, broken], [broken, unwise, fine], [unwise, broken, broken]):
         servers = {f"h{number}": [check, Check("y", True, "y")] for number, check in enumerate(each)}
-        worst, other = checkup.of_all(servers)
+        worst, other = checks_of_all(servers)
         assert (worst.works, worst.found) == (False, f"h{each.index(broken)}: c")
         assert other == Check("y", True, "h0: y")
-    assert checkup.of_all({"h0": [fine], "h1": [unwise]})[0].found == "h1: b"
+    assert checks_of_all({"h0": [fine], "h1": [unwise]})[0].found == "h1: b"

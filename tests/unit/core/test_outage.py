@@ -47,6 +47,18 @@ def test_a_call_that_is_never_heard_of_again_is_given_up():
     assert outage.lets_through(12.1)
 
 
+def test_it_tells_whether_anybody_may_ask_and_lets_nobody_through_by_that():
+    outage = an_outage()
+    assert not outage.spares(0.0)
+    assert outage.lets_through(0.0)
+    assert outage.spares(1.0)
+    assert not outage.spares(7.1), "the call that was let through was never heard of again"
+    outage.failed(8.0)
+    assert outage.spares(8.0)
+    assert not outage.spares(8.0 + FIRST_PAUSE)
+    assert outage.lets_through(8.0 + FIRST_PAUSE)
+
+
 def test_it_says_since_when_and_when_the_engine_is_asked_next():
     outage = an_outage(100.0)
     assert outage.lets_through(101.0)

@@ -27,6 +27,11 @@ def test_few_keys_move_when_a_server_leaves_and_only_its_own():
     assert {before.of(key) for key in moved} == {4}
 
 
+def test_without_some_servers_keys_are_where_a_ring_of_the_others_has_them():
+    ring, others = Ring(SERVERS), Ring([SERVERS[number] for number in (0, 2, 4)])
+    assert [ring.of(key, {1, 3}) for key in KEYS] == [(0, 2, 4)[others.of(key)] for key in KEYS]
+
+
 def test_the_order_of_the_list_does_not_matter():
     there, back = Ring(SERVERS), Ring(SERVERS[::-1])
     assert all(SERVERS[there.of(key)] == SERVERS[::-1][back.of(key)] for key in KEYS)

@@ -1,4 +1,4 @@
-"""Where Memcached servers are, and how to greet one: the addresses in a URL, and the first command."""
+"""Where Memcached servers are, and how to greet one: what a URL says, and the first commands."""
 
 import re
 import socket
@@ -18,25 +18,33 @@ PORT: Final = 11211
 OLDEST: Final = (1, 6)
 """The first version that has the meta protocol."""
 
-_URL: Final = re.compile(r"memcached://(?P<places>[^/?#@]+)/?", re.IGNORECASE)
+_URL: Final = re.compile(r"memcached://(?P<places>[^/?#@]+)/?(?:\?eject=(?P<eject>[^&#]*))?", re.IGNORECASE)
 _PLACE: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::(?P<port>[0-9]{1,5}))?")
 
 Place = tuple[str, int]
 """A host and a port."""
 
 
-def places_of(url: str) -> list[Place]:
-    """Return the servers that a URL names; raises `ConfigError` for a wrong one."""
+_ANSWERS: Final = {None: False, "no": False, "false": False, "0": False, "yes": True, "true": True, "1": True}
+
+
+def settings_of(url: str) -> tuple[list[Place], bool]:
+    """Return the servers that a URL names, and whether the keys of one that does not answer go to the others.
+
+    Raises `ConfigError` for a wrong URL.
+    """
     match = _URL.fullmatch(url)
     if match is None:
         raise ConfigError(
-            "url (CACHE_URL): it names servers and nothing else, no login, path or options: "
-            "memcached://cache1:11211,cache2:11211"
+            "url (CACHE_URL): it names servers, no login or path, and no option but eject: "
+            "memcached://cache1:11211,cache2:11211 or memcached://cache1:11211,cache2:11211?eject=yes"
         )
     places = [_place(text) for text in match["places"].split(",")]
     if len(set(places)) < len(places):
         raise ConfigError("url (CACHE_URL): it names a server twice; name each once")
-    return places
+    if match["eject"] not in _ANSWERS:
+        raise ConfigError(f"url (CACHE_URL): eject= is {match['eject']!r}; it may be yes or no")
+    return places, _ANSWERS[match["eject"]]
 
 
 def _place(text: str) -> Place:
@@ -92,17 +100,27 @@ class Endpoint:
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def greeting(self) -> list[Command]:
-        """Return the first command of a connection: the question which server, in which life, is there."""
-        return [dialect.stats()]
+        """Return the first commands of a connection: the questions which server, in which life, is there, and whether
+        it numbers changes.
+        """
+        return [dialect.stats(), dialect.stats("settings")]
 
     def check_greeting(self, replies: Sequence[object]) -> str:
         """Return the name of the server's life; raises `BackendError` if it is none that can be used."""
-        (told,) = replies
-        if isinstance(told, Refusal):
-            raise refused(str(told), f"the connection to {self.where}").undone()
-        if not isinstance(told, Mapping):
+        told, settings = (self._read(reply) for reply in replies)
+        if settings.get("cas_enabled") == "no":
+            raise BackendError(
+                f"{self.where} runs with the option -C: it does not number changes, and so neither loads nor "
+                "invalidations can be guarded; start it without"
+            ).undone()
+        return self._life(told)
+
+    def _read(self, reply: object) -> Mapping[str, str]:
+        if isinstance(reply, Refusal):
+            raise refused(str(reply), f"the connection to {self.where}").undone()
+        if not isinstance(reply, Mapping):
             raise self.not_greeted(ValueError())
-        return self._life(cast(Mapping[str, str], told))
+        return cast(Mapping[str, str], reply)
 
     def _life(self, told: Mapping[str, str]) -> str:
         """Return what no other life of a server is called: its process and when that began."""

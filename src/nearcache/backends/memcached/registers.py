@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from nearcache._core.ring import Ring
 from nearcache.backends.memcached import dialect
 from nearcache.backends.memcached.dialect import Refusal, Reply
 from nearcache.backends.memcached.errors import refused, unexpected
@@ -87,12 +86,25 @@ class Number(NamedTuple):
     value: bytes
 
 
+class Places(Protocol):
+    """Which server keeps which record."""
+
+    @property
+    def size(self) -> int:
+        """How many servers there are."""
+        ...
+
+    def of(self, key: str, /) -> int:
+        """Return the place of a record's server in the list of servers."""
+        ...
+
+
 class MemcachedRegisters:
     """The port, over servers on a ring; the server of the record `home` tells the time."""
 
     coarse: float = COARSE
 
-    def __init__(self, servers: Servers, ring: Ring, home: str) -> None:
+    def __init__(self, servers: Servers, ring: Places, home: str) -> None:
         self._servers = servers
         self._ring = ring
         self._home = home

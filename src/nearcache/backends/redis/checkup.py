@@ -6,9 +6,8 @@ tried follows what caches do: the scripts of marks, and the commands of `bus.Bus
 
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Final, cast
 
 from nearcache.backends.base import Check
@@ -16,6 +15,7 @@ from nearcache.backends.redis import facts
 from nearcache.backends.redis.errors import ADVICE, refused
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import bus_of, marks_of
+from nearcache.backends.several import megabytes
 from nearcache.backends.transport.dialect import Command
 from nearcache.errors import BackendError
 
@@ -59,21 +59,6 @@ async def _saves(single: Single) -> Any:
     """Ask when snapshots are made; None if that is secret."""
     with suppress(BackendError):
         return await single(("CONFIG", "GET", "save"))
-
-
-def of_all(each: Mapping[str, Sequence[Check]]) -> list[Check]:
-    """Return what was found out about several servers, by address, as if they were one: of each thing the worst."""
-    found: dict[str, Check] = {}
-    for where, checks in each.items():
-        for check in checks:
-            told = replace(check, found=f"{where}: {check.found}")
-            if check.name not in found or _trouble(told) > _trouble(found[check.name]):
-                found[check.name] = told
-    return list(found.values())
-
-
-def _trouble(check: Check) -> int:
-    return 2 if check.works is False else int(bool(check.advice))
 
 
 async def _marks(run: Run, namespace: str) -> Check:
@@ -134,10 +119,10 @@ def role(info: dict[str, str]) -> Check:
 def memory(info: dict[str, str]) -> Check:
     """Judge what happens when the engine is full."""
     told = facts.facts(info)
-    used = "an unknown size" if told.used_bytes is None else _megabytes(told.used_bytes)
+    used = "an unknown size" if told.used_bytes is None else megabytes(told.used_bytes)
     if told.limit_bytes is None:
         return Check("memory", True, f"{used} used, without a limit", NO_LIMIT)
-    found = f"{used} of {_megabytes(told.limit_bytes)} used, maxmemory-policy {told.policy}"
+    found = f"{used} of {megabytes(told.limit_bytes)} used, maxmemory-policy {told.policy}"
     return Check("memory", True, found, REFUSES if told.policy == "noeviction" else "")
 
 
@@ -173,7 +158,3 @@ def snapshots(info: dict[str, str], saves: Any) -> bool | None:
     except (KeyError, ValueError):
         return None
     return True if made > started + JUST_STARTED else None
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"

@@ -1,11 +1,6 @@
 """What INFO says about an engine."""
 
-from collections.abc import Sequence
-from typing import TypeVar
-
 from nearcache.backends.base import Facts
-
-T = TypeVar("T")
 
 
 def read(raw: object) -> dict[str, str]:
@@ -30,24 +25,3 @@ def facts(info: dict[str, str]) -> Facts:
 
 def _number(text: str | None) -> int | None:
     return int(text) if text is not None and text.isdecimal() else None
-
-
-def of_all(each: Sequence[Facts]) -> Facts:
-    """Return the facts of several servers as those of one: sums of sizes, and settings where they agree."""
-    return Facts(
-        used_bytes=_sum([one.used_bytes for one in each]),
-        limit_bytes=_sum([one.limit_bytes for one in each]),
-        evictions=_sum([one.evictions for one in each]),
-        policy=_common([one.policy for one in each]),
-        persistent=_common([one.persistent for one in each]),
-        version=_common([one.version for one in each]),
-    )
-
-
-def _sum(numbers: Sequence[int | None]) -> int | None:
-    known = [number for number in numbers if number is not None]
-    return sum(known) if len(known) == len(numbers) else None
-
-
-def _common(settings: Sequence[T]) -> T | None:
-    return settings[0] if len(set(settings)) == 1 else None

@@ -8,6 +8,7 @@ from nearcache.backends.base import Check, Facts
 from nearcache.backends.redis import checkup, facts
 from nearcache.backends.redis.cluster import AnyCluster
 from nearcache.backends.redis.errors import MISSHAPEN, unexpected
+from nearcache.backends.several import checks_of_all, facts_of_all
 from nearcache.backends.transport.dialect import Command
 
 PAGE: Final = "500"
@@ -92,13 +93,13 @@ class ClusterAdmin(Admin):
     async def facts(self) -> Facts:
         """Ask every primary for INFO."""
         each = [facts.facts(facts.read(await self._link.of(node)(("INFO",)))) for node in await self._link.nodes()]
-        return facts.of_all(each)
+        return facts_of_all(each)
 
     async def examine(self, *, forgets: bool) -> list[Check]:
         """Do so, and ask every primary about itself."""
         nodes = await self._link.nodes()
         each = {node.endpoint.where: await checkup.settings(self._link.of(node), forgets) for node in nodes}
-        return [*await checkup.rights(self._run, self._namespace), *checkup.of_all(each)]
+        return [*await checkup.rights(self._run, self._namespace), *checks_of_all(each)]
 
 
 def _literally(text: str) -> str:
