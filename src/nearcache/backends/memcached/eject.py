@@ -1,9 +1,9 @@
 """Where keys are while a server does not answer, if they are not to wait for it (`?eject=yes`).
 
-They go to the servers behind it on the ring, until it answers again. From time to time a call looks whether it does, and
-if not, has the answer that it would have had without this.
-Programs never agree on the moment. So two of them may use one key at two places, and a server that comes back has
-what it had: nothing is promised of old values while a server is away, and after.
+They go to the servers behind it on the ring, until it answers again. From time to time a call looks whether it does,
+and has the answer that it would have had without this. Programs never agree on the moment. So two of them may use one
+key at two places, and a server that comes back has what it had: nothing is promised of old values while a server is
+away, and after.
 """
 
 import logging
