@@ -1,6 +1,5 @@
 """A thousand calls at once, by threads and by tasks, over one Memcached server and over three."""
 
-import asyncio
 import itertools
 import uuid
 from collections.abc import Iterator
@@ -85,14 +84,6 @@ def test_a_thousand_tasks(cache: Cache) -> None:
 
     check(people, Crowd().tasks(MANY, go))
     assert max(opened) <= MOST
-
-
-def test_nobody_waits_for_a_turn_for_ever() -> None:
-    """An interrupt may come just when the turn was taken: then nobody leaves."""
-    held = BlockingTurns(0.01)
-    assert asyncio.run(held._line_up(0)) is not None
-    waiting = Crowd().threads(2, lambda: drive(held._line_up(0)))
-    assert values(waiting.start().finish()) == [None, None]
 
 
 @pytest.mark.parametrize("cache", [1], ids=["one server"], indirect=True)
