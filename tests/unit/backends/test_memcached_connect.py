@@ -63,7 +63,9 @@ def test_who_does_not_tell_its_life_is_not_used(absent: str):
 @pytest.mark.parametrize(
     ("reply", "because"),
     [
-        (TOLD | {"version": "1.5.22"}, "older than Memcached 1.6"),
+        (TOLD | {"version": "1.5.22"}, "older than Memcached 1.6.13"),
+        (TOLD | {"version": "1.6.9"}, "older than Memcached 1.6.13"),
+        (TOLD | {"version": "1.6"}, "older than Memcached 1.6.13"),
         (Refusal("CLIENT_ERROR unauthenticated"), "wants a login"),
         (Refusal("ERROR"), "The meta protocol is needed"),
         ("1.6.18", "does not speak as a Memcached does"),

@@ -1,4 +1,4 @@
-"""Memcached 1.6 or newer, by its meta protocol: `memcached://`."""
+"""Memcached 1.6.13 or newer, by its meta protocol: `memcached://`."""
 
 from typing import ClassVar
 

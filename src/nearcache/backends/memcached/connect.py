@@ -15,8 +15,10 @@ from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailab
 PORT: Final = 11211
 """The port of a server for which none is given."""
 
-OLDEST: Final = (1, 6)
-"""The first version that has the meta protocol."""
+OLDEST: Final = (1, 6, 13)
+"""The first version whose meta protocol is as it is today. Until 1.6.10 the size of a value stood elsewhere, so that
+the value itself would be taken for commands; until 1.6.13 some numbers of changes were wrong.
+"""
 
 _URL: Final = re.compile(r"memcached://(?P<places>[^/?#@]+)/?(?:\?eject=(?P<eject>[^&#]*))?", re.IGNORECASE)
 _PLACE: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::(?P<port>[0-9]{1,5}))?")
@@ -125,7 +127,7 @@ class Endpoint:
     def _life(self, told: Mapping[str, str]) -> str:
         """Return what no other life of a server is called: its process and when that began."""
         try:
-            version = tuple(int(part) for part in re.findall(r"\d+", told["version"])[:2])
+            version = tuple(int(part) for part in re.findall(r"\d+", told["version"])[:3])
             life = f"{int(told['pid'])} since {int(told['time']) - int(told['uptime'])}"
         except (KeyError, ValueError):
             raise BackendError(
@@ -133,5 +135,7 @@ class Endpoint:
                 "url (CACHE_URL)"
             ).undone() from None
         if version < OLDEST:
-            raise BackendError(f"{self.where} is older than Memcached 1.6, which has the meta protocol").undone()
+            raise BackendError(
+                f"{self.where} is older than Memcached 1.6.13: the meta protocol was another one"
+            ).undone()
         return life

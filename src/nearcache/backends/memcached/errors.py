@@ -15,7 +15,7 @@ ADVICE: Final[dict[str, str]] = {
     ),
     "SERVER_ERROR out of memory": "the server is full and may not, or cannot, evict: raise its option -m, or drop -M",
     "CLIENT_ERROR unauthenticated": "the server wants a login, which this library does not have",
-    "ERROR": "is it older than Memcached 1.6, or a proxy? The meta protocol is needed",
+    "ERROR": "is it older than Memcached 1.6.13, or a proxy? The meta protocol is needed",
 }
 """What to do about an answer, by how it begins."""
 
