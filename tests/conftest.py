@@ -9,6 +9,10 @@ from tests.faces import (
     embedded_directory,  # noqa: F401  # a fixture
     face,  # noqa: F401  # a fixture
 )
+from tests.hazelcast import (
+    _session_hazelcast,  # noqa: F401  # a fixture
+    _session_older,  # noqa: F401  # a fixture
+)
 from tests.sentinel import (
     _session_group,  # noqa: F401  # a fixture
 )

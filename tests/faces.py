@@ -14,9 +14,10 @@ import pytest
 import tests.registers  # noqa: F401  # its scheme
 from nearcache import AsyncCache, Cache
 from tests.cluster import Cluster
+from tests.hazelcast import Member
 from tests.servers import MemcachedServer, RedisServer
 
-ENGINES = ("memory", "redis", "embedded", "cluster", "registers", "memcached")
+ENGINES = ("memory", "redis", "embedded", "cluster", "registers", "memcached", "hazelcast")
 
 
 class Awaited:
@@ -79,6 +80,9 @@ def urls_of(engine: str, request: pytest.FixtureRequest) -> str:
     if engine == "memcached":
         servers: list[MemcachedServer] = request.getfixturevalue("memcached_servers")
         return f"memcached://{','.join(server.where for server in servers)}"
+    if engine == "hazelcast":
+        member: Member = request.getfixturevalue("hazelcast")
+        return member.url
     if engine == "cluster":
         cluster: Cluster = request.getfixturevalue("cluster")
         return cluster.url

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Self, cast
+from typing import Any, ClassVar, Literal, NoReturn, Self, cast
 
 import hiredis
 import pytest
@@ -37,7 +37,6 @@ OLDEST: Mapping[str, tuple[int, ...]] = {"redis-server": (6, 2), "valkey-server"
 REMEDY = "run `make servers`, or put it on PATH"
 HASTY = ("--repl-diskless-sync-delay", "0", "--repl-diskless-load", "on-empty-db")
 """Have a new replica take over at once what it gets: by itself Valkey looks once a second whether all is there."""
-START_WITHIN = 10.0
 STARTS = 3
 """How often a start is tried: another program may take the free port in between."""
 
@@ -114,6 +113,8 @@ def _examined(name: str, path: Path) -> Program:
 class Server(ABC):
     """A server that belongs to this test."""
 
+    start_within: ClassVar[float] = 10.0
+
     def __init__(self, program: Program, options: Sequence[str]) -> None:
         self.program = program
         self.options = options
@@ -182,7 +183,7 @@ class Server(ABC):
     def _try_to_start(self) -> bool:
         with open(self.directory / "log", "ab") as log:
             self._process = subprocess.Popen(self._command_line(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        deadline = time.monotonic() + START_WITHIN
+        deadline = time.monotonic() + self.start_within
         while self.running and time.monotonic() < deadline:
             if self._answers():
                 return True

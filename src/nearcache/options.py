@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypedDict, TypeVar, cast, get_args
 from nearcache._core.keys import Namespace
 from nearcache._core.settings import Settings, boolean, is_ttl_class, milliseconds, whole_number
 from nearcache._core.ttl import TTL, TtlRules, described, parse_duration
-from nearcache._core.urls import DEFAULT_URLS, KINDS, LATER, redacted, scheme_of
+from nearcache._core.urls import DEFAULT_URLS, KINDS, redacted, scheme_of
 from nearcache.errors import ConfigError
 
 __all__ = [
@@ -318,7 +318,7 @@ def _checked_url(option: str, url: object) -> str:
         raise _wrong(option, url, "a str such as 'redis://localhost:6379/0'")
     scheme = scheme_of(url)
     if scheme not in KINDS:
-        known = " ".join(f"{name}://" for name in KINDS if name not in LATER)
+        known = " ".join(f"{name}://" for name in KINDS)
         encrypted = "; there an option such as ?ssl_ca_certs=... turns TLS on" * (scheme or "").startswith("rediss+")
         raise ConfigError(f"{option} is {redacted(url)}; it must begin with one of {known}{encrypted}")
     return scheme + url[len(scheme) :]

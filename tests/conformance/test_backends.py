@@ -16,6 +16,7 @@ from nearcache.near.store import Limit, Store
 from nearcache.near.view import View
 from nearcache.testing import BackendConformance, Faults, FaultyBackend
 from tests.cluster import Cluster
+from tests.hazelcast import Member
 from tests.rights import permissions, user
 from tests.sentinel import Group
 from tests.servers import MemcachedServer, RedisServer
@@ -188,6 +189,29 @@ class TestSeveralMemcached(Built):
     @pytest.fixture(autouse=True)
     def _servers(self, memcached_servers: list[MemcachedServer]) -> None:
         self.url = f"memcached://{','.join(server.where for server in memcached_servers)}"
+
+
+class TestHazelcast(Built):
+    """One member of Hazelcast."""
+
+    @pytest.fixture(autouse=True)
+    def _member(self, hazelcast: Member) -> None:
+        self.url = hazelcast.url
+
+
+class TestHazelcastWithoutHeaders(TestHazelcast):
+    """The same for values that other languages share."""
+
+    enveloped = False
+
+
+@pytest.mark.soak
+class TestHazelcastOfAnotherVersion(Built):
+    """The oldest members that the library is tried with."""
+
+    @pytest.fixture(autouse=True)
+    def _member(self, older_hazelcast: Member) -> None:
+        self.url = older_hazelcast.url
 
 
 class TestFaulty(TestMemory):

@@ -16,9 +16,6 @@ KINDS: Final = {
 }
 """The kind of engine behind each scheme."""
 
-LATER: Final = frozenset({"hazelcast"})
-"""Schemes that are reserved for engines of later releases."""
-
 DEFAULT_URLS: Final = {
     "memory": "memory://",
     "embedded": "embedded://",

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar, cast
 
 from nearcache._core.clock import EngineTime
-from nearcache._core.urls import LATER, scheme_of
+from nearcache._core.urls import scheme_of
 from nearcache.backends.base import Backend
-from nearcache.errors import ConfigError, UnsupportedError
+from nearcache.errors import ConfigError
 from nearcache.near.coherence import Coherence
 from nearcache.near.flights import Flights
 from nearcache.near.store import Limit, Store
@@ -75,6 +75,7 @@ SCHEMES: Final[dict[str, str]] = {
     "redis+sentinel": "nearcache.backends.redis:build",
     "redis+cluster": "nearcache.backends.redis:build",
     "memcached": "nearcache.backends.memcached:build",
+    "hazelcast": "nearcache.backends.hazelcast:build",
 }
 """The builder of each scheme, as `module:function`."""
 
@@ -85,6 +86,7 @@ EXTRAS: Final[dict[str, str]] = {
     "unix": "redis",
     "redis+sentinel": "redis",
     "redis+cluster": "redis",
+    "hazelcast": "hazelcast",
 }
 """The extra of the package that brings the client library of a scheme."""
 
@@ -92,15 +94,12 @@ EXTRAS: Final[dict[str, str]] = {
 def build(spec: BackendSpec, flavour: Flavour) -> Backend:
     """Build the backend that the URL names, without opening anything.
 
-    Raises `ConfigError` for an unknown scheme or a missing client library, `UnsupportedError` for an engine that this
-    release does not have.
+    Raises `ConfigError` for an unknown scheme or a missing client library.
     """
     return _builder(scheme_of(spec.url) or "")(spec, flavour)
 
 
 def _builder(scheme: str) -> Builder:
-    if scheme in LATER:
-        raise UnsupportedError(f"{scheme}:// is not in this release; it has: {_known()}")
     if scheme not in SCHEMES:
         raise ConfigError(f"url (CACHE_URL): unknown scheme {scheme!r}; it may be one of: {_known()}")
     module, _, function = SCHEMES[scheme].partition(":")

@@ -6,9 +6,8 @@ import sys
 
 import pytest
 
-from nearcache._core.urls import LATER
 from nearcache.backends.registry import SCHEMES, BackendSpec, build
-from nearcache.errors import ConfigError, UnsupportedError
+from nearcache.errors import ConfigError
 
 
 def test_an_unknown_scheme_is_named_with_the_known_ones():
@@ -17,13 +16,9 @@ def test_an_unknown_scheme_is_named_with_the_known_ones():
     assert "secret" not in str(raised.value)
 
 
-@pytest.mark.parametrize("scheme", sorted(LATER))
-def test_engines_of_later_releases_say_that_they_are_not_in_this_one(scheme: str):
-    with pytest.raises(UnsupportedError, match="not in this release"):
-        build(BackendSpec(f"{scheme}://user:secret@h", "app"), "sync")
-
-
-@pytest.mark.parametrize(("scheme", "extra"), [("redis", "redis"), ("rediss", "redis"), ("unix", "redis")])
+@pytest.mark.parametrize(
+    ("scheme", "extra"), [("redis", "redis"), ("rediss", "redis"), ("unix", "redis"), ("hazelcast", "hazelcast")]
+)
 def test_a_missing_client_library_is_an_error_with_the_line_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, scheme: str, extra: str
 ):

@@ -1,0 +1,163 @@
+"""The blocking way to a cluster's maps: one client for all threads of a process."""
+
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+from nearcache._core.fork import on_fork
+from nearcache.backends.hazelcast.errors import failed, not_in_time
+from nearcache.backends.hazelcast.library import PATIENCE, Opened, open_blocking
+from nearcache.backends.hazelcast.maps import Call, Place
+from nearcache.errors import BackendError
+
+
+class BlockingMaps:
+    """The port, blocking: its methods never suspend."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._reset()
+        _all.add(self)
+
+    async def call(self, calls: Sequence[Call], until: float) -> list[Any]:
+        """Send all, then wait for all."""
+        try:
+            opened = self._opened(until)
+        except BackendError as error:
+            return [error] * len(calls)
+        begun = [self._begun(opened, call) for call in calls]
+        return [self._ended(future, call, until) for future, call in zip(begun, calls, strict=True)]
+
+    async def open(self, until: float) -> None:
+        """Connect ahead of the first use."""
+        self._opened(until)
+
+    async def close(self) -> None:
+        """Give up every connection; a later call connects again."""
+        _leave(self._openings)
+
+    def after_fork(self) -> None:
+        """Start empty in a forked child: the thread that would bring answers has stayed in the parent."""
+        _abandoned.append(self._openings)
+        self._end.detach()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.RLock()
+        self._openings: list[_Opening] = []
+        self._end = weakref.finalize(self, _leave, self._openings)
+        self._end.atexit = False
+
+    def _opened(self, until: float) -> Opened:
+        opening = self._openings[-1] if self._openings else None
+        if opening is None or opening.over:
+            opening = self._another()
+        return opening.wait(until)
+
+    def _another(self) -> "_Opening":
+        with self._lock:
+            if not self._openings or self._openings[-1].over:
+                _leave(self._openings)
+                self._openings.append(_Opening(self._place))
+            return self._openings[-1]
+
+    def _begun(self, opened: Opened, call: Call) -> Any:
+        try:
+            return opened.begin(call)
+        except Exception as error:  # noqa: BLE001 -- the client has errors of its own for what it cannot send
+            return failed(error, call, self._place)
+
+    def _ended(self, future: Any, call: Call, until: float) -> Any:
+        if isinstance(future, BackendError):
+            return future
+        if not _waited(future, until):
+            return failed(TimeoutError(), call, self._place)
+        try:
+            return future.result()
+        except Exception as error:  # noqa: BLE001 -- what a member answers has a type of its own
+            return failed(error, call, self._place)
+
+
+class _Opening:
+    """A client that is opened in a thread of its own, since nobody can tell how long that takes."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._began = time.monotonic()
+        self._ready = threading.Event()
+        self._lock = threading.Lock()
+        self._left = False
+        self._opened: Opened | None = None
+        self._error: BackendError | None = None
+        threading.Thread(target=self._open, name="nearcache-hazelcast", daemon=True).start()
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is to be expected of it any more."""
+        if self._opened is not None:
+            return not self._opened.running
+        return self._ready.is_set() or time.monotonic() > self._began + max(PATIENCE, self._place.timeout)
+
+    def wait(self, until: float) -> Opened:
+        """Return the client once it is there; raises `BackendError` if it is not in time."""
+        if not self._ready.is_set() and not self._ready.wait(max(0.0, until - time.monotonic())):
+            raise not_in_time(self._place)
+        if self._opened is None:
+            raise failed(self._error or ConnectionError(), None, self._place)
+        return self._opened
+
+    def leave(self) -> None:
+        """Close the client, now or when it is there."""
+        with self._lock:
+            self._left = True
+            opened = self._opened
+        if opened is not None:
+            opened.client.shutdown()
+
+    def _open(self) -> None:
+        try:
+            opened = open_blocking(self._place)
+        except Exception as error:  # noqa: BLE001 -- it is told to whoever waits
+            self._error = failed(error, None, self._place)
+        else:
+            with self._lock:
+                self._opened = opened
+                left = self._left
+            if left:
+                opened.client.shutdown()
+        finally:
+            self._ready.set()
+
+
+def _waited(future: Any, until: float) -> bool:
+    """Wait for a future; False if it was not in time."""
+    if future.done():
+        return True
+    gate = threading.Lock()
+    gate.acquire()
+
+    def release(_: object) -> None:
+        gate.release()
+
+    future.add_done_callback(release)
+    return gate.acquire(timeout=max(0.0, until - time.monotonic()))
+
+
+def _leave(openings: list[_Opening]) -> None:
+    while openings:
+        openings.pop().leave()
+
+
+_all: "weakref.WeakSet[BlockingMaps]" = weakref.WeakSet()
+_abandoned: list[list[_Opening]] = []
+"""Clients of a parent process: kept, so that nothing of them is closed here."""
+
+
+def _after_fork() -> None:
+    for maps in list(_all):
+        maps.after_fork()
+
+
+on_fork(in_child=_after_fork)

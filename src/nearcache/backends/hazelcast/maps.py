@@ -1,0 +1,42 @@
+"""What the registers need of a cluster's maps, in either flavour."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from nearcache.backends.hazelcast.connect import Cluster
+
+
+class Place(NamedTuple):
+    """A cluster, the names of maps there, and how many seconds a call may take."""
+
+    cluster: Cluster
+    tables: tuple[str, ...]
+    timeout: float
+
+
+class Call(NamedTuple):
+    """A method of a map, which both flavours of the client library have."""
+
+    table: str
+    method: str
+    name: str
+    arguments: tuple[Any, ...] = ()
+
+
+class Maps(Protocol):
+    """A way to the maps of a cluster."""
+
+    async def call(self, calls: Sequence[Call], until: float) -> list[Any]:
+        """Make calls together and return what each returned, or its `BackendError`, by the time `until` (monotonic).
+
+        Calls about one record reach it in their order.
+        """
+        ...
+
+    async def open(self, until: float) -> None:
+        """Connect ahead of the first use."""
+        ...
+
+    async def close(self) -> None:
+        """Give up every connection; a later call connects again."""
+        ...
