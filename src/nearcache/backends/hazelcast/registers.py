@@ -193,7 +193,8 @@ class Seconds:
     """What is known of a clock that only tells whole seconds: by many of them, much less than a second."""
 
     def __init__(self) -> None:
-        self._ahead: tuple[float, float] = (0.0, math.inf)
+        guess = time.time() - time.monotonic()  # better than nothing, until something is known
+        self._ahead: tuple[float, float] = (guess, guess)
 
     def observe(self, second: int, sent: float, received: float) -> None:
         """Note that it told this second between two local times."""
