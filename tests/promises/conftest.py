@@ -10,6 +10,7 @@ import pytest
 
 from nearcache import Cache
 from tests.cluster import Cluster
+from tests.hazelcast import Member
 from tests.promises.helpers import Alarm
 from tests.servers import MemcachedServer, RedisServer
 
@@ -29,6 +30,9 @@ def url_of(engine: str, request: pytest.FixtureRequest) -> str:
     if engine == "memcached":
         servers: list[MemcachedServer] = request.getfixturevalue("memcached_servers")
         return f"memcached://{','.join(server.where for server in servers)}"
+    if engine == "hazelcast":
+        member: Member = request.getfixturevalue("hazelcast")
+        return member.url
     server: RedisServer = request.getfixturevalue(f"{engine}_server")
     return server.unix_url
 
@@ -45,7 +49,7 @@ def valkey_url(request: pytest.FixtureRequest) -> str:
     return url_of("valkey", request)
 
 
-@pytest.fixture(params=["memory", "valkey", "redis", "embedded", "cluster"])
+@pytest.fixture(params=["memory", "valkey", "redis", "embedded", "cluster", "hazelcast"])
 def any_url(request: pytest.FixtureRequest) -> str:
     """Every engine."""
     return url_of(request.param, request)
