@@ -7,6 +7,8 @@ Java of 17 or newer is missing, or fail where the variable CI is "true".
 import atexit
 import json
 import shutil
+import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +71,24 @@ class Member(Server):
         """Whether the log has a text since the last start."""
         return text in self.log()[self._seen :]
 
+    def safe(self, size: int) -> bool:
+        """Whether the member is in a cluster of so many, and whatever is kept there is kept twice where it can be."""
+        try:
+            with urllib.request.urlopen(f"http://{self.where}/hazelcast/health", timeout=2.0) as told:
+                health = json.load(told)
+        except OSError:
+            return False
+        return health["clusterSafe"] is True and health["clusterSize"] == size and not health["migrationQueueSize"]
+
+    def pause(self) -> None:
+        """Freeze the member, and wait until each of its threads stands."""
+        super().pause()
+        threads = Path(f"/proc/{self.pid}/task")
+        deadline = time.monotonic() + 5.0
+        while not all(_stands(thread) for thread in threads.iterdir()):
+            assert time.monotonic() < deadline, "it does not stand"
+            time.sleep(0.001)
+
     def _command_line(self) -> list[str]:
         self._seen = len(self.log())
         config = self.directory / "member.json"
@@ -85,10 +105,11 @@ class Member(Server):
             "jet": {"enabled": False},
             "properties": {
                 "hazelcast.phone.home.enabled": "false",
-                "hazelcast.max.no.heartbeat.seconds": "5",
+                "hazelcast.max.no.heartbeat.seconds": "10",
                 "hazelcast.shutdownhook.policy": "TERMINATE",
             },
             "network": {
+                "rest-api": {"enabled": True, "endpoint-groups": {"HEALTH_CHECK": {"enabled": True}}},
                 "port": {"port": self.port, "auto-increment": False},
                 "interfaces": {"enabled": True, "interfaces": ["127.0.0.1"]},
                 "join": {
@@ -102,6 +123,10 @@ class Member(Server):
 
     def _answers(self) -> bool:
         return self.said(f":{self.port} [{self.cluster}]") and self.said("is STARTED")
+
+
+def _stands(thread: Path) -> bool:
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 @contextmanager

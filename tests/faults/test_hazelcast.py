@@ -1,0 +1,170 @@
+"""A cluster of two members of Hazelcast: one is killed, joins again, and calls are cancelled wherever they wait."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from nearcache import BackendError, BackendTimeoutError, Cache
+from nearcache._io.blocking import drive
+from nearcache.backends.base import NotServing
+from nearcache.backends.hazelcast import HazelcastBackend, library
+from nearcache.backends.registers.base import Answer, Put
+from nearcache.backends.registers.leases import RegisterLeases
+from nearcache.backends.registry import BackendSpec, build
+from tests.faults.table import Callers
+from tests.faults.test_cancelled import KEYS, LIFE, cancel_everywhere
+from tests.hazelcast import Member, members, url_of
+from tests.promises.conftest import NewCache
+from tests.promises.helpers import PATIENCE, Crowd, broken, dice, eventually, values
+
+pytestmark = pytest.mark.alone
+
+TIMEOUT = 1.0
+TRIPS = 3
+"""Trips of a write at most, each of which may take the timeout: the time, the swap and the life."""
+SLACK = 0.5
+WRITERS = 4
+
+
+@pytest.fixture(scope="module", name="two")
+def _two() -> Iterator[list[Member]]:
+    """Two members, which tests leave as they have found them."""
+    with members(2) as cluster:
+        yield cluster
+
+
+class Writers:
+    """Threads and tasks that write, each its own keys, and remember what was acknowledged."""
+
+    def __init__(self, cache: Cache) -> None:
+        self.acknowledged = dict[str, int]()
+        self.slowest = 0.0
+        self.over = False
+        self._cache = cache
+
+    def thread(self, number: int) -> None:
+        """Write until it is over."""
+        count = 0
+        while not self.over:
+            count += 1
+            began = time.monotonic()
+            key = f"writers:{number}:{count % 50}"
+            try:
+                self._cache.set(key, count, ttl=600)
+            except BackendError:
+                self.acknowledged.pop(key, None)  # nobody knows: it is invalidated
+                time.sleep(0.001)
+            else:
+                self.acknowledged[key] = count
+            self.slowest = max(self.slowest, time.monotonic() - began)
+
+    async def task(self) -> None:
+        """Do the same in an event loop."""
+        count = 0
+        while not self.over:
+            count += 1
+            began = time.monotonic()
+            key = f"tasks:0:{count % 50}"
+            try:
+                await self._cache.aio.set(key, count, ttl=600)
+            except BackendError:
+                self.acknowledged.pop(key, None)
+                await asyncio.sleep(0.001)
+            else:
+                self.acknowledged[key] = count
+            self.slowest = max(self.slowest, time.monotonic() - began)
+
+    def lost(self) -> list[str]:
+        """Return which keys hold something older than what was acknowledged last, or nothing."""
+        found = self._cache.get_many(list(self.acknowledged))
+        return [key for key, count in self.acknowledged.items() if found.get(key, 0) < count]
+
+
+def written(cache: Cache, fault: Callable[[], object]) -> Writers:
+    """Let many write, do something to the cluster in the middle, and wait until writes are acknowledged again."""
+    writers = Writers(cache)
+    crowd = Crowd()
+    for number in range(WRITERS):
+        crowd.threads(1, lambda number=number: writers.thread(number))
+    crowd.tasks(1, writers.task).start()
+    try:
+        eventually(lambda: len(writers.acknowledged) >= 50, "they write")
+        fault()
+        before = dict(writers.acknowledged)
+        eventually(
+            lambda: sum(before.get(key) != count for key, count in writers.acknowledged.items()) > 50,
+            "they write again",
+        )
+    finally:
+        writers.over = True
+    values(crowd.finish())
+    return writers
+
+
+def whole(cluster: list[Member]) -> bool:
+    """Whether every member is there, and keeps what it should."""
+    return all(member.safe(len(cluster)) for member in cluster)
+
+
+def test_a_member_that_is_killed_under_writes_takes_nothing_that_was_acknowledged(
+    two: list[Member], new_cache: NewCache
+) -> None:
+    for victim in two:
+        eventually(lambda: whole(two), "they are two")
+        cache = new_cache(url_of(*two), near=None, timeout=TIMEOUT, pool_timeout=TIMEOUT)
+        writers = written(cache, victim.kill)
+        assert writers.slowest < TRIPS * (TIMEOUT + SLACK), "the client itself would wait for 5 seconds"
+        assert not writers.lost()
+        writers = written(cache, victim.start)
+        assert writers.slowest < TRIPS * (TIMEOUT + SLACK)
+        eventually(lambda: whole(two), "they are two again")
+        assert not writers.lost()
+
+
+def unconfirmed(two: list[Member], **changed: object) -> list[Answer]:
+    """Store records while one of the members is frozen, so that none of them is kept twice; return what came of it."""
+    eventually(lambda: whole(two), "they are two")
+    real = library._options
+    with broken(library, "_options", lambda place: {**real(place), **changed}):
+        backend = build(BackendSpec(url_of(*two), "unconfirmed", timeout=TIMEOUT), "sync")
+        drive(backend.open())
+        two[1].pause()
+        try:
+            assert isinstance(backend, HazelcastBackend)
+            return drive(backend.run(*[Put(f"unconfirmed:{number}", b"a", 60.0) for number in range(20)]))
+        finally:
+            two[1].resume()
+            drive(backend.close())
+
+
+def test_what_is_not_kept_twice_is_not_acknowledged(two: list[Member]) -> None:
+    began = time.monotonic()
+    answers = unconfirmed(two)
+    assert all(isinstance(answer.error, BackendTimeoutError) and answer.error.ambiguous for answer in answers)
+    answers = unconfirmed(two, operation_backup_timeout=0.2)
+    errors = [answer.error for answer in answers if answer.error is not None]
+    assert len(errors) == len(answers)
+    assert {type(error) for error in errors} == {BackendTimeoutError, NotServing}, "one's owner is frozen, or its backup"
+    assert all(error.ambiguous for error in errors)
+    assert time.monotonic() - began < PATIENCE
+
+
+def test_the_client_by_itself_would_acknowledge_it(two: list[Member]) -> None:
+    answers = unconfirmed(two, operation_backup_timeout=0.2, fail_on_indeterminate_operation_state=False)
+    assert any(answer.done for answer in answers)
+
+
+def test_a_call_cancelled_wherever_it_waits_leaves_nothing_behind(hazelcast: Member, new_cache: NewCache) -> None:
+    cache, luck = new_cache(hazelcast.url, near=None, hard_timeout=LIFE, timeout=5.0), dice()
+
+    async def work() -> None:
+        cancelled = await cancel_everywhere(cache, Callers(), 300, luck)
+        assert cancelled >= 300
+        await cache.aio.set_many({key: key for key in KEYS})
+        assert await cache.aio.get_many(KEYS) == {key: key for key in KEYS}
+        eventually(lambda: not cache._parts.core.flights._by_key, "every load has landed")
+
+    with broken(RegisterLeases, "life", LIFE):
+        asyncio.run(work())

@@ -1,0 +1,243 @@
+"""Caches over a Hazelcast cluster that is not there, does not let them in, freezes, or forgets what it was told last."""
+
+import asyncio
+import gc
+import socket
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from nearcache import AsyncCache, Cache, ConfigError, Queued
+from nearcache._io.port import Flavour
+from nearcache.backends.hazelcast.aio import AwaitingMaps
+from nearcache.backends.hazelcast.blocking import BlockingMaps
+from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
+from tests.faces import Awaited
+from tests.hazelcast import Member, members
+from tests.promises.helpers import broken, eventually
+from tests.servers import free_port
+
+NewFace = Callable[..., Awaited]
+SLACK = 0.5
+"""Seconds that a busy machine may add to a budget."""
+
+
+@pytest.fixture(params=["sync", "async"])
+def flavour(request: pytest.FixtureRequest) -> Flavour:
+    """Both flavours; what blocks may be awaited too."""
+    chosen: Flavour = request.param
+    return chosen
+
+
+@pytest.fixture
+async def new_face(flavour: Flavour) -> AsyncIterator[NewFace]:
+    """Make caches over a URL."""
+    made = list[Awaited]()
+
+    def new(url: str, **options: Any) -> Awaited:
+        kind: Any = Cache if flavour == "sync" else AsyncCache
+        options = {"namespace": f"t{uuid.uuid4().hex[:10]}", "near": None, "observers": (), **options}
+        made.append(Awaited(kind(url, **options)))
+        return made[-1]
+
+    yield new
+    for face in made:
+        await face.close()
+
+
+@pytest.fixture(scope="module")
+def own_member() -> Iterator[Member]:
+    """A member that tests of this module may freeze, and kill if they start it again."""
+    with members() as (member,):
+        yield member
+
+
+async def taken(face: Awaited, work: Any) -> tuple[Any, float]:
+    """Return what comes of a call, and how long that took."""
+    began = time.monotonic()
+    try:
+        got = await work
+    except BackendError as error:
+        got = error
+    return got, time.monotonic() - began
+
+
+# URLs
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "hazelcast://h1:5701",
+        "hazelcast://h1:5701/",
+        "hazelcast://user:secret@h1:5701/dev",
+        "hazelcast://h1:5701/dev?ssl=true",
+        "hazelcast://h1:5701/dev/more",
+        "hazelcast://h1:65536/dev",
+        "hazelcast://h1,/dev",
+        "hazelcast:///dev",
+        "hazelcast://[::1]:5701/dev",
+    ],
+)
+def test_a_url_that_cannot_be_meant_is_refused_without_its_login(url: str):
+    with pytest.raises(ConfigError, match=r"url \(CACHE_URL\)") as raised:
+        Cache(url).close()
+    assert "secret" not in str(raised.value)
+
+
+# A cluster that is not there
+
+
+async def test_without_a_member_calls_end_in_time_and_say_what_to_look_at(new_face: NewFace):
+    port = free_port()
+    face = new_face(f"hazelcast://127.0.0.1:{port}/dev", timeout=1.0)
+    error, seconds = await taken(face, face.set("users:1", 1, ttl=60))
+    assert isinstance(error, BackendUnavailableError)
+    assert not error.ambiguous
+    for part in ("'dev'", f"127.0.0.1:{port}", "CACHE_URL"):
+        assert part in str(error)
+    assert seconds < 1.0 + SLACK
+    assert await face.get("users:1") is None
+    assert await face.get_or_load("users:2", face.loader(lambda: 2)) == 2
+    assert isinstance(await face.delete("users:1"), Queued)
+
+
+async def test_another_clusters_member_is_not_taken(new_face: NewFace, hazelcast: Member):
+    face = new_face(f"hazelcast://{hazelcast.where}/another", timeout=2.0)
+    with pytest.raises(BackendUnavailableError, match="no member lets us into the cluster 'another'"):
+        await face.set("users:1", 1, ttl=60)
+
+
+async def test_a_cluster_is_found_by_any_of_its_members(new_face: NewFace, hazelcast: Member):
+    face = new_face(f"hazelcast://127.0.0.1:{free_port()},{hazelcast.where}/{hazelcast.cluster}", timeout=5.0)
+    await face.set("users:1", 1, ttl=60)
+    assert await face.get("users:1") == 1
+
+
+async def test_who_does_not_speak_as_a_member_costs_no_more_than_a_call(new_face: NewFace):
+    """As a member that is frozen before it greets: the client itself would wait for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        face = new_face(f"hazelcast://127.0.0.1:{silent.getsockname()[1]}/dev", timeout=0.3)
+        error, seconds = await taken(face, face.set("users:1", 1, ttl=60))
+        assert isinstance(error, BackendTimeoutError)
+        assert not error.ambiguous
+        assert seconds < 0.3 + SLACK
+        _, seconds = await taken(face, face.close())
+        assert seconds < SLACK
+
+
+# A member that goes away and comes back
+
+
+async def test_what_was_queued_in_an_outage_is_done_before_anything_is_read(new_face: NewFace, own_member: Member):
+    face = new_face(own_member.url, timeout=1.0)
+    await face.set("users:1", "old", ttl=600)
+    own_member.pause()
+    try:
+        queued, seconds = await taken(face, face.delete("users:1"))
+        assert isinstance(queued, Queued)
+        assert seconds < 2 * (1.0 + SLACK), "a trip may take a second, and this may need two"
+        assert await face.get("users:1") is None
+    finally:
+        own_member.resume()
+    deadline = time.monotonic() + 20
+    while isinstance(await face.delete("users:2"), Queued):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    for _ in range(20):
+        assert await face.get("users:1") is None
+
+
+async def test_a_member_that_was_restarted_is_found_again(new_face: NewFace, own_member: Member):
+    face = new_face(own_member.url, timeout=2.0)
+    await face.set("users:1", "a", ttl=600, tags=["team:1"])
+    own_member.kill()
+    assert await face.get("users:1") is None
+    own_member.start()
+    deadline = time.monotonic() + 20
+    while True:
+        stored, _ = await taken(face, face.set("users:1", "b", ttl=600, tags=["team:1"]))
+        if stored is None:
+            break
+        assert time.monotonic() < deadline, stored
+        await asyncio.sleep(0.05)
+    assert await face.get("users:1") == "b"
+    await face.invalidate_tags("team:1")
+    assert await face.get("users:1") is None
+
+
+# What is stored without a life
+
+
+async def test_a_value_whose_life_was_not_told_any_more_is_not_served_beyond_it(
+    new_face: NewFace, hazelcast: Member, flavour: Flavour
+):
+    """As when the process dies between the swap and what tells the life; the header has it too."""
+    face = new_face(hazelcast.url, timeout=5.0, jitter=0)
+    kind: Any = BlockingMaps if flavour == "sync" else AwaitingMaps
+    real = kind.call
+
+    async def call(maps: Any, calls: Any, until: float) -> list[Any]:
+        kept = [each for each in calls if each.method != "set_ttl"]
+        return list(await real(maps, kept, until)) if kept else [BackendError("lost (planned)")]
+
+    with broken(kind, "call", call):
+        assert await face.get_or_load("users:1", face.loader(lambda: 1), ttl=2) == 1
+        began = time.monotonic()
+        assert await face.get("users:1") == 1
+    while await face.get("users:1") is not None:
+        assert time.monotonic() < began + 10
+        await asyncio.sleep(0.02)
+    assert time.monotonic() < began + 2 + SLACK
+
+
+# Many at once, and the end
+
+
+def test_a_thousand_threads_calls_at_once(hazelcast: Member):
+    with Cache(hazelcast.url, namespace=f"t{uuid.uuid4().hex[:10]}", near=None, timeout=10.0) as cache:
+
+        def call(number: int) -> Any:
+            cache.set(f"users:{number}", number, ttl=60)
+            return cache.get(f"users:{number}")
+
+        before = threading.active_count()
+        with ThreadPoolExecutor(100) as threads:
+            assert list(threads.map(call, range(1_000))) == list(range(1_000))
+        assert threading.active_count() == before, "one client serves all threads"
+
+
+async def test_a_thousand_tasks_at_once(hazelcast: Member):
+    options: dict[str, Any] = {"namespace": f"t{uuid.uuid4().hex[:10]}", "near": None, "timeout": 10.0}
+    async with AsyncCache(hazelcast.url, **options) as cache:
+
+        async def call(number: int) -> Any:
+            await cache.set(f"users:{number}", number, ttl=60)
+            return await cache.get(f"users:{number}")
+
+        assert await asyncio.gather(*map(call, range(1_000))) == list(range(1_000))
+
+
+def reactors() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if "hazelcast" in thread.name]
+
+
+@pytest.mark.parametrize("end", ["closed", "dropped"])
+def test_a_cache_that_ends_leaves_no_thread(hazelcast: Member, end: str):
+    cache = Cache(hazelcast.url, namespace="t", near=None, observers=())
+    cache.get("users:1")
+    assert reactors()
+    if end == "closed":
+        cache.close()
+        assert not reactors()
+        cache.get("users:1")  # a later call connects again
+        cache.close()
+        cache.close()
+    del cache
+    gc.collect()
+    eventually(lambda: not reactors(), "its threads have ended")
