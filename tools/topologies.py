@@ -15,7 +15,7 @@ from tools.source import ROOT
 FOLDER: Final = ROOT / ".cache" / "topologies"
 PAGE: Final = ROOT / "docs" / "topologies.md"
 
-ORDER: Final = ("memory", "embedded", "one server", "Sentinel", "Cluster", "Memcached")
+ORDER: Final = ("memory", "embedded", "one server", "Sentinel", "Cluster", "Memcached", "Hazelcast")
 """The columns, by what they are called in a record."""
 
 WORDS: Final[dict[bool | None, str]] = {True: "works", False: "fails", None: "–"}

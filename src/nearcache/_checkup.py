@@ -85,6 +85,8 @@ class _Examination:
             yield from self._heard() if self._backend.hears else self._asked()
             if scheme_of(self._options.url) in WITH_FAIL_OVER:
                 yield Check("fail-over", None, "a replica may not know what its primary acknowledged last")
+            if scheme_of(self._options.url) == "hazelcast":
+                yield Check("halves", None, "members that lose sight of one another go on by themselves")
         else:
             yield self._tried("tags", self._tags)
             yield Check("sharing", None, "all of it is in this process, and ends with it")

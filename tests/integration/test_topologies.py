@@ -16,12 +16,13 @@ from nearcache import Cache
 from nearcache._checkup import examine
 from nearcache.cli.doctor import GUARANTEES, NATURE, held
 from tests.cluster import Cluster
+from tests.hazelcast import Member
 from tests.integration.redis.helpers import eventually
 from tests.sentinel import Group
 from tests.servers import MemcachedServer, RedisServer, redis_server
 from tools.topologies import FOLDER, ORDER
 
-SETTINGS = {"memory", "persistence", "clock", "role"}
+SETTINGS = {"default life", "memory", "persistence", "clock", "role"}
 """Parts that say how a server was set up, and not what can be done with it."""
 
 EVER_LIMITED: dict[str, set[str]] = {
@@ -29,6 +30,7 @@ EVER_LIMITED: dict[str, set[str]] = {
     "Sentinel": set(GUARANTEES) - {"You read what you wrote"},
     "Cluster": set(GUARANTEES) - {"You read what you wrote"},
     "Memcached": {"One load, however many ask", "How old a near value may be"},
+    "Hazelcast": set(GUARANTEES) - {"You read what you wrote"},
 }
 """What does not hold without a condition, however well the engine is set up. The conditions of fail-overs are shown by
 tests/promises/test_engine_reset.py and tests/faults/test_failover.py.
@@ -57,6 +59,9 @@ def topology(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[s
         case "Memcached":
             servers: list[MemcachedServer] = request.getfixturevalue("memcached_servers")
             yield name, f"memcached://{','.join(server.where for server in servers)}"
+        case "Hazelcast":
+            member: Member = request.getfixturevalue("hazelcast")
+            yield name, member.url
         case _:
             cluster: Cluster = request.getfixturevalue("cluster")
             yield name, cluster.url

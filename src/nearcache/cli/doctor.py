@@ -16,6 +16,7 @@ from nearcache.cli.options import cache_of
 
 FIXED: Final = "near values live for `staleness`, however seldom they change"
 MOVED: Final = "not while a Memcached server is away, nor when it is back: its keys have moved to the others"
+HALVES: Final = "until the cluster falls into halves: when they meet, one of them gives up what it acknowledged"
 LOST: Final = "until a fail-over loses what was acknowledged; repeated by running processes"
 
 VERDICTS: Final[dict[bool | None, str]] = {True: "works", False: "fails", None: "-"}
@@ -28,6 +29,7 @@ GUARANTEES: Final[dict[str, dict[str, str]]] = {
         "asking": "who waits for another process asks now and then; a loader that died has its key for 30 seconds",
         "servers": "keys of a server that does not answer are loaded again and again",
         "fail-over": "a fail-over may add a load",
+        "halves": "each half of a cluster that has fallen apart may load",
     },
     "Invalidation beats an earlier load": {
         "leases": "what is loaded cannot be stored",
@@ -35,6 +37,7 @@ GUARANTEES: Final[dict[str, dict[str, str]]] = {
         "servers": "invalidations wait for a server that does not answer",
         "eject": MOVED,
         "fail-over": LOST,
+        "halves": HALVES,
     },
     "You read what you wrote": {
         "values": "not everything can be stored and read",
@@ -53,11 +56,12 @@ GUARANTEES: Final[dict[str, dict[str, str]]] = {
         "settings": "a restart may be taken for a broken connection, and the other way round",
         "sharing": "nothing outlives the process",
         "fail-over": "what no running process knows is lost with the primary",
+        "halves": HALVES,
     },
 }
 """Sections of docs/guarantees.md, and what is left of each without one of the parts that it takes, or by `NATURE`."""
 
-NATURE: Final = frozenset({"sharing", "fail-over", "asking", "eject"})
+NATURE: Final = frozenset({"sharing", "fail-over", "asking", "eject", "halves"})
 """What limits an engine of its kind, or was asked for, so that there is nothing to mend."""
 
 

@@ -3,8 +3,10 @@
 from typing import ClassVar
 
 from nearcache._io.port import Flavour
+from nearcache.backends.base import Admin
 from nearcache.backends.hazelcast.aio import AwaitingMaps
 from nearcache.backends.hazelcast.blocking import BlockingMaps
+from nearcache.backends.hazelcast.checkup import HazelcastAdmin
 from nearcache.backends.hazelcast.connect import cluster_of
 from nearcache.backends.hazelcast.maps import Place
 from nearcache.backends.hazelcast.registers import HazelcastRegisters
@@ -18,9 +20,14 @@ class HazelcastBackend(RegisterBackend):
 
     name: ClassVar[str] = "hazelcast"
 
+    def __init__(self, registers: HazelcastRegisters, spec: BackendSpec, flavour: Flavour) -> None:
+        super().__init__(registers, spec, flavour)
+        self.admin: Admin | None = HazelcastAdmin(registers)
+
 
 def build(spec: BackendSpec, flavour: Flavour) -> HazelcastBackend:
     """Build the backend for a URL, without opening anything; raises `ConfigError` for a wrong URL."""
     place = Place(cluster_of(spec.url), (spec.namespace, head_of(spec.namespace)), spec.timeout)
     maps = BlockingMaps(place) if flavour == "sync" else AwaitingMaps(place)
-    return HazelcastBackend(HazelcastRegisters(maps, spec.namespace, spec.enveloped, spec.timeout), spec)
+    registers = HazelcastRegisters(maps, spec.namespace, spec.enveloped, spec.timeout)
+    return HazelcastBackend(registers, spec, flavour)

@@ -7,6 +7,7 @@ die in between, the record lives as long as the map lets it; the header's own ag
 
 import math
 import time
+import uuid
 from collections.abc import Generator, Sequence
 from typing import Any, Final
 
@@ -74,6 +75,18 @@ class HazelcastRegisters:
         if view is None:
             raise NotServing("the record by which the time is told is lost at once", self._clock).undone()
         return float(self._learned(view, CLOCK_LIFE, sent))
+
+    async def default_life(self) -> float:
+        """Return how many seconds a record lives whose life was not told (infinity if for ever)."""
+        name, old, new = f"{self._records}:~nearcache-doctor:{uuid.uuid4().hex}", bytearray(b"\0"), bytearray(b"\1")
+        calls = (
+            self._call("set", name, old, CLOCK_LIFE),
+            self._call("replace_if_same", name, old, new),
+            self._call("get_entry_view", name),
+            self._call("delete", name),
+        )
+        view = _good(await self._maps.call(calls, time.monotonic() + self._timeout))[2]
+        return math.inf if view is None or view.expiration_time > FOR_EVER else view.ttl / 1_000
 
     async def open(self) -> None:
         """Connect ahead of the first use."""
