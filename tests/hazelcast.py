@@ -91,12 +91,15 @@ class Member(Server):
 
     def _command_line(self) -> list[str]:
         self._seen = len(self.log())
-        config = self.directory / "member.json"
-        config.write_text(json.dumps({"hazelcast": self._settings()}))  # JSON is YAML
-        config = config.rename(self.directory / "member.yaml")
+        config = self.directory / "member.yaml"
+        config.write_text(self.configuration())
         options = (f"-Dhazelcast.config={config}", "-Djava.net.preferIPv4Stack=true")
         program = ("-cp", str(self._jar), "com.hazelcast.core.server.HazelcastMemberStarter")
         return [str(self.program.path), *QUICK, *options, *program]
+
+    def configuration(self) -> str:
+        """Return the YAML that the member is started with."""
+        return json.dumps({"hazelcast": self._settings()})
 
     def _settings(self) -> dict[str, object]:
         addresses = [f"127.0.0.1:{port}" for port in self._ports]
@@ -127,6 +130,23 @@ class Member(Server):
 
 def _stands(thread: Path) -> bool:
     return (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+class SampleMember(Member):
+    """A member that is set up as the sample in docs/ says, but for its addresses."""
+
+    def configuration(self) -> str:
+        """Return the sample."""
+        sample = (CHECKOUT / "docs" / "hazelcast.yaml").read_text()
+        port = f"  network:\n    port: {{port: {self.port}, auto-increment: false}}\n"
+        for old, new in (
+            ("cluster-name: dev\n", f"cluster-name: {self.cluster}\n"),
+            ("  network:\n", port),
+            ("[host1:5701, host2:5701]", f'["{self.where}"]'),
+        ):
+            assert old in sample
+            sample = sample.replace(old, new)
+        return sample
 
 
 @contextmanager

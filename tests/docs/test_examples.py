@@ -12,7 +12,7 @@ from tools.source import ROOT
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_examples_of_a_page_run(page, tmp_path) -> None:
-    script = tmp_path / f"{page.stem}.py"
+    script = tmp_path / "example.py"  # a page may be called like a package
     script.write_text(program(page))
     path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(

@@ -146,7 +146,9 @@ def test_what_is_not_kept_twice_is_not_acknowledged(two: list[Member]) -> None:
     answers = unconfirmed(two, operation_backup_timeout=0.2)
     errors = [answer.error for answer in answers if answer.error is not None]
     assert len(errors) == len(answers)
-    assert {type(error) for error in errors} == {BackendTimeoutError, NotServing}, "one's owner is frozen, or its backup"
+    assert {type(error) for error in errors} == {BackendTimeoutError, NotServing}, (
+        "one's owner is frozen, or its backup"
+    )
     assert all(error.ambiguous for error in errors)
     assert time.monotonic() - began < PATIENCE
 

@@ -41,7 +41,9 @@ def run(url: str, scenario: str, without: str = "") -> subprocess.CompletedProce
     )
 
 
-@pytest.mark.parametrize("engine", ["memory", "valkey", "embedded", "hazelcast", pytest.param("redis", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "engine", ["memory", "valkey", "embedded", "hazelcast", pytest.param("redis", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     "scenario",
     [

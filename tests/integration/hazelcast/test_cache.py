@@ -1,7 +1,8 @@
-"""Caches over a Hazelcast cluster that is not there, does not let them in, freezes, or forgets what it was told last."""
+"""Caches over a Hazelcast cluster that is not there, does not let them in, freezes, or forgets what it was told."""
 
 import asyncio
 import gc
+import math
 import socket
 import threading
 import time
@@ -13,12 +14,15 @@ from typing import Any
 import pytest
 
 from nearcache import AsyncCache, Cache, ConfigError, Queued
+from nearcache._checkup import examine
+from nearcache._io.blocking import drive
 from nearcache._io.port import Flavour
 from nearcache.backends.hazelcast.aio import AwaitingMaps
 from nearcache.backends.hazelcast.blocking import BlockingMaps
+from nearcache.backends.registers.base import Look
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 from tests.faces import Awaited
-from tests.hazelcast import Member, members
+from tests.hazelcast import Member, SampleMember, members
 from tests.promises.helpers import broken, eventually
 from tests.servers import free_port
 
@@ -241,3 +245,24 @@ def test_a_cache_that_ends_leaves_no_thread(hazelcast: Member, end: str):
     del cache
     gc.collect()
     eventually(lambda: not reactors(), "its threads have ended")
+
+
+# The configuration of members
+
+
+def test_the_sample_configuration_is_what_the_doctor_asks_for(hazelcast: Member):
+    sample = SampleMember()
+    try:
+        sample.start()
+        for member, wanted in ((sample, True), (hazelcast, None)):
+            with Cache(member.url, namespace="app", observers=(), timeout=5.0) as cache:
+                found = {check.name: check for check in examine(cache)}
+                cache.set("users:1", 1, ttl=60, tags=["a"])
+                cache.invalidate_tags("a")
+                backend: Any = cache._engine.backend
+                (head,) = drive(backend._registers.run(Look(backend._marks.name, life=True)))
+            assert found["default life"].works is wanted
+            assert bool(found["default life"].advice) is (wanted is None)
+            assert head.left == math.inf, "marks do not end"
+    finally:
+        sample.remove()

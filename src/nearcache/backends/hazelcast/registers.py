@@ -67,6 +67,11 @@ class HazelcastRegisters:
             asked = following
         return [answers[at] for at in range(len(steps))]
 
+    async def read(self, names: Sequence[str]) -> Sequence[bytes | BackendError | None]:
+        """Read the bytes of records, one trip to each member."""
+        results = await self._maps.call([self._call("get", name) for name in names], time.monotonic() + self._timeout)
+        return [result if isinstance(result, BackendError) else _bytes(result) for result in results]
+
     async def time(self) -> float:
         """Return the time of the member that keeps the record for it."""
         sent = time.monotonic()
@@ -225,11 +230,13 @@ class Seconds:
 
 
 def _seen(found: Any) -> Answer:
-    """Return the answer for what is there; what is not of this library is nothing."""
-    if found is None or found is FOREIGN:
-        return Answer(False)
-    raw = bytes(found)
-    return Answer(True, raw, raw)
+    raw = _bytes(found)
+    return Answer(False) if raw is None else Answer(True, raw, raw)
+
+
+def _bytes(found: Any) -> bytes | None:
+    """Return the bytes of what is there; what is not of this library is nothing."""
+    return None if found is None or found is FOREIGN else bytes(found)
 
 
 def _good(results: Sequence[Any]) -> Sequence[Any]:
