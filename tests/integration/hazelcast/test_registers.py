@@ -35,7 +35,8 @@ class World(NamedTuple):
     @property
     def steps(self) -> HazelcastRegisters:
         """The registers."""
-        registers: Any = self.backend._registers
+        registers = self.backend._registers
+        assert isinstance(registers, HazelcastRegisters)
         return registers
 
     async def take(self, step: Step) -> Answer:
