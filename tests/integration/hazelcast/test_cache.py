@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import importlib
 import math
 import socket
 import threading
@@ -245,6 +246,30 @@ def test_a_cache_that_ends_leaves_no_thread(hazelcast: Member, end: str):
     del cache
     gc.collect()
     eventually(lambda: not reactors(), "its threads have ended")
+
+
+@pytest.mark.parametrize("state", ["connecting", "silent"])
+async def test_a_connection_that_is_being_made_ends_with_the_cache(hazelcast: Member, state: str):
+    """As when the client looks for a member that is not there any more, or not yet."""
+    cache = AsyncCache(hazelcast.url, namespace="t", near=None, observers=())
+    await cache.get("users:1")
+    backend: Any = cache._engine.backend
+    (home,) = backend._registers._maps._homes.values()
+    client: Any = home._opened.client
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(10)
+        address = importlib.import_module("hazelcast.core").Address(*silent.getsockname())
+        made = client._connection_manager._create_connection(address)
+        if state == "silent":
+            await made._create_task
+        await cache.aclose()
+        if state == "silent":
+            with silent.accept()[0] as accepted:
+                accepted.settimeout(10)
+                while await asyncio.to_thread(accepted.recv, 100):
+                    pass
+    assert not made.live
+    assert made._create_task.done()
 
 
 # The configuration of members

@@ -10,7 +10,7 @@ from typing import Any
 
 from nearcache._core.fork import on_fork
 from nearcache.backends.hazelcast.errors import failed, not_in_time
-from nearcache.backends.hazelcast.library import PATIENCE, Opened, open_awaiting
+from nearcache.backends.hazelcast.library import PATIENCE, Opened, close_awaiting, open_awaiting
 from nearcache.backends.hazelcast.maps import Call, Place
 from nearcache.errors import BackendError
 
@@ -126,8 +126,7 @@ class _Home:
             opening.cancel()
             await asyncio.wait((opening,))
         if opened is not None:
-            await opened.client.shutdown()
-            await asyncio.sleep(0)  # the turn in which the transports close their sockets
+            await close_awaiting(opened)
 
     async def _open(self) -> Opened:
         async with asyncio.timeout(max(PATIENCE, self._place.timeout)):

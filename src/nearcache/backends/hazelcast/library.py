@@ -4,9 +4,11 @@ By itself it unpickles a record that says it is pickled, so that whoever may wri
 Here it returns arrays of bytes; for a record of any other type it returns `FOREIGN`, unread.
 """
 
+import asyncio
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, cast
 
 from nearcache.backends.hazelcast.maps import Call, Place
@@ -20,7 +22,7 @@ with warnings.catch_warnings():
     from hazelcast.config import ReconnectMode
     from hazelcast.serialization.data import Data
 
-__all__ = ["FOREIGN", "Opened", "errors", "open_awaiting", "open_blocking"]
+__all__ = ["FOREIGN", "Opened", "close_awaiting", "errors", "open_awaiting", "open_blocking"]
 
 BlockingClient: Any = HazelcastClient
 AwaitingClient: Any = hazelcast.asyncio.HazelcastClient
@@ -46,6 +48,8 @@ class Opened(NamedTuple):
 
     client: Any
     tables: Mapping[str, Any]
+    made: Iterable[Any] = ()
+    """Connections, those included that are still being made."""
 
     @property
     def running(self) -> bool:
@@ -72,13 +76,48 @@ def open_blocking(place: Place) -> Opened:
 async def open_awaiting(place: Place) -> Opened:
     """Do the same in the running event loop; if it is cancelled, nothing stays open."""
     client = AwaitingClient(**_options(place))
+    made = _noted(client)
     try:
         await client._start()  # noqa: SLF001 -- what starts it in public does not give it back when cancelled
         reads = _guard(client)
-        return Opened(client, {name: _guarded(await client.get_map(name), reads) for name in place.tables})
+        return Opened(client, {name: _guarded(await client.get_map(name), reads) for name in place.tables}, made)
     except BaseException:
-        await client.shutdown()
+        await _close(client, made)
         raise
+
+
+async def close_awaiting(opened: Opened) -> None:
+    """Close a client in its loop."""
+    await _close(opened.client, opened.made)
+
+
+async def _close(client: Any, made: Iterable[Any]) -> None:
+    """Close a client, and what it forgets then: connections that it was still making."""
+    await client.shutdown()
+    for connection in [each for each in made if each.live]:
+        if connection._connect_task is not None:  # noqa: SLF001 -- see `_noted`
+            connection._connect_task.cancel()  # noqa: SLF001
+        await asyncio.gather(connection._create_task, return_exceptions=True)  # noqa: SLF001
+        await connection.close_connection(None, None)
+    await asyncio.sleep(0)  # the turn in which the transports close their sockets
+
+
+def _noted(client: Any) -> "weakref.WeakSet[Any]":
+    """Return the connections of a client of asyncio, to which those are added that it makes.
+
+    There is no other way to reach one that is not made yet.
+    """
+    made: weakref.WeakSet[Any] = weakref.WeakSet()
+    if (reactor := getattr(client, "_reactor", None)) is not None:
+        make = reactor.connection_factory
+
+        def making(*arguments: Any) -> Any:
+            connection = make(*arguments)
+            made.add(connection)
+            return connection
+
+        reactor.connection_factory = making
+    return made
 
 
 def _options(place: Place) -> dict[str, Any]:
