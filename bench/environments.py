@@ -31,6 +31,8 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "policies": ("libcachesim",),
     "redis": ("redis", "hiredis", "uvloop", "dogpile.cache", "django", "django-redis"),
     "memcached": ("pymemcache", "aiomcache"),
+    "hazelcast": ("hazelcast-python-client",),
+    "hazelcast-nearcache": ("msgspec", "prometheus-client", "hazelcast-python-client"),
     "cashews": ("cashews[redis]", "hiredis", "uvloop"),
     "aiocache": ("aiocache[redis]", "hiredis", "uvloop"),
     "coredis": ("coredis", "uvloop"),
@@ -48,7 +50,7 @@ def python_of(name: str) -> Path:
     stamp, wanted = folder / ".pins", hashlib.sha256(pins.read_bytes()).hexdigest()
     if not stamp.exists() or stamp.read_text() != wanted:
         print(f"making the environment {name}", file=sys.stderr, flush=True)
-        make(folder, pins, editable=name == "nearcache")
+        make(folder, pins, editable=name.endswith("nearcache"))
         stamp.write_text(wanted)
     return folder / "bin" / "python"
 

@@ -16,19 +16,20 @@ from bench.coherence import WorkerError
 from bench.contenders import start
 from bench.team import Team
 from bench.work import PROCESSES
+from tests.hazelcast import Member, members
 from tests.servers import MemcachedServer, RedisServer, memcached_server, packaged_program, redis_server
 from tools.source import ROOT
 
 T = TypeVar("T")
 
-AnyServer = RedisServer | MemcachedServer
+AnyServer = RedisServer | MemcachedServer | Member
 
 Result = dict[str, Any]
 """What is kept of one contender in one row: see `bench.results`."""
 
 
 OURS = "nearcache"
-"""The environment of all contenders for which nearcache's own promises hold."""
+"""The environment of the contenders for which nearcache's own promises hold."""
 
 STALENESS = 1.0
 """Seconds: nearcache's default, after which no read gets an older value."""
@@ -169,6 +170,10 @@ def server_of(row: rows.Row) -> Generator[AnyServer | None]:
         with memcached_server() as memcached:
             yield memcached
         return
+    if row.url == "hazelcast":
+        with members() as (member,):
+            yield member
+        return
     if not row.server:
         with redis_server("valkey") as server:
             yield server
@@ -186,6 +191,8 @@ def url_of(row: rows.Row, server: AnyServer | None) -> str:
         return ""
     if isinstance(server, MemcachedServer):
         return f"memcached://{server.where}"
+    if isinstance(server, Member):
+        return server.url
     return server.unix_url if row.url == "unix" else server.url
 
 
@@ -225,6 +232,8 @@ def commands(server: AnyServer) -> Counter[str]:
     if isinstance(server, MemcachedServer):
         told = server.stats()
         return Counter({"get": int(told["cmd_get"]), "set": int(told["cmd_set"])})
+    if isinstance(server, Member):
+        return Counter()  # a member of the open-source edition tells a client nothing
     info = server.info("commandstats")
     found = {name.removeprefix("cmdstat_"): int(info[name].split(",")[0].split("=")[1]) for name in info}
     return Counter({name: number for name, number in found.items() if name != "info"})  # that is this question

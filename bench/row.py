@@ -67,7 +67,7 @@ class Row:
     rounds: int = 100
     calls: int = 5_000
     targets: tuple[Target, ...] = ()
-    url: Literal["", "unix", "tcp", "memcached"] = ""
+    url: Literal["", "unix", "tcp", "memcached", "hazelcast"] = ""
     uvloop: bool = False
     command: str = ""
     """The command that the server must have counted at least once for each call."""

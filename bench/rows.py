@@ -2,6 +2,7 @@
 
 from bench.row import BEST_WITH_TTL, ONE, US, Contender, Kind, Measure, Row, Target
 from bench.rows_coherence import COHERENCE
+from bench.rows_hazelcast import HAZELCAST
 from bench.rows_memcached import MEMCACHED
 from bench.rows_shared import EXPIRY, OURS, OURS_REMOTE, TAGS
 from bench.work import MANY, TASKS, THREADS
@@ -15,6 +16,7 @@ GROUPS = {
     "remote-async": "hits and batches in a server, in asyncio, with uvloop too",
     "threads": "hits in a server by 16 threads of one process",
     "memcached": "hits, writes and batches on Memcached, by threads and in asyncio",
+    "hazelcast": "hits, writes and batches on Hazelcast, by one thread and in asyncio",
     "expiry": "loads when a value expires that 4 processes read",
     "tags": "invalidation by tags, and what tags cost",
     "coherence": "near values that other processes change",
@@ -312,6 +314,7 @@ ROWS: tuple[Row, ...] = (
     *REMOTE_ASYNC,
     *THREADED,
     *MEMCACHED,
+    *HAZELCAST,
     *EXPIRY,
     *TAGS,
     *COHERENCE,
