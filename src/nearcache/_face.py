@@ -66,7 +66,7 @@ class Face:
 
         Args:
             url: where the data lives: `memory://` (default), `embedded://`, `redis://`, `rediss://`, `unix://`,
-            `redis+sentinel://` or `redis+cluster://`.
+            `redis+sentinel://`, `redis+cluster://`, `memcached://` or `hazelcast://`.
             namespace: the first part of every key in the engine; letters, digits, `_`, `.` and `-`. Default "app".
             ttl: how long values are fresh when a call does not say; seconds, a text such as "5m", or a class of data.
             near: the bound of the in-process tier: a size such as "64MB" (default), a number of entries, or None
