@@ -70,7 +70,7 @@ class Row:
     url: Literal["", "unix", "tcp", "memcached", "hazelcast"] = ""
     uvloop: bool = False
     command: str = ""
-    """The command that the server must have counted at least once for each call."""
+    """The command that the server must have counted once for each call; on Memcached at least once for each key."""
     main: bool = True
     """Whether the row stands in the README."""
     notes: tuple[str, ...] = field(default=())

@@ -28,6 +28,7 @@ from tests.promises.test_register_schedules import (
     forgotten,
     losing,
     marking,
+    unguarded,
 )
 from tests.promises.test_schedules import reader, write_through
 from tests.registers import NODES, Node
@@ -123,10 +124,7 @@ def test_two_write_throughs_leave_the_newest_or_nothing(world: Registers) -> Non
 
 
 def test_a_store_that_looks_at_no_token_is_noticed(world: Registers) -> None:
-    def store(leases: RegisterLeases, item: Any, lease: Any) -> Put:
-        return Put(leases._backend.named(item.key), leases._backend.outward(item.raw), item.ttl)
-
-    with broken(RegisterLeases, "_store", store), noticed("is left|got version"):
+    with broken(RegisterLeases, "_store", unguarded), noticed("is left|got version"):
         world.every([reader, INVALIDATIONS["delete"]], "cold", 2_000)
 
 

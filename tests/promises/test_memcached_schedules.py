@@ -6,7 +6,6 @@ and started again, between any two steps.
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
@@ -27,6 +26,7 @@ from tests.promises.test_register_schedules import (
     forgotten,
     losing,
     marking,
+    unguarded,
 )
 from tests.promises.test_schedules import reader, write_through
 from tests.registers import NODES, Node
@@ -153,8 +153,5 @@ def test_two_write_throughs_leave_the_newest_or_nothing(world: Registers) -> Non
 
 
 def test_a_store_that_looks_at_no_token_is_noticed(world: Registers) -> None:
-    def store(leases: RegisterLeases, item: Any, lease: Any) -> Put:
-        return Put(leases._backend.named(item.key), leases._backend.outward(item.raw), item.ttl)
-
-    with broken(RegisterLeases, "_store", store), noticed("is left|got version"):
+    with broken(RegisterLeases, "_store", unguarded), noticed("is left|got version"):
         world.every([reader, INVALIDATIONS["delete"]], "cold", 2_000)

@@ -350,11 +350,13 @@ def tight(new_cache: NewCache) -> Iterator[Registers]:
         yield Registers(new_cache, "forgetful://tight")
 
 
-def test_a_store_that_looks_at_no_token_is_noticed(tight: Registers) -> None:
-    def store(leases: RegisterLeases, item: Any, lease: Any) -> Put:
-        return Put(leases._backend.named(item.key), leases._backend.outward(item.raw), item.ttl)
+def unguarded(leases: RegisterLeases, item: Any, _lease: Any) -> Put:
+    """Return the step that stores a value, whoever has the lease."""
+    return Put(leases._backend.named(item.key), leases._backend.outward(item.raw), item.ttl)
 
-    with broken(RegisterLeases, "_store", store), noticed("is left|got version"):
+
+def test_a_store_that_looks_at_no_token_is_noticed(tight: Registers) -> None:
+    with broken(RegisterLeases, "_store", unguarded), noticed("is left|got version"):
         tight.every([reader, INVALIDATIONS["delete"]], "cold", 2_000)
 
 

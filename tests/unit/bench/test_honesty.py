@@ -41,6 +41,20 @@ def test_a_dishonest_worker_is_found(commands, said, problem) -> None:
     assert problem in (parent.dishonest(ROW, worker(**commands), HONEST | said) or "")
 
 
+@pytest.mark.parametrize(
+    ("name", "command", "number", "honest"),
+    [
+        ("remote-get", "get", 301, False),
+        ("memcached-get", "get", 299, False),
+        ("memcached-get", "get", 301, True),  # with a look at the marks
+        ("memcached-many", "get", 29_999, False),
+        ("memcached-many", "get", 30_001, True),
+    ],
+)
+def test_commands_are_counted_as_the_server_counts_them(name, command, number, honest) -> None:
+    assert (parent.dishonest(rows.find(name), worker(**{command: number}), HONEST) is None) == honest
+
+
 def test_samples_are_for_each_call() -> None:
     samples = parent.Samples()
     samples.add(10, 1.0, 2.0, 50.0)
