@@ -83,9 +83,9 @@ class Crowd:
             thread.start()
         return self
 
-    def finish(self) -> list[Outcome[Any]]:
+    def finish(self, patience: float = PATIENCE) -> list[Outcome[Any]]:
         """Wait for all, and return what came of each."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         assert not any(thread.is_alive() for thread in self._threads), "somebody waits for ever"

@@ -16,6 +16,8 @@ from tests.promises.helpers import Crowd, broken, noticed, values
 from tests.servers import MemcachedServer
 
 MANY = 1_000
+PATIENCE = 120.0
+"""Seconds for all of them: with coverage measured, a thousand threads take about 20 on a slow machine."""
 MOST = 10
 """Connections to each server, for threads and for the tasks of a loop."""
 
@@ -24,7 +26,7 @@ MOST = 10
 def cache(request: pytest.FixtureRequest, memcached_servers: list[MemcachedServer]) -> Iterator[Cache]:
     """A cache over some servers; a thousand threads may wait for a connection as long as it takes."""
     url = f"memcached://{','.join(server.where for server in memcached_servers[: request.param])}"
-    options: dict[str, Any] = {"near": None, "timeout": 5.0, "pool_max": MOST, "pool_timeout": 20.0, "observers": ()}
+    options: dict[str, Any] = {"near": None, "timeout": 5.0, "pool_max": MOST, "pool_timeout": PATIENCE, "observers": ()}
     with Cache(url, namespace=f"t{uuid.uuid4().hex[:10]}", **options) as cache:
         yield cache
 
@@ -57,7 +59,7 @@ class Everybody:
 
 def check(people: Everybody, crowd: Crowd) -> None:
     """Look at what came of it."""
-    totals = values(crowd.start().finish())
+    totals = values(crowd.start().finish(PATIENCE))
     assert sorted(totals) == list(range(1, MANY + 1)), "somebody's number was lost"
     assert len(people.loads) == 1
 
