@@ -131,6 +131,7 @@ def used_before() -> None:
 
 def from_a_busy_process() -> None:
     """Fork while threads and loops are in the middle of something."""
+    everything()  # imports what connecting needs: a module that is being imported stays half a module in a child
     over = threading.Event()
 
     def thread() -> None:

@@ -26,7 +26,13 @@ MOST = 10
 def cache(request: pytest.FixtureRequest, memcached_servers: list[MemcachedServer]) -> Iterator[Cache]:
     """A cache over some servers; a thousand threads may wait for a connection as long as it takes."""
     url = f"memcached://{','.join(server.where for server in memcached_servers[: request.param])}"
-    options: dict[str, Any] = {"near": None, "timeout": 5.0, "pool_max": MOST, "pool_timeout": PATIENCE, "observers": ()}
+    options: dict[str, Any] = {
+        "near": None,
+        "timeout": 5.0,
+        "pool_max": MOST,
+        "pool_timeout": PATIENCE,
+        "observers": (),
+    }
     with Cache(url, namespace=f"t{uuid.uuid4().hex[:10]}", **options) as cache:
         yield cache
 

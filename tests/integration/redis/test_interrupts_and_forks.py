@@ -163,7 +163,7 @@ def test_a_forked_child_opens_its_own_connections_and_leaves_the_parents_alone(o
 
 
 def test_forks_in_the_middle_of_calls_of_other_threads_mix_nothing_up(own_server: RedisServer):
-    backend = made(own_server.unix_url, "sync", "t", pool_max=4)
+    backend = made(own_server.unix_url, "sync", "t", pool_max=4, timeout=10.0)
     drive(fill(backend))
     stop = threading.Event()
 
