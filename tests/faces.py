@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import tests.registers  # noqa: F401  # its scheme
-from nearcache import AsyncCache, Cache
+from nearcache import AsyncCache, Cache, Held
 from tests.cluster import Cluster
 from tests.hazelcast import Member
 from tests.servers import MemcachedServer, RedisServer
@@ -61,6 +61,16 @@ class Awaited:
         else:
             with self.cache.transaction():
                 yield
+
+    @contextlib.asynccontextmanager
+    async def lock(self, *args: Any, **options: Any) -> AsyncIterator[Held]:
+        """Hold a lock during a block."""
+        if self.is_async:
+            async with self.cache.lock(*args, **options) as held:
+                yield held
+        else:
+            with self.cache.lock(*args, **options) as held:
+                yield held
 
     async def scanned(self, prefix: str = "") -> list[str]:
         """Return what `scan` brings."""

@@ -5,6 +5,7 @@ from nearcache._core.events import Observer
 from nearcache._core.missing import MISS
 from nearcache._core.queued import Queued
 from nearcache._engine.health import Health
+from nearcache._engine.held import Held
 from nearcache._engine.loading import loading
 from nearcache._engine.warm import Warmed
 from nearcache.cache import AsyncCache, Cache
@@ -37,6 +38,7 @@ __all__ = [  # noqa: RUF022 -- by topic
     "CachedFunction",
     "Entry",
     "Health",
+    "Held",
     "Queued",
     "StatsView",
     "Warmed",

@@ -11,12 +11,14 @@ from nearcache._core.queued import Queued
 from nearcache._core.ttl import TTL
 from nearcache._engine.engine import Engine
 from nearcache._engine.health import Health
+from nearcache._engine.held import Held
 from nearcache._engine.warm import Pace, Warmed
 from nearcache._face import Face
 from nearcache._io.blocking import drive
 from nearcache._io.port import Flavour
 from nearcache.decorate import AsyncCachedFunction, CachedFunction
-from nearcache.options import LoadOptions
+from nearcache.errors import LockLostError
+from nearcache.options import Duration, LoadOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -293,6 +295,41 @@ class Cache(Face):
         """
         return _blocks.transaction(self._engine)
 
+    def lock(
+        self,
+        name: str,
+        ttl: TTL = 60,
+        *,
+        wait: Duration = 10,
+        fair: bool = False,
+        on_loss: Callable[[LockLostError], object] | None = None,
+    ) -> AbstractContextManager[Held]:
+        """Hold a lock during the block, which nobody else has meanwhile: no thread, task, process or host.
+
+        `with cache.lock("payment:42") as held:`. The lock is renewed while the block runs. It is not re-entrant.
+
+        Args:
+            name: like a key, but it may have one part; a key of the same name is something else.
+            ttl: how long the lock outlives a holder that died, at least 1 second.
+            wait: how long to wait for it, at most; 0 does not wait.
+            fair: those who wait get it in the order in which they came.
+            on_loss: called with the `LockLostError` when the lock is lost while the block runs; in a thread of its own.
+
+        `held.token` grows with each acquisition, by whomever: hand it to what you write to, and have that refuse older
+        ones. `held.token` and `held.check()` raise `LockLostError` if the lock may be another's by now, and so does the
+        end of the block. With `AsyncCache` a loss cancels the task that holds the lock, and the block raises that
+        error.
+
+        Raises:
+            LockNotAcquiredError: somebody else had it for `wait` seconds.
+            BackendError: the engine does not answer, or refuses.
+            UnsupportedError: the engine has no locks; raised by the call itself, before the block.
+            ConfigError: a wrong `ttl` or `wait`.
+
+        """
+        locks = self._engine.locks
+        return _blocks.lock(locks, locks.claim(name, ttl, wait, fair, on_loss))
+
     def cached(
         self,
         template: str,
@@ -512,6 +549,19 @@ class AsyncCache(Face):
     def transaction(self) -> AbstractAsyncContextManager[None]:
         """Send what the block changes in the cache when it has ended, and drop it if it raises."""
         return _blocks.async_transaction(self._engine)
+
+    def lock(
+        self,
+        name: str,
+        ttl: TTL = 60,
+        *,
+        wait: Duration = 10,
+        fair: bool = False,
+        on_loss: Callable[[LockLostError], object] | None = None,
+    ) -> AbstractAsyncContextManager[Held]:
+        """Hold a lock during the block, which nobody else has meanwhile: no thread, task, process or host."""
+        locks = self._engine.locks
+        return _blocks.async_lock(locks, locks.claim(name, ttl, wait, fair, on_loss))
 
     def cached(
         self,

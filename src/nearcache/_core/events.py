@@ -135,6 +135,13 @@ class EngineRefused:
 
 
 @dataclass(slots=True)
+class LockLost:
+    """A lock was lost while somebody held it here; `entity` is the first part of its name."""
+
+    entity: str
+
+
+@dataclass(slots=True)
 class QueueFull:
     """So many invalidations waited for the engine that one of everything took their place."""
 
@@ -164,6 +171,7 @@ Event: TypeAlias = (
     | EngineBack
     | EngineReset
     | EngineRefused
+    | LockLost
     | QueueFull
     | SnapshotUnused
 )

@@ -15,6 +15,7 @@ from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
 from nearcache._engine.health import Health
 from nearcache._engine.load import Loads
+from nearcache._engine.locks import Locking
 from nearcache._engine.plan import Job, Plan, plan
 from nearcache._engine.read import Reader
 from nearcache._engine.restore import restore
@@ -65,6 +66,7 @@ class Engine:
         writer = Writer(core, backend, commands, reader)
         loads = Loads(core, io, backend, commands, reader, writer)
         self._plain = Verbs(reader, writer, loads, Batches(core, io, backend, commands, reader, writer, loads))
+        self.locks: Locking = Locking(core, io, backend, commands)
         reader = TransactionReader(core, backend, commands)
         writer = TransactionWriter(core, backend, commands, reader)
         loads = TransactionLoads(core, io, backend, commands, reader, writer)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
-from nearcache._io.port import Awaited, Flavour, Overdue, is_closed, name_of, one_error
+from nearcache._io.port import Awaited, Flavour, Holder, Overdue, is_closed, name_of, one_error
 from nearcache.near.flights import Flight
 
 T = TypeVar("T")
@@ -48,9 +48,18 @@ class AsyncIo:
 
     def later(self, body: Coroutine[Any, Any, None], loader: Callable[..., Any]) -> None:
         """Run the body as a task of its own."""
+        self.beside(body)
+
+    def beside(self, body: Coroutine[Any, Any, None]) -> None:
+        """Run the body as a task of its own."""
         task = asyncio.get_running_loop().create_task(body)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def holder(self) -> Holder | None:
+        """Return what can cancel the running task."""
+        task = asyncio.current_task()
+        return None if task is None else _Holder(task)
 
     def _ended(self, task: "asyncio.Task[None]", flight: Flight) -> None:
         """Let go of a leader; one that was cancelled before its first step could not land its flight."""
@@ -102,6 +111,26 @@ class AsyncIo:
         if not inspect.iscoroutinefunction(function):
             return "is not a coroutine function: use Cache, or cache.sync"
         return None
+
+
+class _Holder:
+    """A task that is cancelled from inside the library, as `asyncio.timeout` does it."""
+
+    def __init__(self, task: "asyncio.Task[Any]") -> None:
+        self._task = task
+        self._before = task.cancelling()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Cancel the task."""
+        self._stopping = True
+        self._task.cancel()
+
+    def stopped(self, error: BaseException | None) -> bool:
+        """Tell whether it ends because of `stop`: not if somebody else has cancelled it, too."""
+        if not self._stopping:
+            return False
+        return self._task.uncancel() <= self._before and isinstance(error, asyncio.CancelledError)
 
 
 def _not_awaitable(function: Callable[..., Any]) -> TypeError:

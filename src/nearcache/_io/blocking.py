@@ -1,5 +1,6 @@
 """The blocking flavour: coroutines that never suspend, finished by `drive` in the calling thread."""
 
+import contextvars
 import inspect
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
 from nearcache._io.apart import APART
-from nearcache._io.port import Awaited, Flavour, is_closed, loader_of, name_of, one_error
+from nearcache._io.port import Awaited, Flavour, Holder, is_closed, loader_of, name_of, one_error
 from nearcache.near.flights import Flight
 
 T = TypeVar("T")
@@ -90,6 +91,15 @@ class BlockingIo:
             body.close()
         else:
             APART.run(loader_of(loader), partial(drive, body))
+
+    def beside(self, body: Coroutine[Any, Any, None]) -> None:
+        """Run the body in a thread of its own, with a copy of the caller's context variables."""
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(drive, body), name="nearcache-beside", daemon=True).start()
+
+    def holder(self) -> Holder | None:
+        """Nothing can stop a thread."""
+        return None
 
     async def wait(self, event: Awaited, until: Callable[[], float]) -> bool:
         """Block the thread until it happens."""

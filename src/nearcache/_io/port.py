@@ -45,6 +45,18 @@ class Awaited(Protocol):
         ...
 
 
+class Holder(Protocol):
+    """The task that holds something, and has to stop when it is lost."""
+
+    def stop(self) -> None:
+        """Cancel it."""
+        ...
+
+    def stopped(self, error: BaseException | None) -> bool:
+        """Tell whether it ends because of `stop`; that it was cancelled is forgotten then. To be asked once."""
+        ...
+
+
 class Io(Protocol):
     """The effects that the engine needs besides its backend."""
 
@@ -69,6 +81,14 @@ class Io(Protocol):
 
         Dropped if all threads of the loader are taken.
         """
+        ...
+
+    def beside(self, body: Coroutine[Any, Any, None]) -> None:
+        """Run the body while the caller goes on: in a thread of its own, or as a task."""
+        ...
+
+    def holder(self) -> Holder | None:
+        """Return the running task; None where nothing can stop the running code."""
         ...
 
     async def wait(self, event: Awaited, until: Callable[[], float]) -> bool:

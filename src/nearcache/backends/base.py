@@ -197,6 +197,90 @@ class Leases(Protocol):
         ...
 
 
+class Renewal:
+    """A lease, or a lock, that is renewed until it is let go.
+
+    `record` is what it is called in the engine, `life` how many seconds it lives without a renewal, `until` the time
+    (monotonic) beyond which it is not renewed.
+    """
+
+    __slots__ = ("life", "lost", "record", "renewed", "until")
+
+    def __init__(self, record: str, life: float, until: float, renewed: float) -> None:
+        self.record: str = record
+        self.life: float = life
+        self.until: float = until
+        self.renewed: float = renewed
+        """When the last renewal that the engine agreed to was sent (monotonic), infinity where none is needed."""
+        self.lost: bool = False
+        """Whether the engine has said that it belongs to another, or to nobody."""
+
+
+class LockAsk(msgspec.Struct, frozen=True, gc=False):
+    """A request for a lock.
+
+    `owner` names who asks, another one for each acquisition, and the same each time somebody who waits asks again.
+    `life` is how many seconds the lock lives unless it is renewed. Who `waits` asks again within `LOCK_LOOK` seconds.
+    """
+
+    name: str
+    owner: str
+    life: float
+    fair: bool
+    waits: bool
+
+
+class LockGrant(msgspec.Struct, frozen=True, gc=False):
+    """The answer to a `LockAsk`: a token above 0, or how many seconds another's lock lives unless it is renewed."""
+
+    token: int = 0
+    left: float = 0.0
+
+
+LOCK_LOOK: Final = 1.0
+"""Seconds within which who waits for a lock asks again, whatever was heard."""
+
+LOCK_PATIENCE: Final = 2.0
+"""Seconds for which somebody counts as waiting for a lock who does not ask again."""
+
+LOCK_CLAIM: Final = 1.0
+"""Seconds for which a fair lock is kept for the one whose turn it is."""
+
+
+class Locks(Protocol):
+    """Locks with names: each has one owner at a time among all processes, and a token that grows with each acquisition.
+
+    A lock whose owner does not renew it is free after its life. Tokens grow also where the engine forgot the last one:
+    they are at least its time in microseconds.
+    """
+
+    async def acquire(self, ask: LockAsk) -> LockGrant:
+        """Take a lock that is free and nobody else's turn; else join those who wait, if the asker `waits`."""
+        ...
+
+    async def release(self, name: str, owner: str, fair: bool) -> bool:
+        """Give a lock back, or wait no longer; tell whether the owner held it. Whoever waits longest is told.
+
+        A `fair` lock is theirs from then on, for `LOCK_CLAIM` seconds in which they have to ask for it.
+        """
+        ...
+
+    def keep(self, name: str, owner: str, life: float, sent: float) -> Renewal:
+        """Renew a lock from now on that was asked for at the time `sent` (monotonic).
+
+        If it turns out to be lost, what `expect` has returned for the owner is told.
+        """
+        ...
+
+    def let_go(self, owner: str) -> None:
+        """Renew a lock no longer."""
+        ...
+
+    def expect(self, owner: str) -> Mail:
+        """Begin to listen for the owner's turn, or the loss of its lock; to be called before the lock is asked for."""
+        ...
+
+
 class Marks(Protocol):
     """Invalidation of tags and of a whole namespace, in time that does not depend on how much is invalidated."""
 
@@ -298,6 +382,7 @@ class Backend(ABC):
     leases: Leases
     marks: Marks
     counters: Counters | None = None
+    locks: Locks | None = None
     scan: Scan | None = None
     admin: Admin | None = None
     replicas: Replicas | None = None

@@ -20,11 +20,13 @@ from nearcache.backends.base import (
     Grant,
     Item,
     Leases,
+    Locks,
     Marks,
     Scan,
     identity_of,
 )
 from nearcache.backends.counting import counted, patched
+from nearcache.backends.memory_locks import MemoryLocks
 from nearcache.backends.registry import BackendSpec, Flavour
 from nearcache.codecs.envelope import AGES, FILL_ID
 from nearcache.errors import ConfigError
@@ -45,7 +47,8 @@ def build(spec: BackendSpec, flavour: Flavour) -> Backend:
     if store is None:
         store = Store(Limit(bytes=DEFAULT_BYTES), spec.time.clock, source=True)
     ledger = spec.shared(Ledger, lambda: Ledger(store, spec.time.clock, spec.view, spec.enveloped))
-    return MemoryBackend(store, ledger, spec)
+    locks = spec.shared(MemoryLocks, lambda: MemoryLocks(spec.time.clock))
+    return MemoryBackend(store, ledger, locks, spec)
 
 
 class Ledger:
@@ -196,7 +199,7 @@ class MemoryBackend(Backend):
     name: ClassVar[str] = "memory"
     shared: ClassVar[bool] = False
 
-    def __init__(self, store: Store, ledger: Ledger, spec: BackendSpec) -> None:
+    def __init__(self, store: Store, ledger: Ledger, locks: Locks, spec: BackendSpec) -> None:
         self._store = store
         self._ledger = ledger
         self._clock = spec.time.clock
@@ -206,6 +209,7 @@ class MemoryBackend(Backend):
         self.leases: Leases = ledger
         self.marks: Marks = ledger
         self.counters: Counters | None = self
+        self.locks: Locks | None = locks
         self.scan: Scan | None = self
 
     async def open(self) -> None:

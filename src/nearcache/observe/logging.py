@@ -19,6 +19,7 @@ from nearcache._core.events import (
     Event,
     Hit,
     Load,
+    LockLost,
     Miss,
     QueueFull,
     SnapshotUnused,
@@ -77,6 +78,15 @@ class Logging:
                 logger.warning("%s: the near snapshot %s is not %s: %s", self._namespace, path, doing, error)
             case Load(entity, _, str(error)):
                 self._seldom(f"a load of {self._labels.label(entity)}", "failed", error)
+            case _:
+                self._rest(event)
+
+    def _rest(self, event: Event) -> None:
+        match event:
+            case LockLost(entity):
+                logger.warning(
+                    "%s: a lock of %s was lost while it was held", self._namespace, self._labels.label(entity)
+                )
             case _:
                 if logger.isEnabledFor(logging.DEBUG):
                     logger.debug("%s: %r", self._namespace, event)

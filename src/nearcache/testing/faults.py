@@ -5,7 +5,23 @@ from contextlib import contextmanager
 from typing import ClassVar, ParamSpec, TypeVar
 
 from nearcache._core.clock import EngineTime
-from nearcache.backends.base import Admin, Ask, Backend, Check, Counters, Facts, Fill, Grant, Item, Leases, Marks, Scan
+from nearcache.backends.base import (
+    Admin,
+    Ask,
+    Backend,
+    Check,
+    Counters,
+    Facts,
+    Fill,
+    Grant,
+    Item,
+    Leases,
+    LockAsk,
+    LockGrant,
+    Locks,
+    Marks,
+    Scan,
+)
 from nearcache.cache import AsyncCache, Cache
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 from nearcache.near.view import View
@@ -65,6 +81,7 @@ class FaultyBackend(Backend):
         self.leases: Leases = _FaultyLeases(inner.leases, faults)
         self.marks: Marks = _FaultyMarks(inner.marks, faults)
         self.counters: Counters | None = _FaultyCounters(inner.counters, faults) if inner.counters else None
+        self.locks: Locks | None = _FaultyLocks(inner.locks, faults) if inner.locks else None
         self.scan: Scan | None = _FaultyScan(inner.scan, faults) if inner.scan else None
         self.admin: Admin | None = _FaultyAdmin(inner.admin, faults) if inner.admin else None
 
@@ -148,6 +165,18 @@ class _FaultyLeases:
 
     async def release(self, key: str, token: str, outcome: str, back_off: float = 0.0) -> None:
         await self._do("release", self._inner.release, key, token, outcome, back_off)
+
+
+class _FaultyLocks:
+    def __init__(self, inner: Locks, faults: Faults) -> None:
+        self._inner, self._do = inner, faults.around
+        self.keep, self.let_go, self.expect = inner.keep, inner.let_go, inner.expect
+
+    async def acquire(self, ask: LockAsk) -> LockGrant:
+        return await self._do("lock", self._inner.acquire, ask)
+
+    async def release(self, name: str, owner: str, fair: bool) -> bool:
+        return await self._do("unlock", self._inner.release, name, owner, fair)
 
 
 class _FaultyMarks:

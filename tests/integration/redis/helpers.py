@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 import hiredis
 
-from nearcache.backends.base import Item
+from nearcache.backends.base import Item, Renewal
 from nearcache.backends.redis import RedisBackend, build
+from nearcache.backends.redis.names import lease_of
 from nearcache.backends.registry import BackendSpec, Flavour
 from nearcache.backends.transport.aio import AwaitingLink
 from nearcache.backends.transport.stream import Stream
@@ -31,6 +32,11 @@ OK = b"+OK\r\n"
 def made(url: str, flavour: Flavour, namespace: str, **options: Any) -> RedisBackend:
     """Build a backend; the pool starts with one connection unless the test says otherwise."""
     return build(BackendSpec(url, namespace, **{"pool_min": 1, **options}), flavour)
+
+
+def lease(key: str, until: float, life: float = 0.9) -> Renewal:
+    """Return the lease of an engine key as something to renew."""
+    return Renewal(lease_of(key), life, until, time.monotonic())
 
 
 def drive(work: Coroutine[Any, Any, T]) -> T:

@@ -26,7 +26,7 @@ from nearcache.backends.transport.history import History
 from nearcache.near.coherence import Coherence
 from nearcache.near.flights import Flights
 from nearcache.near.store import Limit, Store
-from tests.integration.redis.helpers import drive, eventually, in_child, made, reap
+from tests.integration.redis.helpers import drive, eventually, in_child, lease, made, reap
 from tests.servers import RedisServer
 
 KEY = "users:1"
@@ -431,7 +431,7 @@ def waiting(server: RedisServer) -> bool:
 def test_leases_are_renewed_while_it_waits(listener: Listener, any_server: RedisServer, namespace: str):
     key, until = f"{namespace}:a", time.monotonic() + 2.5
     any_server.command("SET", lease_of(key), "mine", "PX", 900)
-    listener.hold(key, "mine", until)
+    listener.hold("mine", lease(key, until))
     waited = 0
     while time.monotonic() < until - 0.1:
         waited += waiting(any_server)

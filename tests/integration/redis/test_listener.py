@@ -22,7 +22,7 @@ from nearcache.backends.transport.history import History
 from nearcache.near.coherence import Coherence
 from nearcache.near.flights import Flights
 from nearcache.near.store import Limit, Store
-from tests.integration.redis.helpers import drive, eventually, in_child, made, reap
+from tests.integration.redis.helpers import drive, eventually, in_child, lease, made, reap
 from tests.servers import RedisServer
 
 # The package has a function of that name.
@@ -130,7 +130,7 @@ def test_a_held_lease_lives_up_to_its_deadline_and_no_longer(make: Make, any_ser
     listens(listener)
     any_server.command("SET", lease_of(key), "mine", "PX", int(LIFE * 1000))
     until = time.monotonic() + 2 * LIFE
-    listener.hold(key, "mine", until)
+    listener.hold("mine", lease(key, until))
     while time.monotonic() < until - 0.1:
         assert any_server.command("GET", lease_of(key)) == b"mine"
         time.sleep(0.01)
@@ -142,7 +142,7 @@ def test_a_lease_that_was_let_go_is_not_renewed(make: Make, any_server: RedisSer
     listener, key = make(any_server.unix_url, SHORT), f"{namespace}:a"
     listens(listener)
     any_server.command("SET", lease_of(key), "mine", "PX", 200)
-    listener.hold(key, "mine", time.monotonic() + 60)
+    listener.hold("mine", lease(key, time.monotonic() + 60, SHORT))
     listener.let_go("mine")
     eventually(lambda: any_server.command("GET", lease_of(key)) is None, "the lease ends")
 
@@ -150,7 +150,7 @@ def test_a_lease_that_was_let_go_is_not_renewed(make: Make, any_server: RedisSer
 def test_a_lease_is_renewed_though_nobody_listened_before(make: Make, any_server: RedisServer, namespace: str):
     listener, key = make(any_server.unix_url, SHORT), f"{namespace}:a"
     any_server.command("SET", lease_of(key), "mine", "PX", 60_000)
-    listener.hold(key, "mine", time.monotonic() + 60)
+    listener.hold("mine", lease(key, time.monotonic() + 60, SHORT))
     eventually(lambda: 0 < any_server.command("PTTL", lease_of(key)) <= SHORT * 1000, "the lease gets its usual life")
     listener.let_go("mine")
 
@@ -159,7 +159,7 @@ def test_a_lease_of_somebody_else_is_not_renewed(make: Make, any_server: RedisSe
     listener, key = make(any_server.unix_url, SHORT), f"{namespace}:a"
     listens(listener)
     any_server.command("SET", lease_of(key), "foreign", "PX", 200)
-    listener.hold(key, "mine", time.monotonic() + 60)
+    listener.hold("mine", lease(key, time.monotonic() + 60, SHORT))
     eventually(lambda: any_server.command("GET", lease_of(key)) is None, "the lease ends")
     listener.let_go("mine")
 
@@ -238,7 +238,7 @@ def test_many_may_start_and_stop_it_at_once(make: Make, any_server: RedisServer)
 def test_a_fork_has_another_channel_and_no_thread(make: Make, any_server: RedisServer):
     listener = make(any_server.unix_url)
     channel = listens(listener)
-    listener.hold(KEY, "the parent's", time.monotonic() + 60)
+    listener.hold("the parent's", lease(KEY, time.monotonic() + 60))
 
     def child() -> None:
         assert threads() == []

@@ -99,7 +99,7 @@ def test_a_lease_is_renewed_by_its_master(nodes: Nodes, key: str) -> None:
     name = f"{NAMESPACE}:{key}"
     backend, node = nodes.of(name), nodes.cluster.owner(name)
     drive(backend.leases.acquire([Ask(key, "mine", b"", 5.0)]))
-    renew = ("EVAL", script("renew").text, 2, name, lease_of(name))
+    renew = ("EVAL", script("renew").text, 1, lease_of(name))
     assert node.command(*renew, "mine", 9000) == 1
     assert node.command(*renew, "another's", 9000) == 0
     assert node.command("PTTL", lease_of(name)) > 5000

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from nearcache._core.clock import Clock, EngineTime
-from nearcache.backends.base import Admin, Backend, Counters, Item, Leases, LostConnection, Marks, Scan
+from nearcache.backends.base import Admin, Backend, Counters, Item, Leases, Locks, LostConnection, Marks, Scan
 from nearcache.backends.redis import tooling
 from nearcache.backends.redis.carrier import Call
 from nearcache.backends.redis.dialect import repeatable
@@ -24,6 +24,7 @@ from nearcache.backends.redis.errors import (
 )
 from nearcache.backends.redis.leases import RedisLeases, RedisMarks
 from nearcache.backends.redis.listener import Ears
+from nearcache.backends.redis.locks import RedisLocks
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import lease_of
 from nearcache.backends.redis.replicas import Lag
@@ -65,6 +66,7 @@ class RedisBackend(Backend):
         self._marks = RedisMarks(self, spec.namespace)
         self.marks: Marks = self._marks
         self.counters: Counters | None = _Counters(self)
+        self.locks: Locks | None = RedisLocks(self, listener)
         self.scan: Scan | None = tooling.Scan(self.single, self._prefix)
         self.admin: Admin | None = tooling.Admin(self.single, self.together, spec.namespace)
 

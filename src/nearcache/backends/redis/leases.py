@@ -8,10 +8,11 @@ at both, which is why readers judge values by marks themselves.
 import functools
 import hashlib
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from nearcache.backends.base import BACK_OFF, Ask, Fill, Grant, Item, NotServing, identity_of
+from nearcache.backends.base import BACK_OFF, Ask, Fill, Grant, Item, NotServing, Renewal, identity_of
 from nearcache.backends.redis.errors import MISSHAPEN, good, in_part, unexpected
 from nearcache.backends.redis.listener import Ears
 from nearcache.backends.redis.lua import script
@@ -107,7 +108,7 @@ class RedisLeases:
 
     def hold(self, key: str, token: str, until: float) -> None:
         """Have the listener renew a lease."""
-        self._listener.hold(self._backend.named(key), token, until)
+        self._listener.hold(token, Renewal(lease_of(self._backend.named(key)), self.life, until, time.monotonic()))
 
     def let_go(self, token: str) -> None:
         """Renew a lease no longer."""

@@ -25,13 +25,13 @@ import hiredis
 from nearcache._core.fork import on_fork
 from nearcache._core.weak import weakly
 from nearcache._io.blocking import drive
+from nearcache.backends.base import Renewal
 from nearcache.backends.redis.bus import Bus
 from nearcache.backends.redis.carrier import Announced, Carrier
 from nearcache.backends.redis.connect import PRIMARY, Endpoint
 from nearcache.backends.redis.errors import refused
 from nearcache.backends.redis.line import Line
 from nearcache.backends.redis.lua import script
-from nearcache.backends.redis.names import lease_of
 from nearcache.backends.redis.tracking import Tracking
 from nearcache.backends.registry import BackendSpec
 from nearcache.backends.transport.dial import Route, dial
@@ -47,7 +47,10 @@ LONGEST_PAUSE: Final = 1.0
 """Seconds between two tries to connect: doubled up to the longest."""
 
 BEATS: Final = 3
-"""Proofs within the staleness, and renewals within the life of a lease."""
+"""Proofs within the staleness, and renewals within the life of a lease or a lock."""
+
+LONGEST_WAIT: Final = 0.25
+"""Seconds after which who listens looks whether something has to be renewed."""
 
 SHORTEST_BEAT: Final = 0.01
 """Seconds between two proofs at least."""
@@ -87,7 +90,7 @@ class Part:
 
     coherence: Member
     inbox: Inbox
-    held: dict[str, tuple[str, float]]
+    held: dict[str, Renewal]
     announced: Announced
     carrier: Carrier
     leads: Callable[[], bool]
@@ -116,16 +119,20 @@ class Ears(ABC):
 
     inbox: Inbox
     carrier: Carrier
-    _held: dict[str, tuple[str, float]]
-    """Leases to renew: their keys, and until when."""
+    _held: dict[str, Renewal]
+    """What to renew, by the token that stands in its record."""
 
-    def hold(self, key: str, token: str, until: float) -> None:
-        """Renew the lease of an engine key until the time `until` (monotonic) at most; starts to listen."""
-        self._held[token] = (key, until)
+    def hold(self, token: str, renewal: Renewal) -> Renewal:
+        """Renew a lease or a lock, and return what that comes to; starts to listen.
+
+        If it is lost, the mail that is expected under the token is told.
+        """
+        self._held[token] = renewal
         self.start()
+        return renewal
 
     def let_go(self, token: str) -> None:
-        """Renew a lease no longer."""
+        """Renew a lease or a lock no longer."""
         self._held.pop(token, None)
 
     @abstractmethod
@@ -281,7 +288,7 @@ class Listener(Ears):
             sock.close()
 
     def _converse(self, life: _Life, line: Line) -> None:
-        speaker, renewal, try_again = self._speaker(line, self), 0.0, 0.0
+        speaker, try_again = self._speaker(line, self), 0.0
         try:
             said = _greeted(line)
             while not life.ended.is_set():
@@ -292,15 +299,17 @@ class Listener(Ears):
                 session = life.session
                 beat = self._lease if session is None else min(self._lease, self._coherence.budget)
                 due, leads = now + max(SHORTEST_BEAT, beat / BEATS), self._part is None or self._part.leads()
-                with contextlib.suppress(BackendError):  # which the cache has told of already
-                    if leads:
-                        drive(speaker.settle())
-                    if leads and now >= renewal:
-                        renewal = now + self._lease / BEATS
-                        self._renew(speaker)
-                told = self._ask(line, speaker if leads else None, session, said)
+                leading = speaker if leads else None
+                if leading is not None:
+                    with contextlib.suppress(BackendError):  # which the cache has told of already
+                        drive(leading.settle())
+                self._renew(leading)
+                told = self._ask(line, leading, session, said)
                 hear = line.listen if session is None else functools.partial(self.carrier.listen, line)
-                hear(due, functools.partial(self._hurries, told))
+                enough = functools.partial(self._hurries, told)
+                while (now := time.monotonic()) < due and not enough():
+                    hear(min(due, now + LONGEST_WAIT), enough)
+                    self._renew(leading)
         finally:
             session, life.session = life.session, None
             if session is not None:
@@ -365,25 +374,40 @@ class Listener(Ears):
             outcome, token, key = rest[1].decode("utf-8", "replace").split(" ", 2)
             self.inbox.deliver(key, token, outcome)
 
-    def _renew(self, speaker: Speaker) -> None:
-        if renewals := self._renewals():
-            drive(speaker.together(*renewals))
+    def _renew(self, speaker: Speaker | None) -> None:
+        """Renew what is due; who does not lead has no `speaker`, and leaves it to the one who does."""
+        now = time.monotonic()
+        due = [(token, renewal) for token, renewal in list(self._held.items()) if _is_due(renewal, now)]
+        for token, _ in [each for each in due if each[1].until <= now]:
+            self.let_go(token)
+        due = [(token, renewal) for token, renewal in due if renewal.until > now]
+        if speaker is None or not due:
+            return
+        with contextlib.suppress(BackendError):
+            replies = drive(speaker.together(*(_renewing(token, renewal, now) for token, renewal in due)))
+            for (token, renewal), reply in zip(due, replies, strict=True):
+                self._renewed(token, renewal, now, reply)
 
-    def _renewals(self) -> list[Command]:
-        now, text = time.monotonic(), script("renew").text
-        for token, (_, until) in list(self._held.items()):
-            if until <= now:
-                self.let_go(token)
-        return [
-            ("EVAL", text, "2", key, lease_of(key), token, self._renewed_for(until - now))
-            for token, (key, until) in list(self._held.items())
-        ]
+    def _renewed(self, token: str, renewal: Renewal, sent: float, reply: Any) -> None:
+        """Note what became of a renewal; one that failed is tried again soon."""
+        if reply == 1:
+            renewal.renewed = sent
+        elif reply == 0:
+            renewal.lost = True
+            self.let_go(token)
+            self.inbox.deliver(token, token, "lost")
 
-    def _renewed_for(self, left: float) -> str:
-        """Return for how long a lease is renewed: never beyond its deadline, or a load that hangs would hold others up
-        for a whole lease more.
-        """
-        return str(max(1, int(min(self._lease, left) * 1000)))
+
+def _is_due(renewal: Renewal, now: float) -> bool:
+    return now >= min(renewal.renewed + renewal.life / BEATS, renewal.until)
+
+
+def _renewing(token: str, renewal: Renewal, now: float) -> Command:
+    """Return the command that renews a lease: never beyond its deadline, or a load that hangs would hold others up for
+    a whole lease more.
+    """
+    life = max(1, int(min(renewal.life, renewal.until - now) * 1000))
+    return "EVAL", script("renew").text, "1", renewal.record, token, str(life)
 
 
 def _greeted(line: Line) -> tuple[object, ...]:

@@ -19,7 +19,10 @@ class Script:
 ABOUT_LEASES: Final = frozenset({"acquire", "steal", "fill", "commit", "release"})
 """Scripts that begin with what is written in `lease.lua`."""
 
-REPEATABLE: Final = frozenset({*ABOUT_LEASES, "mark", "restore", "bus"})
+ABOUT_LOCKS: Final = frozenset({"lock_acquire", "lock_release"})
+"""Scripts that begin with what is written in `lock.lua`."""
+
+REPEATABLE: Final = frozenset({*ABOUT_LEASES, "mark", "restore", "bus", "lock_acquire"})
 """Scripts that may run again when a reply was lost: a second run changes nothing that is wrong to change. A second
 `commit` removes what the first has stored.
 """
@@ -28,8 +31,8 @@ REPEATABLE: Final = frozenset({*ABOUT_LEASES, "mark", "restore", "bus"})
 @cache
 def script(name: str) -> Script:
     """Read the script `name`.lua."""
-    text = "".join(map(_read, ("lease", name) if name in ABOUT_LEASES else (name,)))
-    return made(text)
+    shared = [each for each, scripts in (("lease", ABOUT_LEASES), ("lock", ABOUT_LOCKS)) if name in scripts]
+    return made("".join(map(_read, (*shared, name))))
 
 
 def made(text: str) -> Script:

@@ -11,6 +11,13 @@ def waiters_of(key: str) -> str:
     return f"{{{key}}}~w"
 
 
+def lock_of(name: str) -> tuple[str, str, str, str]:
+    """Return the names of the records of a lock, all in one slot of a cluster: who holds it, its last token, the queue
+    of those who wait, and when they last asked. `name` is that of the lock, with the namespace in front.
+    """
+    return f"{{{name}}}~k", f"{{{name}}}~t", f"{{{name}}}~q", f"{{{name}}}~a"
+
+
 def marks_of(namespace: str) -> str:
     """Return the name of the record of a namespace's marks."""
     return f"{{{namespace}}}~m"
