@@ -4,8 +4,8 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -31,12 +31,12 @@ class Ear:
 
 
 @pytest.fixture(params=[Cache, AsyncCache])
-async def face(request: pytest.FixtureRequest) -> AsyncIterator[Awaited]:
+async def face(request: pytest.FixtureRequest) -> Awaited:
     """A cache in memory of either flavour; what it tells is in `ear`."""
     ear = Ear()
     awaited = Awaited(request.param("memory://", observers=(ear,)))
     awaited.ear = ear  # type: ignore[attr-defined]
-    yield awaited
+    return awaited
 
 
 @pytest.fixture
@@ -52,6 +52,13 @@ async def is_free(face: Awaited, name: str = "a") -> bool:
             return True
     except LockNotAcquiredError:
         return False
+
+
+@contextmanager
+def raises(kind: type[BaseException], why: str | None = None) -> Iterator[Any]:
+    """Demand that a whole block ends with an error."""
+    with pytest.raises(kind, match=why) as raised:
+        yield raised
 
 
 # An engine that fails
@@ -92,7 +99,7 @@ async def test_a_lock_is_given_back_though_the_connection_was_lost(face: Awaited
 
 
 async def test_who_cannot_know_whether_it_was_still_held_is_told(face: Awaited, broken_engine: Faults) -> None:
-    with pytest.raises(LockLostError, match="its lease of 60 s was not renewed in time"):
+    with raises(LockLostError, "its lease of 60 s was not renewed in time"):
         async with face.lock("orders:7") as held:
             outlived(held)
             broken_engine.down()
@@ -119,18 +126,22 @@ async def test_a_lock_that_was_late_and_still_stands_was_never_lost(face: Awaite
 
 
 async def test_the_end_of_a_block_tells_that_the_engine_forgot_the_lock(face: Awaited) -> None:
-    with pytest.raises(LockLostError, match="the engine gave it to another, or forgot it"):
+    with raises(LockLostError, "the engine gave it to another, or forgot it"):
         async with face.lock("orders:7"):
             forget_all(face)
     assert face.ear.lost == ["orders"]
 
 
 async def test_an_error_of_the_block_is_not_replaced(face: Awaited) -> None:
-    with pytest.raises(KeyError):
+    with raises(KeyError):
         async with face.lock("orders:7"):
             forget_all(face)
-            raise KeyError("mine")
+            fail()
     assert face.ear.lost == ["orders"]
+
+
+def fail() -> None:
+    raise KeyError("mine")
 
 
 def forget_all(face: Awaited) -> None:
@@ -157,7 +168,7 @@ def lose(held: Any, cache: Any) -> None:
 
 def test_a_thread_is_told_of_a_loss_at_once() -> None:
     cache = Cache("memory://")
-    with noted() as (errors, note), pytest.raises(LockLostError), cache.lock("a", on_loss=note) as held:
+    with noted() as (errors, note), raises(LockLostError), cache.lock("a", on_loss=note) as held:
         lose(held, cache)
         eventually(lambda: errors, "the loss is told")
         with pytest.raises(LockLostError, match="gave it to another"):
@@ -176,7 +187,7 @@ def test_nobody_watches_over_a_lock_that_was_given_back() -> None:
 
 async def test_the_task_that_holds_a_lost_lock_is_cancelled() -> None:
     cache, ends = AsyncCache("memory://"), list[str]()
-    with noted() as (errors, note), pytest.raises(LockLostError, match="gave it to another") as raised:
+    with noted() as (errors, note), raises(LockLostError, "gave it to another") as raised:
         async with cache.lock("a", on_loss=note) as held:
             lose(held, cache)
             try:
@@ -191,13 +202,11 @@ async def test_the_task_that_holds_a_lost_lock_is_cancelled() -> None:
 
 async def test_a_task_that_swallows_the_cancellation_is_told_all_the_same() -> None:
     cache = AsyncCache("memory://")
-    with pytest.raises(LockLostError):
+    with raises(LockLostError):
         async with cache.lock("a") as held:
             lose(held, cache)
-            try:
+            with suppress(asyncio.CancelledError):
                 await asyncio.sleep(30)
-            except asyncio.CancelledError:
-                pass
     assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
 
 
