@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, assert_type
 
-from nearcache import AsyncCache, Cache, Queued, Warmed
+from nearcache import AsyncCache, Cache, Held, Queued, Warmed
 
 
 @dataclass(frozen=True)
@@ -248,3 +248,15 @@ async def warming_takes_the_loader_of_its_flavour() -> None:
     assert_type(await acache.warm((key for key in ["a:1"]), fetch, ttl="1h", stale="1m"), Warmed)
     cache.warm(["a:1"], fetch)  # type: ignore[arg-type]
     await acache.warm(["a:1"], load)  # type: ignore[arg-type]
+
+
+async def a_lock_is_a_block() -> None:
+    """Check `lock`."""
+    with cache.lock("payment:42", ttl="1m", wait=0, fair=True, on_loss=print) as held:
+        assert_type(held, Held)
+        assert_type(held.token, int)
+        held.check()
+    async with acache.lock("payment:42") as other:
+        assert_type(other, Held)
+    with acache.lock("payment:42"):  # type: ignore[attr-defined]
+        pass

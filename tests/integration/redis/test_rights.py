@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nearcache import Cache
-from nearcache.backends.base import Ask, Fill, Item
+from nearcache.backends.base import Ask, Fill, Item, LockAsk
 from nearcache.backends.redis import RedisBackend, leases
 from nearcache.backends.registry import Flavour
 from nearcache.codecs.envelope import NO_SCHEMA, Record, pack, pack_ages
@@ -100,6 +100,20 @@ async def loads(one: RedisBackend, other: RedisBackend, heard: Coherence, patien
     await one.leases.release("a:2", "four", "retry", 1.0)
 
 
+async def locks(one: RedisBackend, other: RedisBackend, patience: float) -> None:
+    """Hold a lock in one process while another waits, which is woken by a message."""
+    assert one.locks is not None
+    assert other.locks is not None
+    assert (await one.locks.acquire(LockAsk("a", "one", 5.0, fair=True, waits=True))).token
+    mail = other.locks.expect("two")
+    asks = LockAsk("a", "two", 5.0, fair=True, waits=True)
+    assert not (await other.locks.acquire(asks)).token
+    assert await one.locks.release("a", "one", fair=True)
+    until(lambda: mail.heard == ("two", "free"), "who waits for a lock was not woken", patience)
+    assert (await other.locks.acquire(asks)).token
+    assert await other.locks.release("a", "two", fair=True)
+
+
 async def marks(one: RedisBackend, other: RedisBackend) -> None:
     """Invalidate tags, more of them than the engine keeps, and everything; give back what was lost."""
     await one.marks.mark(["t1", "t2", "t3", "t4", "t5"], everything=False)
@@ -118,6 +132,7 @@ async def everything(
         await values(one)
         await marks(one, other)
         await loads(one, other, heard, patience)
+        await locks(one, other, patience)
         coherent(url, namespace, patience, bus)
     finally:
         await one.close()
