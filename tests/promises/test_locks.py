@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import gc
 import itertools
 import os
 import signal
@@ -17,7 +18,7 @@ import pytest
 
 from nearcache import AsyncCache, Cache, LockLostError
 from nearcache._io.blocking import drive
-from nearcache.backends.base import LOCK_CLAIM, LOCK_LOOK
+from nearcache.backends.base import LOCK_CLAIM, LOCK_LOOK, LOCK_PATIENCE, LockAsk
 from nearcache.backends.memory_locks import MemoryLocks
 from nearcache.backends.redis import backend as redis_backend
 from nearcache.backends.redis import lua
@@ -292,6 +293,19 @@ def test_waiters_that_hear_nothing_are_noticed(valkey_url: str, new_cache: NewCa
         noticed_within(5, late, "it looked by itself")
 
 
+def test_a_lock_whose_holder_got_lost_is_not_renewed(valkey_url: str, new_cache: NewCache) -> None:
+    """As when an interrupt comes after the lock was taken and before the block begins."""
+    cache: Any = new_cache(valkey_url)
+    locks, listener = cache._engine.locks, cache._engine.backend.listener
+    had = drive(locks.acquire(locks.claim("a", 1, 0, False, None)))
+    assert had.owner in listener._held
+    del had
+    gc.collect()
+    assert not listener._held
+    with cache.lock("a", wait=10):
+        pass
+
+
 # The dead
 
 
@@ -370,6 +384,40 @@ def test_a_dead_waiter_costs_those_behind_it_two_seconds(
         return got[0] - died - (LOCK_CLAIM + LOCK_LOOK + LOOSE)
 
     in_time(2, play)
+
+
+def the_silent_are_passed_over(cache: Cache, fair: bool) -> None:
+    """Have one wait who never asks again before another who does, and let the lock go."""
+    locks = cache._engine.backend.locks
+    assert locks is not None
+    asks = {name: LockAsk("a", name, 60.0, fair, waits=True) for name in ("holder", "dead", "alive")}
+    assert drive(locks.acquire(asks["holder"])).token
+    drive(locks.acquire(asks["dead"]))
+    asked = time.monotonic()
+    while time.monotonic() < asked + LOCK_PATIENCE + 0.1:
+        drive(locks.acquire(asks["alive"]))
+        time.sleep(0.1)
+    mail = locks.expect("alive")
+    drive(locks.release("a", "holder", fair))
+    eventually(lambda: mail.heard == ("alive", "free"), "the next one is told")
+    assert drive(locks.acquire(asks["alive"])).token
+    drive(locks.release("a", "alive", fair))
+
+
+@pytest.mark.parametrize("fair", [False, True])
+def test_those_who_are_silent_cost_no_turn(url: str, new_cache: NewCache, fair: bool) -> None:
+    """However many died together, nobody waits a turn for each of them."""
+    cache = new_cache(url)
+    with cache.lock("other"):
+        heard_by(cache)
+        the_silent_are_passed_over(cache, fair)
+
+
+def heard_by(cache: Cache) -> None:
+    """Wait until messages reach this process."""
+    backend: Any = cache._engine.backend
+    if not isinstance(backend.locks, MemoryLocks):
+        eventually(backend.listener.channel, "somebody listens")
 
 
 # Order

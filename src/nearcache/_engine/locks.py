@@ -1,6 +1,7 @@
 """Locks: how one is waited for, watched over while it is held, and given back."""
 
 import time
+import weakref
 from contextlib import suppress
 from typing import Final
 
@@ -52,6 +53,7 @@ class Locking:
             token, sent = await self._turn(claim, owner)
             renewal = self._port.keep(claim.name, owner, claim.life, sent)
             had = Possession(claim, owner, token, renewal, self._io.holder())
+            weakref.finalize(had, self._port.let_go, owner).atexit = False  # an interrupt may lose it before its block
             if had.holder is not None or claim.on_loss is not None:
                 self._io.beside(self._watch(had))
         except BaseException as error:

@@ -377,10 +377,10 @@ class Listener(Ears):
     def _renew(self, speaker: Speaker | None) -> None:
         """Renew what is due; who does not lead has no `speaker`, and leaves it to the one who does."""
         now = time.monotonic()
-        due = [(token, renewal) for token, renewal in list(self._held.items()) if _is_due(renewal, now)]
-        for token, _ in [each for each in due if each[1].until <= now]:
-            self.let_go(token)
-        due = [(token, renewal) for token, renewal in due if renewal.until > now]
+        for token, renewal in list(self._held.items()):
+            if renewal.until <= now:
+                self.let_go(token)
+        due = [each for each in list(self._held.items()) if now >= each[1].renewed + each[1].life / BEATS]
         if speaker is None or not due:
             return
         with contextlib.suppress(BackendError):
@@ -396,10 +396,6 @@ class Listener(Ears):
             renewal.lost = True
             self.let_go(token)
             self.inbox.deliver(token, token, "lost")
-
-
-def _is_due(renewal: Renewal, now: float) -> bool:
-    return now >= min(renewal.renewed + renewal.life / BEATS, renewal.until)
 
 
 def _renewing(token: str, renewal: Renewal, now: float) -> Command:

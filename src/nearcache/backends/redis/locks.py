@@ -65,6 +65,8 @@ def _granted(reply: Any, name: str) -> LockGrant:
         case [b"HELD", bytes(token)] if token.isdigit():
             return LockGrant(int(token))
         case [b"WAIT", int(left)]:
-            return LockGrant(left=max(0, left) / 1000)
+            return LockGrant(
+                left=left / 1000 if left >= 0 else math.inf
+            )  # a record of somebody else's may live for ever
         case _:
             return unexpected(reply, name)
