@@ -58,11 +58,13 @@ class LockChecks(Suite):
 
     @both
     async def test_a_lock_that_nobody_renews_is_free_after_its_life(self, backend: Backend) -> None:
-        """Its owner cannot give it back any more, nor what the next one has."""
+        """And not before. Its owner cannot give it back any more, nor what the next one has."""
         if (locks := backend.locks) is None:
             return
+        asked = time.monotonic()
         first = await locks.acquire(_ask("one", life=0.1))
         second = await _acquired(locks, _ask("two"))
+        assert time.monotonic() - asked >= 0.1
         assert second > first.token
         assert not await locks.release("a", "one", False)
         assert await locks.release("a", "two", False)
