@@ -7,6 +7,7 @@ number is smaller then. A fenced resource refuses whoever comes with a token tha
 """
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -30,6 +31,9 @@ LIFE = 1.0
 
 STOPPED = 2.0
 """Seconds for which a process is stopped: longer than that."""
+
+STEPS = ("before it reads", "before it writes", "before it gives back")
+"""Where a process may be stopped while it holds the lock."""
 
 FENCED = """
 local seen = tonumber(redis.call('HGET', KEYS[1], 'seen') or 0)
@@ -90,7 +94,7 @@ class Order:
         self.kind: str = told["kind"]
         self.flavour: str = told["flavour"]
         self.rounds: int = told["rounds"]
-        self.stops: float = told["stops"]
+        self.stops: int = told["stops"]
         self.seed: int = told["seed"]
         self.fair: bool = told["fair"]
         self.patience: float = told["patience"]
@@ -98,25 +102,26 @@ class Order:
 
 async def work(order: Order) -> Counter[str]:
     """Change the resource so many times."""
-    dice, did = random.Random(order.seed), Counter[str]()
+    dice, did, steps = random.Random(order.seed), Counter[str](), itertools.count()
+    stops = set(dice.sample(range(len(STEPS) * order.rounds), order.stops))
     resource = Resource(order.address, order.namespace)
     made = (Cache if order.flavour == "sync" else AsyncCache)(order.url, namespace=order.namespace, timeout=10.0)
     face = Awaited(made)
 
     def perhaps_stop(step: str) -> None:
-        if dice.random() < order.stops / 3:
+        if next(steps) in stops:
             did[f"stopped {step}"] += 1
             os.kill(os.getpid(), signal.SIGSTOP)
 
     for _ in range(order.rounds):
         try:
             async with taken(order, face) as token:
-                perhaps_stop("before it reads")
+                perhaps_stop(STEPS[0])
                 number = resource.read(token)
-                perhaps_stop("before it writes")
+                perhaps_stop(STEPS[1])
                 if number >= 0:
                     did["written" if resource.write(token, number + 1) else "refused"] += 1
-                perhaps_stop("before it gives back")
+                perhaps_stop(STEPS[2])
         except LockLostError:
             did["told of the loss"] += 1
     await face.close()

@@ -167,7 +167,7 @@ def stopped_holders_do_no_harm(
     kind: str = "fenced",
     processes: int = 4,
     rounds: int = 4,
-    stops: float = 0.4,
+    stops: int = 1,
     patience: float = 45.0,
 ) -> None:
     """Have processes change a resource under one lock while some of them are stopped for longer than its lease."""
@@ -187,7 +187,6 @@ def stopped_holders_do_no_harm(
     resource = Resource(address, namespace)
     state, tokens = resource.state(), resource.tokens()
     print(dict(did), state)
-    assert sum(many for what, many in did.items() if what.startswith("stopped")), "nobody was stopped"
     assert state["accepted"] == did["written"]
     assert state["number"] == state["accepted"], "a write was lost"
     if kind == "fenced":
@@ -196,7 +195,7 @@ def stopped_holders_do_no_harm(
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("engine", ["redis", "valkey"])
+@pytest.mark.parametrize("engine", ["valkey", pytest.param("redis", marks=pytest.mark.slow)])
 def test_a_holder_that_was_stopped_beyond_its_lease_does_no_harm(request: pytest.FixtureRequest, engine: str) -> None:
     server: RedisServer = request.getfixturevalue(f"{engine}_server")
     stopped_holders_do_no_harm(server.unix_url, server.socket)
@@ -207,16 +206,17 @@ def test_a_holder_that_was_stopped_beyond_its_lease_does_no_harm(request: pytest
 @pytest.mark.timeout(300)
 def test_sixteen_processes_and_thousands_of_acquisitions(valkey_server: RedisServer) -> None:
     stopped_holders_do_no_harm(
-        valkey_server.unix_url, valkey_server.socket, processes=16, rounds=200, stops=0.012, patience=280.0
+        valkey_server.unix_url, valkey_server.socket, processes=16, rounds=200, stops=2, patience=280.0
     )
 
 
 @pytest.mark.alone
+@pytest.mark.timeout(150)
 @pytest.mark.parametrize("kind", ["plain", "unfenced"])
 def test_a_lock_without_a_fence_loses_writes(valkey_server: RedisServer, kind: str) -> None:
     """The plain lock lets others in as soon as one who was stopped deletes it; and no lock stops a late write."""
     noticed_within(
-        3, lambda: stopped_holders_do_no_harm(valkey_server.unix_url, valkey_server.socket, kind), "a write was lost"
+        6, lambda: stopped_holders_do_no_harm(valkey_server.unix_url, valkey_server.socket, kind), "a write was lost"
     )
 
 
