@@ -26,7 +26,7 @@ from tests.integration.redis.helpers import drive, eventually, in_child, lease, 
 from tests.servers import RedisServer
 
 # The package has a function of that name.
-MODULE = importlib.import_module("nearcache.backends.redis.listener")
+MODULE = importlib.import_module("nearcache.backends.listening")
 LINE = importlib.import_module("nearcache.backends.redis.line")
 
 LIFE = 0.9

@@ -1,5 +1,7 @@
 """Hazelcast 5, by its own client library: `hazelcast://`."""
 
+import functools
+import weakref
 from typing import ClassVar
 
 from nearcache._io.port import Flavour
@@ -8,7 +10,9 @@ from nearcache.backends.hazelcast.aio import AwaitingMaps
 from nearcache.backends.hazelcast.blocking import BlockingMaps
 from nearcache.backends.hazelcast.checkup import HazelcastAdmin
 from nearcache.backends.hazelcast.connect import cluster_of
-from nearcache.backends.hazelcast.maps import Place
+from nearcache.backends.hazelcast.feed import Feed, ring_of
+from nearcache.backends.hazelcast.listener import HazelcastListener, Speaker
+from nearcache.backends.hazelcast.maps import Maps, Place
 from nearcache.backends.hazelcast.registers import HazelcastRegisters
 from nearcache.backends.registers.backend import RegisterBackend
 from nearcache.backends.registers.marks import head_of
@@ -20,14 +24,47 @@ class HazelcastBackend(RegisterBackend):
 
     name: ClassVar[str] = "hazelcast"
 
-    def __init__(self, registers: HazelcastRegisters, spec: BackendSpec, flavour: Flavour) -> None:
+    def __init__(
+        self, registers: HazelcastRegisters, spec: BackendSpec, flavour: Flavour, heard: "_Heard | None" = None
+    ) -> None:
         super().__init__(registers, spec, flavour)
         self.admin: Admin | None = HazelcastAdmin(registers)
+        self._heard = heard
+        if heard is not None:  # not at exit: a process that ends takes its connections with it
+            weakref.finalize(self, heard.listener.stop).atexit = False
+
+    async def close(self) -> None:
+        """Give up every connection, also that of who listens; a later call connects again."""
+        if self._heard is not None:
+            self._heard.listener.stop()
+            await self._heard.maps.close()
+        await super().close()
+
+
+class _Heard:
+    """What both flavours have in common: the ring of changes, and the client that reads it."""
+
+    def __init__(self, spec: BackendSpec, place: Place) -> None:
+        self.maps: BlockingMaps = BlockingMaps(place)
+        self.feed: Feed = Feed(spec.namespace)
+        self.listener: HazelcastListener = HazelcastListener(
+            self.maps, self.feed, spec, functools.partial(_speaker, self.maps, self.feed, spec)
+        )
 
 
 def build(spec: BackendSpec, flavour: Flavour) -> HazelcastBackend:
     """Build the backend for a URL, without opening anything; raises `ConfigError` for a wrong URL."""
-    place = Place(cluster_of(spec.url), (spec.namespace, head_of(spec.namespace)), spec.timeout)
-    maps = BlockingMaps(place) if flavour == "sync" else AwaitingMaps(place)
-    registers = HazelcastRegisters(maps, spec.namespace, spec.enveloped, spec.timeout)
-    return HazelcastBackend(registers, spec, flavour)
+    tables = (spec.namespace, head_of(spec.namespace))
+    place = Place(cluster_of(spec.url), tables, ring_of(spec.namespace), spec.timeout)
+    heard = spec.shared(_Heard, lambda: _Heard(spec, place))
+    maps: Maps = heard.maps if flavour == "sync" else AwaitingMaps(place)
+    return HazelcastBackend(_registers(maps, heard.feed, spec), spec, flavour, heard)
+
+
+def _registers(maps: Maps, feed: Feed, spec: BackendSpec) -> HazelcastRegisters:
+    return HazelcastRegisters(maps, spec.namespace, spec.enveloped, spec.timeout, feed)
+
+
+def _speaker(maps: BlockingMaps, feed: Feed, spec: BackendSpec) -> Speaker:
+    backend = HazelcastBackend(_registers(maps, feed, spec), spec, "sync")
+    return Speaker(spec.settling(backend), functools.partial(backend.run, fresh=True))

@@ -3,7 +3,7 @@
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nearcache._core.fork import on_fork
@@ -28,7 +28,11 @@ class BlockingMaps:
         except BackendError as error:
             return [error] * len(calls)
         begun = [self._begun(opened, call) for call in calls]
-        return [self._ended(future, call, until) for future, call in zip(begun, calls, strict=True)]
+        return [self.ended(future, call, until) for future, call in zip(begun, calls, strict=True)]
+
+    def later(self, call: Call, until: float) -> "Later":
+        """Send a call that may take as long as it likes; raises `BackendError` if that cannot be done by `until`."""
+        return Later(self, call, self._begun(self._opened(until), call))
 
     async def open(self, until: float) -> None:
         """Connect ahead of the first use."""
@@ -69,7 +73,8 @@ class BlockingMaps:
         except Exception as error:  # noqa: BLE001 -- the client has errors of its own for what it cannot send
             return failed(error, call, self._place)
 
-    def _ended(self, future: Any, call: Call, until: float) -> Any:
+    def ended(self, future: Any, call: Call, until: float) -> Any:
+        """Return what a call returned, or its error, by the time `until` (monotonic)."""
         if isinstance(future, BackendError):
             return future
         if not _waited(future, until):
@@ -78,6 +83,40 @@ class BlockingMaps:
             return future.result()
         except Exception as error:  # noqa: BLE001 -- what a member answers has a type of its own
             return failed(error, call, self._place)
+
+
+class Later:
+    """A call that nobody waits for yet."""
+
+    def __init__(self, maps: BlockingMaps, call: Call, future: Any) -> None:
+        self._maps = maps
+        self._call = call
+        self._future = future
+        self._told: Callable[[], None] | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return isinstance(self._future, BackendError) or bool(self._future.done())
+
+    def tell(self, ready: Callable[[], None]) -> None:
+        """Have `ready` called when it has ended; only who asked last is told."""
+        first, self._told = self._told is None, ready
+        if self.done:
+            ready()
+        elif first:
+            self._future.add_done_callback(self._ready)
+
+    def result(self) -> Any:
+        """Return what it returned; raises `BackendError`."""
+        result = self._maps.ended(self._future, self._call, 0.0)
+        if isinstance(result, BackendError):
+            raise result
+        return result
+
+    def _ready(self, _: object) -> None:
+        if self._told is not None:
+            self._told()
 
 
 class _Opening:

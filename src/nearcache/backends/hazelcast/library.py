@@ -44,7 +44,7 @@ HEARTBEAT: Final = (2.0, 10.0)
 
 
 class Opened(NamedTuple):
-    """A client that is connected, and its maps by their names."""
+    """A client that is connected, and its maps and the ring by their names."""
 
     client: Any
     tables: Mapping[str, Any]
@@ -59,7 +59,7 @@ class Opened(NamedTuple):
 
     def begin(self, call: Call) -> Any:
         """Send a call; return what brings the result."""
-        return getattr(self.tables[call.table], call.method)(call.name, *call.arguments)
+        return getattr(self.tables[call.table], call.method)(*call.arguments)
 
 
 def open_blocking(place: Place) -> Opened:
@@ -67,7 +67,8 @@ def open_blocking(place: Place) -> Opened:
     client = BlockingClient(**_options(place))
     try:
         reads = _guard(client)
-        return Opened(client, {name: _guarded(client.get_map(name), reads) for name in place.tables})
+        tables = {name: _guarded(client.get_map(name), reads) for name in place.tables}
+        return Opened(client, tables | {place.ring: _guarded(client.get_ringbuffer(place.ring), reads)})
     except BaseException:
         client.shutdown()
         raise
@@ -80,7 +81,8 @@ async def open_awaiting(place: Place) -> Opened:
     try:
         await client._start()  # noqa: SLF001 -- what starts it in public does not give it back when cancelled
         reads = _guard(client)
-        return Opened(client, {name: _guarded(await client.get_map(name), reads) for name in place.tables}, made)
+        tables = {name: _guarded(await client.get_map(name), reads) for name in place.tables}
+        return Opened(client, tables | {place.ring: _guarded(await client.get_ringbuffer(place.ring), reads)}, made)
     except BaseException:
         await _close(client, made)
         raise
@@ -151,7 +153,7 @@ def _guard(client: Any) -> Callable[[Any], Any]:
 
 
 def _guarded(table: Any, reads: Callable[[Any], Any]) -> Any:
-    """Return a map; raises `BackendError` if its records are read by anything else."""
+    """Return a map or a ring; raises `BackendError` if what is in it is read by anything else."""
     if getattr(table, "_to_object", None) is not reads:
         raise BackendError(
             f"hazelcast-python-client {hazelcast.__version__} cannot be kept from running what it reads; install 5.7"

@@ -7,20 +7,21 @@ from nearcache.backends.hazelcast.connect import Cluster
 
 
 class Place(NamedTuple):
-    """A cluster, the names of maps there, and how many seconds a call may take."""
+    """A cluster, the names of maps and of a ring there, and how many seconds a call may take."""
 
     cluster: Cluster
     tables: tuple[str, ...]
+    ring: str
     timeout: float
 
 
 class Call(NamedTuple):
-    """A method of a map, which both flavours of the client library have."""
+    """A method of a map or a ring, which both flavours of the client library have, and what it is about."""
 
     table: str
     method: str
     name: str
-    arguments: tuple[Any, ...] = ()
+    arguments: tuple[Any, ...]
 
 
 class Maps(Protocol):

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from nearcache.backends.base import NotServing
+from nearcache.backends.hazelcast.feed import Feed
 from nearcache.backends.hazelcast.library import FOREIGN
 from nearcache.backends.hazelcast.maps import Call, Maps
 from nearcache.backends.registers.base import Add, Answer, Drop, Look, Put, Step, Swap
@@ -39,7 +40,7 @@ class HazelcastRegisters:
     coarse: float = COARSE
     spreads: bool = False
 
-    def __init__(self, maps: Maps, namespace: str, enveloped: bool, timeout: float) -> None:
+    def __init__(self, maps: Maps, namespace: str, enveloped: bool, timeout: float, feed: Feed) -> None:
         self._maps = maps
         self._records = namespace
         self._marks = head_of(namespace)
@@ -47,9 +48,12 @@ class HazelcastRegisters:
         self._enveloped = enveloped
         self._timeout = timeout
         self._seconds = Seconds()
+        self._feed = feed
 
     async def run(self, *steps: Step) -> list[Answer]:
-        """Take steps together: one trip, two where a record is swapped, three if its life is to be kept."""
+        """Take steps together: one trip, two where a record is swapped, three if its life is to be kept; and one to
+        announce what was changed.
+        """
         until = time.monotonic() + self._timeout
         answers = dict[int, Answer]()
         works = [self._taken(step) for step in steps]
@@ -65,7 +69,19 @@ class HazelcastRegisters:
                 except BackendError as error:
                     answers[at] = Answer(False, error=error)
             asked = following
-        return [answers[at] for at in range(len(steps))]
+        return await self._announced(steps, [answers[at] for at in range(len(steps))], until)
+
+    async def _announced(self, steps: Sequence[Step], answers: list[Answer], until: float) -> list[Answer]:
+        """Announce what was changed, and return the answers; what others have not been told of has failed."""
+        told = zip(steps, answers, strict=True)
+        keys = {at: key for at, each in enumerate(told) if (key := self._feed.key(*each)) is not None}
+        if not keys:
+            return answers
+        (result,) = await self._maps.call([self._feed.tell(keys.values())], until)
+        if isinstance(result, BackendError):
+            result.ambiguous = True
+            return [Answer(False, error=result) if at in keys else answer for at, answer in enumerate(answers)]
+        return answers
 
     async def read(self, names: Sequence[str]) -> Sequence[bytes | BackendError | None]:
         """Read the bytes of records, one trip to each member."""
@@ -177,7 +193,7 @@ class HazelcastRegisters:
 
     def _call(self, method: str, name: str, *arguments: Any) -> Call:
         table = self._marks if name.startswith(self._marks) or name == self._clock else self._records
-        return Call(table, method, name, arguments)
+        return Call(table, method, name, (name, *arguments))
 
     def _stored(self, method: str, name: str, raw: bytes, life: int) -> Call:
         return self._call(method, name, bytearray(raw), life)

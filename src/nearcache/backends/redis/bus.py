@@ -15,13 +15,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from nearcache.backends.redis.carrier import Announced, Call
+from nearcache.backends.redis.carrier import Call
 from nearcache.backends.redis.errors import refused
 from nearcache.backends.redis.line import Line
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import bus_of
 from nearcache.backends.transport.dialect import Command
 from nearcache.errors import BackendUnavailableError
+from nearcache.near.announced import Announced
 
 NO_ENTRY: Final = b"0-0"
 """What stands for the newest entry of an empty stream."""

@@ -12,9 +12,7 @@ who waits looks again once per lease, and a load that outlives its lease is not 
 import contextlib
 import functools
 import socket
-import threading
 import time
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -22,12 +20,12 @@ from typing import Any, Final, Protocol, cast
 
 import hiredis
 
-from nearcache._core.fork import on_fork
 from nearcache._core.weak import weakly
 from nearcache._io.blocking import drive
 from nearcache.backends.base import Renewal
+from nearcache.backends.listening import Life, Listening
 from nearcache.backends.redis.bus import Bus
-from nearcache.backends.redis.carrier import Announced, Carrier
+from nearcache.backends.redis.carrier import Carrier
 from nearcache.backends.redis.connect import PRIMARY, Endpoint
 from nearcache.backends.redis.errors import refused
 from nearcache.backends.redis.line import Line
@@ -38,13 +36,10 @@ from nearcache.backends.transport.dial import Route, dial
 from nearcache.backends.transport.dialect import Command
 from nearcache.backends.transport.history import History
 from nearcache.errors import BackendError, BackendUnavailableError
-from nearcache.near.coherence import Coherence, Session
+from nearcache.near.announced import Announced
+from nearcache.near.coherence import Session
 from nearcache.near.inbox import Inbox
 from nearcache.near.union import Member
-
-FIRST_PAUSE: Final = 0.1
-LONGEST_PAUSE: Final = 1.0
-"""Seconds between two tries to connect: doubled up to the longest."""
 
 BEATS: Final = 3
 """Proofs within the staleness, and renewals within the life of a lease or a lock."""
@@ -96,24 +91,6 @@ class Part:
     leads: Callable[[], bool]
 
 
-class _Life:
-    """One run of the thread, from its start until it is told to end."""
-
-    def __init__(self) -> None:
-        self.ended = threading.Event()
-        self.sock: socket.socket | None = None
-        self.heard = False
-        """Whether the engine has let the present connection subscribe."""
-        self.session: Session | None = None
-        """During which every change is announced on the present connection."""
-
-    def end(self) -> None:
-        self.ended.set()
-        if (sock := self.sock) is not None:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)  # wakes the thread
-
-
 class Ears(ABC):
     """What hears of other processes, and keeps leases alive."""
 
@@ -152,7 +129,7 @@ class Ears(ABC):
         """Stop to listen, until somebody starts again."""
 
 
-class Listener(Ears):
+class Listener(Listening, Ears):
     """The ears of a process on one engine, and the leases it keeps alive; opens nothing before it is needed.
 
     `speaker` makes what works over a line, for this listener. `life` is how many seconds a lease lives; it is renewed
@@ -169,12 +146,12 @@ class Listener(Ears):
         stopped: Callable[[], None],
         part: Part | None = None,
     ) -> None:
+        super().__init__(spec.coherence if part is None else part.coherence)
         self._part = part
         self.inbox: Inbox = Inbox() if part is None else part.inbox
         self._route = route
         self._namespace = spec.namespace
         self._timeout = spec.timeout
-        self._coherence: Coherence | Member = spec.coherence if part is None else part.coherence
         self._clock = spec.time.clock
         if part is None:
             self.announced: Announced = Announced(spec.coherence, spec.time.clock, self.inbox.stir)
@@ -183,22 +160,19 @@ class Listener(Ears):
             self.announced, self.carrier = part.announced, part.carrier
         self._speaker = speaker
         self._lease = life
-        self._stopped = stopped
+        self._hung_up = stopped
         self._history = history
         self._met = False
         """Whether there was a connection before."""
-        self._life: _Life | None = None
-        self._listening = False
         self._begin()
-        _listeners.add(self)
         if part is None:
             spec.coherence.seek = weakly(self.start)  # or nobody could drop the one without the other
 
     def channel(self) -> str:
         """Return the channel of this process, "" while nobody listens on it; starts to listen."""
-        if not self._listening:
+        if not self.listening:
             self.start()
-        return self._channel if self._listening else ""
+        return self._channel if self.listening else ""
 
     @property
     def _channel(self) -> str:
@@ -208,86 +182,40 @@ class Listener(Ears):
         """Measure how long it takes until a change of a key, which is about to be sent, is announced."""
         self.announced.sample(key)
 
-    def start(self) -> None:
-        """Start to listen, in the background, unless somebody does."""
-        if self._life is None:
-            self._start()
-
-    def _start(self) -> None:
-        with self._lock:
-            if self._life is not None:
-                return
-            self._life = life = _Life()
-        thread = threading.Thread(target=self._run, args=(life,), name="nearcache-listener", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:  # the interpreter is ending, or there are too many threads
-            self._life = None
-            self._coherence.end(None, f"no thread could be started to listen: {error}")
-
-    def stop(self) -> None:
-        """End the thread and its connection; the next `channel` starts anew."""
-        with self._lock:
-            life = self._life
-            self._life, self._listening = None, False
-        if life is not None:
-            self._coherence.end(life.session, "nobody listens any more")
-            life.end()
-            self.inbox.stir()
-            self._stopped()
-
     def after_fork(self) -> None:
-        """Begin anew in a forked child, which has no thread and must not speak on its parent's connection."""
-        if self._life is not None and self._life.sock is not None:
-            self._life.sock.close()
-        self._life, self._listening = None, False
+        """Begin anew in a forked child, which must not speak on its parent's connection."""
+        super().after_fork()
         if self._part is None:
             self.inbox.after_fork()
         self._begin()
 
     def _begin(self) -> None:
-        self._lock = threading.RLock()
         self._held = {} if self._part is None else self._part.held
         self.announced.reset()
         self.carrier.rename()
 
     # In the thread
 
-    def _run(self, life: _Life) -> None:
-        pause = FIRST_PAUSE
-        while not life.ended.is_set():
-            why = ""
-            try:
-                self._listen(life)
-            except Exception as error:  # noqa: BLE001 -- whatever it is, another connection is the way to go on
-                why = str(error) or type(error).__name__
-            pause = FIRST_PAUSE if life.heard else min(2 * pause, LONGEST_PAUSE)
-            life.heard = False
-            if self._life is life:
-                self._listening = False
-                self._coherence.end(None, f"no connection announces changes: {why}")
-            life.ended.wait(pause)
-
-    def _listen(self, life: _Life) -> None:
+    def _listen(self, life: Life) -> None:
         endpoint = self._route.endpoint()
-        life.sock = sock = dial(endpoint, time.monotonic() + self._timeout)
+        sock = dial(endpoint, time.monotonic() + self._timeout)
+        life.wake, life.abandon = functools.partial(_shut, sock), sock.close
         try:
             if life.ended.is_set():
-                self._stopped()  # a route may have started the engine for a listener that is not wanted any more
+                self._hung_up()  # a route may have started the engine for a listener that is not wanted any more
                 return
             line = Line(sock, self._hear)
             found = endpoint.check_greeting(line.execute(*endpoint.greeting(protocol=3)))
             if refusal := line.subscribe(self._channel):
                 raise refused(refusal, "SUBSCRIBE")
             life.heard = True
-            self._listening = self._life is life
             self.inbox.stir()
             self._look_whose_data_it_is(found)
             self._converse(life, line)
         finally:
             sock.close()
 
-    def _converse(self, life: _Life, line: Line) -> None:
+    def _converse(self, life: Life, line: Line) -> None:
         speaker, try_again = self._speaker(line, self), 0.0
         try:
             said = _greeted(line)
@@ -311,9 +239,11 @@ class Listener(Ears):
                     hear(min(due, now + LONGEST_WAIT), enough)
                     self._renew(leading)
         finally:
-            session, life.session = life.session, None
-            if session is not None:
-                self._coherence.end(session, "the connection that announces changes was lost")
+            self._lost(life)
+
+    def _stopped(self) -> None:
+        self.inbox.stir()
+        self._hung_up()
 
     def _look_whose_data_it_is(self, found: str) -> None:
         """Notice that the engine was restarted or replaced; one that does not say so may always have been."""
@@ -322,7 +252,7 @@ class Listener(Ears):
             self._history.lost()
         self._met = True
 
-    def _track(self, life: _Life, line: Line, said: tuple[object, ...]) -> None:
+    def _track(self, life: Life, line: Line, said: tuple[object, ...]) -> None:
         """Have every change of the namespace announced, if that can be, and somebody keeps values near."""
         coherence = self._coherence
         if not coherence.wanted:
@@ -338,9 +268,7 @@ class Listener(Ears):
         except BackendError as error:
             coherence.end(None, str(error))
             return
-        with self._lock:  # nothing begins after `stop`
-            if self._life is life:
-                life.session = coherence.begin(sent)
+        self._begun(life, sent)
 
     def _ask(self, line: Line, speaker: Speaker | None, session: Session | None, said: tuple[object, ...]) -> bool:
         """Ask for a proof that nothing was missed; who leads, for the marks too. False if they are not told."""
@@ -416,12 +344,6 @@ def _who(hello: Any) -> tuple[object, ...]:
     return hello[b"id"], hello[b"role"]
 
 
-_listeners: "weakref.WeakSet[Listener]" = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for listener in list(_listeners):
-        listener.after_fork()
-
-
-on_fork(in_child=_after_fork)
+def _shut(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)

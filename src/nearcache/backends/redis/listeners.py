@@ -11,7 +11,7 @@ from typing import Any
 
 from nearcache._core.fork import on_fork
 from nearcache._core.weak import weakly
-from nearcache.backends.redis.carrier import Announced, Carrier
+from nearcache.backends.redis.carrier import Carrier
 from nearcache.backends.redis.errors import code_of, refused
 from nearcache.backends.redis.leases import RedisLeases
 from nearcache.backends.redis.line import Line
@@ -21,6 +21,7 @@ from nearcache.backends.redis.topology import Node, Topology
 from nearcache.backends.redis.tracking import Tracking
 from nearcache.backends.registry import BackendSpec
 from nearcache.backends.transport.dialect import Command
+from nearcache.near.announced import Announced
 from nearcache.near.inbox import Inbox
 from nearcache.near.union import Member, Union
 

@@ -7,11 +7,11 @@ whatever it has to say.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from nearcache.backends.redis.carrier import Announced
 from nearcache.backends.redis.errors import refused
 from nearcache.backends.redis.line import Line
 from nearcache.backends.redis.names import marks_of
 from nearcache.backends.transport.dialect import Command
+from nearcache.near.announced import Announced
 
 
 class Tracking:
