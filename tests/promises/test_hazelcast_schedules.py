@@ -11,6 +11,7 @@ import pytest
 from nearcache._io.blocking import drive
 from nearcache.backends.hazelcast.blocking import BlockingMaps
 from nearcache.backends.hazelcast.connect import cluster_of
+from nearcache.backends.hazelcast.feed import Feed, ring_of
 from nearcache.backends.hazelcast.maps import Call, Place
 from nearcache.backends.hazelcast.registers import HazelcastRegisters
 from nearcache.backends.registers.base import Answer, Drop, Put, Step, Swap
@@ -75,9 +76,10 @@ def world(new_cache: NewCache, hazelcast: Member) -> Iterator[Registers]:
     with _limits(before=True):
         made = Registers(new_cache, "forgetful://bytes-of-hazelcast")
         namespace = made.names["head"].partition("~")[0]
-        place = Place(cluster_of(hazelcast.url), (namespace, made.names["head"]), TIMEOUT)
+        tables = (namespace, made.names["head"])
+        place = Place(cluster_of(hazelcast.url), tables, ring_of(namespace), TIMEOUT)
         maps = PausedMaps(place, made), BlockingMaps(place)
-        steps, others = [HazelcastRegisters(way, namespace, True, TIMEOUT) for way in maps]
+        steps, others = [HazelcastRegisters(way, namespace, True, TIMEOUT, Feed(namespace)) for way in maps]
 
         async def run(step: Step) -> Answer:
             (answer,) = await steps.run(step)

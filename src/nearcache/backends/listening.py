@@ -19,8 +19,8 @@ class Life:
     """One run of the thread, from its start until it is told to end."""
 
     def __init__(self) -> None:
-        self.ended = threading.Event()
-        self.heard = False
+        self.ended: threading.Event = threading.Event()
+        self.heard: bool = False
         """Whether the engine has let the thread listen."""
         self.session: Session | None = None
         """During which every change is announced."""

@@ -1,5 +1,6 @@
 """Near values over Hazelcast, and the ring in which changes are announced."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,12 +28,16 @@ def new_cache(hazelcast: Member, request: pytest.FixtureRequest) -> Iterator[New
         cache.close()
 
 
+def is_coherent(cache: Cache) -> bool:
+    return cache.health().coherent
+
+
 def coherent(*caches: Cache) -> None:
     """Wait until these caches hear of every change."""
     for cache in caches:
         cache.set("warm:1", 1)
         cache.get("warm:1")
-        eventually(lambda cache=cache: cache.health().coherent, "it hears of changes")
+        eventually(functools.partial(is_coherent, cache), "it hears of changes")
 
 
 def test_a_change_is_told_long_before_the_staleness(new_cache: NewCache):

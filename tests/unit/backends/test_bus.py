@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from nearcache.backends.redis.bus import Bus
-from nearcache.backends.redis.carrier import LOST, Announced
 from nearcache.errors import BackendError
+from nearcache.near.announced import LOST, Announced
 from nearcache.near.coherence import Coherence
 from nearcache.near.flights import Flights
 from nearcache.near.store import Limit, Store
