@@ -47,8 +47,8 @@ class Awaited:
             return function
 
         @functools.wraps(function)
-        async def load(*args: Any) -> Any:
-            return function(*args)
+        async def load(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
 
         return load
 
@@ -78,7 +78,7 @@ class Awaited:
         return sorted([key async for key in pages] if self.is_async else list(pages))
 
 
-PLAIN = {"cached", "writes", "key", "engine_key", "stats", "disabled", "bypass", "memo", "aio", "sync"}
+PLAIN = {"cached", "writes", "exclusive", "key", "engine_key", "stats", "disabled", "bypass", "memo", "aio", "sync"}
 
 
 def urls_of(engine: str, request: pytest.FixtureRequest) -> str:

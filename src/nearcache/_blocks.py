@@ -1,6 +1,6 @@
-"""Blocks that touch the engine when they begin or end, one for each flavour."""
+"""What touches the engine while it is under way, one for each flavour: blocks when they begin or end, and pages."""
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from nearcache._engine.engine import Engine
@@ -61,3 +61,20 @@ async def async_lock(locks: Locking, claim: Claim) -> AsyncGenerator[Held]:
         await locks.give_back(had, error)
         raise
     await locks.give_back(had, None)
+
+
+def pages(engine: Engine, prefix: str) -> Iterator[str]:
+    """Bring keys, a page at a time."""
+    cursor: str | None = None
+    while cursor != "":
+        cursor, keys = drive(engine.page(cursor or "", prefix))
+        yield from keys
+
+
+async def async_pages(engine: Engine, prefix: str) -> AsyncIterator[str]:
+    """Bring keys, a page at a time."""
+    cursor: str | None = None
+    while cursor != "":
+        cursor, keys = await engine.page(cursor or "", prefix)
+        for key in keys:
+            yield key

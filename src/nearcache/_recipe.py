@@ -20,26 +20,19 @@ Ignore = Iterable[str] | None
 PLAIN = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-class Recipe:
-    """How calls of one function become keys, and how its results are stored."""
+class Naming:
+    """How calls of one function become keys."""
 
-    def __init__(
-        self, core: Core, function: Callable[..., Any], template: str, ignore: Ignore, plan: Plan, tags: Iterable[str]
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], template: str, ignore: Ignore) -> None:
         self.function: Callable[..., Any] = function
-        self.plan: Plan = plan
         self.signature: inspect.Signature = signature_of(function)
         self._template = Template(template)
         self._names = list(self.signature.parameters)
         check_parameters(function, self._names, self._template.fields, ignore)
-        self._tags = Tags(core, tags, self._names)
         self.picks: list[int] = [self._names.index(name) for name in self._template.fields]
         plain = all(parameter.kind in PLAIN for parameter in self.signature.parameters.values())
         self._positional = len(self._names) if plain else None
         self.entity: str = self._template.entity or ""
-        remembered = plain and self._template.direct and self.entity and self.picks == sorted(self.picks)
-        self.shape: Shape | None = (len(self._names), tuple(self.picks)) if remembered else None
-        """What decides who serves a call; None where a key is not made of whole arguments in their places."""
 
     def key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Return the key of one call; arguments that do not fit the function raise `TypeError`."""
@@ -48,6 +41,23 @@ class Recipe:
         arguments = self._arguments(args, kwargs)
         return self._template.render(*[arguments[name] for name in self._template.fields])
 
+    def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        return bound_arguments(self.function, self.signature, args, kwargs)
+
+
+class Recipe(Naming):
+    """How calls of one function become keys, and how its results are stored."""
+
+    def __init__(
+        self, core: Core, function: Callable[..., Any], template: str, ignore: Ignore, plan: Plan, tags: Iterable[str]
+    ) -> None:
+        super().__init__(function, template, ignore)
+        self.plan: Plan = plan
+        self._tags = Tags(core, tags, self._names)
+        whole = self._positional is not None and self._template.direct and self.picks == sorted(self.picks)
+        self.shape: Shape | None = (len(self._names), tuple(self.picks)) if whole and self.entity else None
+        """What decides who serves a call; None where a key is not made of whole arguments in their places."""
+
     def job(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job:
         """Return the load of one call."""
         return Job(functools.partial(self.function, *args, **kwargs), self.plan, self.tagger(args, kwargs))
@@ -55,9 +65,6 @@ class Recipe:
     def tagger(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tagger:
         """Return what makes the tags of the result of one call."""
         return self._tags.tagger(functools.partial(self._arguments, args, kwargs))
-
-    def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        return bound_arguments(self.function, self.signature, args, kwargs)
 
 
 def bound_arguments(

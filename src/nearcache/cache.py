@@ -9,7 +9,6 @@ from nearcache._core.entry import Entry
 from nearcache._core.missing import MISS, Missing
 from nearcache._core.queued import Queued
 from nearcache._core.ttl import TTL
-from nearcache._engine.engine import Engine
 from nearcache._engine.health import Health
 from nearcache._engine.held import Held
 from nearcache._engine.warm import Pace, Warmed
@@ -179,7 +178,7 @@ class Cache(Face):
 
         A key may come twice, or not at all if it is written meanwhile.
         """
-        return _pages(self._engine, prefix)
+        return _blocks.pages(self._engine, prefix)
 
     def get_or_load(
         self,
@@ -328,7 +327,7 @@ class Cache(Face):
 
         """
         locks = self._engine.locks
-        return _blocks.lock(locks, locks.claim(name, ttl, wait, fair, on_loss))
+        return _blocks.lock(locks, locks.terms(ttl, wait, fair, on_loss)(name))
 
     def cached(
         self,
@@ -392,6 +391,22 @@ class Cache(Face):
         """
         plan = decorate.plan(self._engine, template, ttl, {})
         return lambda function: decorate.writes(self._engine, function, template, returns, plan, tags)
+
+    def exclusive(
+        self,
+        template: str,
+        ttl: TTL = 60,
+        *,
+        wait: Duration = 10,
+        fair: bool = False,
+        on_loss: Callable[[LockLostError], object] | None = None,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Decorate a function so that of the calls with the same name one runs at a time.
+
+        Each holds the lock of that name, such as "payment:{order_id}", while the function runs; the options are those of
+        `lock`. Parameters that the template does not name do not count. A call raises what `lock` and its block raise.
+        """
+        return decorate.exclusive(self._engine, template, self._engine.locks.terms(ttl, wait, fair, on_loss))
 
 
 class AsyncCache(Face):
@@ -486,7 +501,7 @@ class AsyncCache(Face):
 
     def scan(self, prefix: str = "") -> AsyncIterator[str]:
         """Iterate over the keys that start with a prefix; for tools, since the engine walks all its keys."""
-        return _async_pages(self._engine, prefix)
+        return _blocks.async_pages(self._engine, prefix)
 
     async def get_or_load(
         self,
@@ -561,7 +576,7 @@ class AsyncCache(Face):
     ) -> AbstractAsyncContextManager[Held]:
         """Hold a lock during the block, which nobody else has meanwhile: no thread, task, process or host."""
         locks = self._engine.locks
-        return _blocks.async_lock(locks, locks.claim(name, ttl, wait, fair, on_loss))
+        return _blocks.async_lock(locks, locks.terms(ttl, wait, fair, on_loss)(name))
 
     def cached(
         self,
@@ -601,17 +616,14 @@ class AsyncCache(Face):
         plan = decorate.plan(self._engine, template, ttl, {})
         return lambda function: decorate.writes(self._engine, function, template, returns, plan, tags)
 
-
-def _pages(engine: Engine, prefix: str) -> Iterator[str]:
-    cursor: str | None = None
-    while cursor != "":
-        cursor, keys = drive(engine.page(cursor or "", prefix))
-        yield from keys
-
-
-async def _async_pages(engine: Engine, prefix: str) -> AsyncIterator[str]:
-    cursor: str | None = None
-    while cursor != "":
-        cursor, keys = await engine.page(cursor or "", prefix)
-        for key in keys:
-            yield key
+    def exclusive(
+        self,
+        template: str,
+        ttl: TTL = 60,
+        *,
+        wait: Duration = 10,
+        fair: bool = False,
+        on_loss: Callable[[LockLostError], object] | None = None,
+    ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
+        """Decorate a function so that of the calls with the same name one runs at a time."""
+        return decorate.exclusive(self._engine, template, self._engine.locks.terms(ttl, wait, fair, on_loss))

@@ -7,17 +7,19 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
+from nearcache._blocks import async_lock, lock
 from nearcache._core.missing import MISS
 from nearcache._core.outcome import Outcome
 from nearcache._core.queued import Queued
 from nearcache._core.ttl import TTL
 from nearcache._engine.engine import Engine, gathered
+from nearcache._engine.held import Claim
 from nearcache._engine.loading import Loading, inside
 from nearcache._engine.plan import Job, Plan
 from nearcache._engine.plan import plan as resolved
 from nearcache._hits import AWAITED, SPECIALISED, Load, Memo, Seek, by_key, by_key_awaited, take_on
 from nearcache._io.blocking import drive
-from nearcache._recipe import Ignore, Recipe, add_key, check_function, return_type
+from nearcache._recipe import Ignore, Naming, Recipe, add_key, check_function, return_type
 from nearcache.options import LoadOptions
 
 P = ParamSpec("P")
@@ -265,8 +267,7 @@ def plan(engine: Engine, template: object, ttl: TTL, options: LoadOptions, ignor
     A function whose parameters are all in its key may be called again later; others may have been given something that
     is closed by then.
     """
-    if not isinstance(template, str):
-        raise TypeError('the decorator needs a key template: @cache.cached("users:{user_id}")')
+    _check_called(template, '@cache.cached("users:{user_id}")')
     made = resolved(engine.core, ttl, options)
     return made if made.background is not None else replace(made, background=ignore is not None and not tuple(ignore))
 
@@ -312,6 +313,37 @@ def writes(engine: Engine, function: Any, template: str, returns: object, plan: 
         return (await engine.write_through(recipe.key(args, kwargs), source, MISS, recipe.plan, tag)).get()
 
     return async_write if engine.io.flavour == "async" else write
+
+
+def exclusive(engine: Engine, template: str, terms: Callable[[str], Claim]) -> Callable[[Any], Any]:
+    """Return the decorator of functions that run under the lock of their arguments, of the engine's flavour."""
+    _check_called(template, '@cache.exclusive("payment:{order_id}")')
+    return functools.partial(_exclusive, engine, template, terms)
+
+
+def _exclusive(engine: Engine, template: str, terms: Callable[[str], Claim], function: Any) -> Any:
+    if isinstance(function, staticmethod | classmethod):
+        method = cast(Any, function)
+        return type(method)(_exclusive(engine, template, terms, method.__func__))
+    check_function(engine, function)
+    naming, locks = Naming(function, template, None), engine.locks
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with lock(locks, terms(naming.key(args, kwargs))):
+            return function(*args, **kwargs)
+
+    @functools.wraps(function)
+    async def async_run(*args: Any, **kwargs: Any) -> Any:
+        async with async_lock(locks, terms(naming.key(args, kwargs))):
+            return await function(*args, **kwargs)
+
+    return async_run if engine.io.flavour == "async" else run
+
+
+def _check_called(template: object, example: str) -> None:
+    if not isinstance(template, str):
+        raise TypeError(f"the decorator needs a key template: {example}")
 
 
 def _recipe(

@@ -260,3 +260,16 @@ async def a_lock_is_a_block() -> None:
         assert_type(other, Held)
     with acache.lock("payment:42"):  # type: ignore[attr-defined]
         pass
+
+    @cache.exclusive("payment:{order_id}", ttl="1m", wait=0)
+    def pay(order_id: int, cents: int) -> str:
+        return f"{order_id}: {cents}"
+
+    @acache.exclusive("payment:{order_id}", fair=True)
+    async def apay(order_id: int) -> str:
+        return f"{order_id}"
+
+    assert_type(pay(42, cents=7), str)
+    assert_type(await apay(42), str)
+    pay("42", 7)  # type: ignore[arg-type]
+    await apay()  # type: ignore[call-arg]

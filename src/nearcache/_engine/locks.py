@@ -2,6 +2,7 @@
 
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -32,15 +33,16 @@ class Locking:
         self._backend = backend
         self._commands = commands
 
-    def claim(self, name: str, ttl: TTL, wait: Duration, fair: bool, on_loss: OnLoss | None) -> Claim:
-        """Check what is asked for; raises before anything is sent."""
+    def terms(self, ttl: TTL, wait: Duration, fair: bool, on_loss: OnLoss | None) -> Callable[[str], Claim]:
+        """Check what is asked for, whatever the lock; return what claims the lock of a name."""
         _ = self._port
         life = self._core.exact(ttl)
         if life < SHORTEST_LEASE:
             raise ConfigError(f"ttl is {described(ttl)}; that of a lock must be at least {SHORTEST_LEASE:g} second")
         if on_loss is not None:
             require_callable(on_loss, "on_loss")
-        return Claim(self._core.namespace.check_name(name), life, _seconds_of(wait), fair, on_loss)
+        seconds = _seconds_of(wait)
+        return lambda name: Claim(self._core.namespace.check_name(name), life, seconds, fair, on_loss)
 
     @property
     def _port(self) -> Locks:

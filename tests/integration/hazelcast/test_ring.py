@@ -29,7 +29,7 @@ def new_cache(hazelcast: Member, request: pytest.FixtureRequest) -> Iterator[New
 
 
 def is_coherent(cache: Cache) -> bool:
-    return cache.health().coherent
+    return bool(cache.health().coherent)
 
 
 def coherent(*caches: Cache) -> None:
