@@ -403,7 +403,7 @@ class Cache(Face):
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Decorate a function so that of the calls with the same name one runs at a time.
 
-        Each holds the lock of that name, such as "payment:{order_id}", while the function runs; the options are those of
+        Each holds the lock of that name, such as "payment:{order_id}", while the function runs; options are those of
         `lock`. Parameters that the template does not name do not count. A call raises what `lock` and its block raise.
         """
         return decorate.exclusive(self._engine, template, self._engine.locks.terms(ttl, wait, fair, on_loss))
