@@ -18,6 +18,7 @@ another process, it does so at each call to the engine, after every 1,024 near h
                                                        +Inf while changes are not announced
     cache_loads_stuck{namespace}                       loads that run beyond their deadline
     cache_spared_total{namespace}                      calls answered at once because the engine does not answer
+    cache_locks_lost_total{namespace, entity}          locks that were lost while somebody held them here
     cache_engine_silent{namespace}                     1 while it does not; there since the first time that it did not
 
 An `entity` beyond the first 100 of a namespace is "other". `tier="engine"` evictions are those this process has heard
@@ -41,6 +42,7 @@ from nearcache._core.events import (
     Hit,
     Load,
     Loads,
+    LockLost,
     Miss,
     NearTier,
     NoLoads,
@@ -122,6 +124,8 @@ class Prometheus:
                 (self._took.get("announcement") or self._new_operation(families, "announcement"))(seconds)
             case Failure(kind, entity):
                 self._count(families.errors, "errors", entity, kind, 1)
+            case LockLost(entity):
+                families.lost.labels(self._namespace, self._labels.label(entity)).inc()
             case Evicted(tier, count):
                 families.evictions.labels(self._namespace, tier).inc(count)
             case _:

@@ -19,6 +19,7 @@ from nearcache._core.events import (
     Failure,
     Hit,
     Load,
+    LockLost,
     Miss,
     Spared,
 )
@@ -65,6 +66,7 @@ def test_the_names_and_types_are_those_announced(listener, registry):
         ("cache_latency_seconds", "histogram"),
         ("cache_spared", "counter"),
         ("cache_engine_silent", "gauge"),
+        ("cache_locks_lost", "counter"),
     }
 
 
@@ -129,6 +131,7 @@ def test_events_are_counted(listener, registry):
         Load("users", 0.2, "ValueError"),
         Failure("engine", "", "BackendError"),
         Evicted("engine", 9),
+        LockLost("payment"),
         EngineSize(800, 1_000),
         EngineBack("redis"),
     ):
@@ -140,6 +143,7 @@ def test_events_are_counted(listener, registry):
     assert value(registry, "cache_errors_total", entity="users", reason="load") == 1
     assert value(registry, "cache_errors_total", entity="", reason="engine") == 1
     assert value(registry, "cache_evictions_total", tier="engine") == 9
+    assert value(registry, "cache_locks_lost_total", entity="payment") == 1
     assert value(registry, "cache_size_bytes", tier="engine") == 800
     assert value(registry, "cache_limit_bytes", tier="engine") == 1_000
 
