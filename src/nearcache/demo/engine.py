@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from nearcache.demo import processes
+
 
 def pid() -> int:
     """Return the process id of the engine, which it writes into its data directory."""
@@ -14,8 +16,7 @@ def pid() -> int:
 
 def freeze() -> None:
     """Make the engine stop answering, without ending it."""
-    if sys.platform != "win32":
-        os.kill(pid(), signal.SIGSTOP)
+    processes.freeze(pid())
 
 
 def kill() -> None:

@@ -1,6 +1,8 @@
 """Other processes: new interpreters, which share nothing with this one but the cache and the database."""
 
+import os
 import signal
+import sys
 from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +17,19 @@ def processes(count: int) -> Generator[ProcessPoolExecutor, None, None]:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def freeze(pid: int) -> None:
+    """Make a process stop, without ending it."""
+    if sys.platform != "win32":
+        os.kill(pid, signal.SIGSTOP)
+
+
+def thaw(pid: int) -> None:
+    """Let a child process go on that freezes itself, as soon as it has."""
+    if sys.platform != "win32":
+        os.waitpid(pid, os.WUNTRACED)
+        os.kill(pid, signal.SIGCONT)
 
 
 def _ignore_interrupts() -> None:

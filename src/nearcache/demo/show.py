@@ -15,6 +15,7 @@ from nearcache.demo.scenes import (
     many_processes,
     metrics,
     outage,
+    payments,
     race,
     restart,
     stampede,
@@ -32,9 +33,12 @@ SCENES: dict[str, ModuleType] = {
     "Restart": restart,
     "Engine killed": outage,
     "Primary killed": failover,
+    "Payments": payments,
     "Prometheus": metrics,
 }
-NEED_PROCESSES = frozenset({"Four processes", "Write-through", "Restart", "Engine killed", "Primary killed"})
+NEED_PROCESSES = frozenset(
+    {"Four processes", "Write-through", "Restart", "Engine killed", "Primary killed", "Payments"}
+)
 """Scenes in which several processes share one engine."""
 
 
