@@ -96,7 +96,7 @@ def test_the_whole_demo_keeps_its_promises_and_leaves_nothing(start, tmp_path, a
     assert re.search(r"queries that reached SQLite +1, 1, 1 +yes", output)
     assert re.search(r"writes that raised BackendError +4 of 4 +yes", output)
     assert re.search(r"errors they got +0 +yes", output)
-    assert re.search(r"late writes that SQLite refused +1 +yes", output)
+    assert re.search(r"late writes that SQLite refused +[1-9] +yes", output)
     assert nothing_left(tmp_path)
 
 
