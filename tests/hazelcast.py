@@ -9,7 +9,7 @@ import json
 import shutil
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -55,6 +55,8 @@ class Member(Server):
         self.port = self._ports[0]
         self.cluster = name or f"nc{self.port}"
         self._maps = maps
+        self.rings: Mapping[str, object] = {}
+        """Settings of ringbuffers by name, for the next start."""
         self._seen = 0
 
     @property
@@ -122,6 +124,7 @@ class Member(Server):
                 },
             },
             "map": self._maps,
+            "ringbuffer": self.rings,
         }
 
     def _answers(self) -> bool:

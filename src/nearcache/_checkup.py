@@ -229,7 +229,7 @@ NO_REPLICA: Final = (
     "no replica is known to be up to date: does one follow, can it be reached where the primary says, and may the user "
     "ask both for INFO?"
 )
-ASKED: Final = "the engine tells of nothing: who waits for a load asks, and near values live for `staleness`"
+ASKED: Final = "nobody is told when a load ends: who waits for one in another process asks"
 MAY_IT_PUBLISH: Final = "may the user publish? docs/rights.md has the rule"
 WITH_FAIL_OVER: Final = frozenset({"redis+sentinel", "redis+cluster"})
 """Schemes of engines where a replica takes the place of a primary that dies."""

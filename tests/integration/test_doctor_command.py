@@ -14,6 +14,7 @@ from nearcache.backends.redis.names import marks_of
 from nearcache.backends.registers.marks import head_of
 from nearcache.cli import main as cli
 from tests.cluster import Cluster
+from tests.hazelcast import SampleMember
 from tests.rights import of_namespace, permissions, user
 from tests.sentinel import Group
 from tests.servers import CHECKOUT, MemcachedServer, RedisServer, free_port, memcached_server, redis_server
@@ -270,7 +271,8 @@ def test_sound_memcached_servers_are_found_sound(capsys, memcached_servers: list
     assert all(f"{server.where} is a Memcached 1.6" in checks["servers"]["found"] for server in memcached_servers)
     assert "records evicted" in checks["memory"]["found"]
     assert checks["records"]["found"] == "of at most 1,048,576 bytes"
-    assert "near values live for `staleness`" in checks["asking"]["found"]
+    assert "near values live for `staleness`" in checks["near"]["found"]
+    assert "who waits for one in another process asks" in checks["asking"]["found"]
     lacks = {each["title"] for each in found["guarantees"] if each["lack"]}
     assert lacks == {"One load, however many ask", "How old a near value may be"}
     assert examined(capsys, f"{url}?eject=no")[0] == 0
@@ -308,3 +310,23 @@ def test_what_memcached_servers_are_started_with_is_judged(capsys, memcached: Me
         _, checks, _ = examined(capsys, f"memcached://{memcached.where},{larger.where}")
         assert checks["records"]["found"] == "of at most 1,048,576 bytes; of 2,097,152 on other servers"
         assert "the same -I" in checks["records"]["advice"]
+
+
+# Hazelcast
+
+
+def test_a_hazelcast_member_of_the_sample_configuration_is_found_sound(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("CACHE_NAMESPACE", "app")
+    sample = SampleMember()
+    try:
+        sample.start()
+        code, checks, found = examined(capsys, sample.url)
+    finally:
+        sample.remove()
+    assert (code, found["findings"]) == (0, 0)
+    assert checks["ring"]["found"] == "changes are announced and read; it keeps the last 10,000"
+    lacks = {each["title"]: each["lack"] for each in found["guarantees"] if each["lack"]}
+    assert "You read what you wrote" not in lacks
+    assert lacks["How old a near value may be"] == (
+        "each half of a cluster that has fallen apart is told of its own changes alone"
+    )

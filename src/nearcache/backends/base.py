@@ -375,7 +375,7 @@ class Backend(ABC):
     shared: ClassVar[bool] = True
     """Whether other processes can change what is stored here."""
     hears: ClassVar[bool] = True
-    """Whether the engine tells of changes, and of the ends of loads; if not, whoever wants to know asks."""
+    """Whether the engine tells who waits for a load that it has ended; if not, they ask."""
 
     time: EngineTime
     view: View

@@ -15,6 +15,7 @@ from nearcache._checkup import Check, examine
 from nearcache.cli.options import cache_of
 
 FIXED: Final = "near values live for `staleness`, however seldom they change"
+SPARED: Final = "near values are forgotten together, or live for `staleness`"
 MOVED: Final = "not while a Memcached server is away, nor when it is back: its keys have moved to the others"
 HALVES: Final = "until the cluster falls into halves: when they meet, one of them gives up what it acknowledged"
 LOST: Final = "until a fail-over loses what was acknowledged; repeated by running processes"
@@ -46,9 +47,11 @@ GUARANTEES: Final[dict[str, dict[str, str]]] = {
     },
     "How old a near value may be": {
         "tracking": FIXED,
-        "asking": FIXED,
+        "near": FIXED,
+        "ring": SPARED,
         "eject": MOVED,
         "fail-over": LOST,
+        "halves": "each half of a cluster that has fallen apart is told of its own changes alone",
     },
     "After a restart or a fail-over": {
         "tags": "marks of tags cannot be given back",
@@ -61,7 +64,7 @@ GUARANTEES: Final[dict[str, dict[str, str]]] = {
 }
 """Sections of docs/guarantees.md, and what is left of each without one of the parts that it takes, or by `NATURE`."""
 
-NATURE: Final = frozenset({"sharing", "fail-over", "asking", "eject", "halves"})
+NATURE: Final = frozenset({"sharing", "fail-over", "asking", "near", "eject", "halves"})
 """What limits an engine of its kind, or was asked for, so that there is nothing to mend."""
 
 

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 
 from nearcache import AsyncCache, Cache, ConfigError, Queued
-from nearcache._checkup import examine
+from nearcache._checkup import Check, examine
 from nearcache._io.blocking import drive
 from nearcache._io.port import Flavour
 from nearcache.backends.hazelcast.aio import AwaitingMaps
 from nearcache.backends.hazelcast.blocking import BlockingMaps
 from nearcache.backends.registers.base import Look
+from nearcache.cli.doctor import held
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 from tests.faces import Awaited
 from tests.hazelcast import Member, SampleMember, members
@@ -288,6 +289,48 @@ def test_the_sample_configuration_is_what_the_doctor_asks_for(hazelcast: Member)
                 (head,) = drive(backend._registers.run(Look(backend._marks.name, life=True)))
             assert found["default life"].works is wanted
             assert bool(found["default life"].advice) is (wanted is None)
+            assert (found["ring"].works, found["ring"].advice) == (True, "")
+            assert "the last 10,000" in found["ring"].found
             assert head.left == math.inf, "marks do not end"
     finally:
         sample.remove()
+
+
+def test_the_doctor_says_what_a_ring_should_be_set_to():
+    member = Member()
+    member.rings = {"small~b": {"capacity": 10}, "ending~b": {"time-to-live-seconds": 600}}
+    try:
+        member.start()
+        for namespace, advice in (("small", "the capacity that"), ("ending", "time-to-live-seconds of 0"), ("app", "")):
+            (ring,) = found_by_the_doctor(member, namespace)
+            assert ring.works
+            assert advice in ring.advice
+            assert bool(advice) is bool(ring.advice)
+    finally:
+        member.remove()
+
+
+def test_the_doctor_finds_a_ring_that_cannot_be_read(hazelcast: Member):
+    real = BlockingMaps.call
+
+    async def lost(maps: Any, calls: Any, until: float) -> list[Any]:
+        return [
+            BackendError("lost (planned)") if call.method == "read_many" else result
+            for call, result in zip(calls, await real(maps, calls, until), strict=True)
+        ]
+
+    async def another(maps: Any, calls: Any, until: float) -> list[Any]:
+        mine = [call._replace(arguments=(bytearray(b"a 1"),)) if call.method == "add" else call for call in calls]
+        return list(await real(maps, mine, until))
+
+    for call, said in ((lost, "lost (planned)"), (another, "unread~b: what was announced is not what is there")):
+        with broken(BlockingMaps, "call", call):
+            checks = found_by_the_doctor(hazelcast, "unread", everything=True)
+        assert [(check.name, check.found) for check in checks if check.works is False] == [("ring", said)]
+        assert "live for `staleness`" in held(checks)["How old a near value may be"]
+
+
+def found_by_the_doctor(member: Member, namespace: str, *, everything: bool = False) -> list[Check]:
+    """Return what was found out about the ring, or everything."""
+    with Cache(member.url, namespace=namespace, observers=(), timeout=5.0) as cache:
+        return [check for check in examine(cache) if everything or check.name == "ring"]

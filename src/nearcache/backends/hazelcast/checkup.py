@@ -1,10 +1,11 @@
-"""What the maps of a Hazelcast cluster are set to, as far as a client can find out."""
+"""What the maps and the ring of a Hazelcast cluster are set to, as far as a client can find out."""
 
 import math
 from typing import Final
 
 from nearcache.backends.base import Check, Facts
 from nearcache.backends.hazelcast.registers import HazelcastRegisters
+from nearcache.errors import BackendError
 
 NOTHING: Final = Facts(None, None, None, None, None, None)
 """Members of the open-source edition tell a client nothing about themselves."""
@@ -12,6 +13,18 @@ NOTHING: Final = Facts(None, None, None, None, None, None)
 ADVICE: Final = (
     "give the map a time-to-live-seconds, as docs/hazelcast.yaml does: a program that dies between two steps "
     "leaves records that nobody removes"
+)
+
+ROOM: Final = 1_000
+"""Entries that a ring should take at least."""
+
+SMALL: Final = (
+    "give the ringbuffer the capacity that docs/hazelcast.yaml gives it: where more is changed before a process has "
+    "read of it, that process forgets everything near"
+)
+ENDING: Final = (
+    "give the ringbuffer a time-to-live-seconds of 0, as docs/hazelcast.yaml does: where the last entry has ended "
+    "nobody knows whether another one has, and near values live for `staleness`"
 )
 
 
@@ -26,8 +39,19 @@ class HazelcastAdmin:
         return NOTHING
 
     async def examine(self, *, forgets: bool) -> list[Check]:
-        """Find out whether the map has a default life, on a record of its own that is removed."""
+        """Try the ring, and find out whether the map has a default life, on a record of its own that is removed."""
+        return [await self._ring(), await self._default_life()]
+
+    async def _ring(self) -> Check:
+        try:
+            capacity, left = await self._registers.ring()
+        except BackendError as error:
+            return Check("ring", False, str(error))
+        advice = ENDING if left < capacity else SMALL if capacity < ROOM else ""
+        return Check("ring", True, f"changes are announced and read; it keeps the last {capacity:,}", advice)
+
+    async def _default_life(self) -> Check:
         life = await self._registers.default_life()
         if life == math.inf:
-            return [Check("default life", None, "a record whose life was not told stays for ever", ADVICE)]
-        return [Check("default life", True, f"a record whose life was not told stays for {life:g} seconds")]
+            return Check("default life", None, "a record whose life was not told stays for ever", ADVICE)
+        return Check("default life", True, f"a record whose life was not told stays for {life:g} seconds")

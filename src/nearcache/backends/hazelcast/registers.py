@@ -109,6 +109,20 @@ class HazelcastRegisters:
         view = _good(await self._maps.call(calls, time.monotonic() + self._timeout))[2]
         return math.inf if view is None or view.expiration_time > FOR_EVER else view.ttl / 1_000
 
+    async def ring(self) -> tuple[int, int]:
+        """Announce that nothing has changed, and read that; return how many entries the ring takes, and how many more.
+
+        Those are all of them unless entries end.
+        """
+        until, ring, told = time.monotonic() + self._timeout, self._feed.ring, self._feed.tell(())
+        (at,) = _good(await self._maps.call([told], until))
+        asked = (("read_many", (at, 0, 1)), ("capacity", ()), ("remaining_capacity", ()))
+        calls = [Call(ring, method, ring, arguments) for method, arguments in asked]
+        found, capacity, left = _good(await self._maps.call(calls, until))
+        if not found.size or (found[0],) != told.arguments:
+            raise BackendError("what was announced is not what is there", ring)
+        return capacity, left
+
     async def open(self) -> None:
         """Connect ahead of the first use."""
         await self._maps.open(time.monotonic() + self._timeout)

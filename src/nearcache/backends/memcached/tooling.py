@@ -20,6 +20,7 @@ GONE: Final = "start it, or take it out of url (CACHE_URL): until it answers its
 REFUSES: Final = "it refuses writes when it is full; start it without -M"
 TOO_SMALL: Final = "what was invalidated may not fit into a record; start it with a larger -I (1m is usual)"
 NOT_ALIKE: Final = "start all servers with the same -I: a value that is too large for one is an error there"
+FIXED: Final = "nobody is told of changes: near values live for `staleness`"
 EJECTED: Final = (
     "the keys of a server that does not answer go to the others, and old values may be read from then on (eject=yes)"
 )
@@ -52,6 +53,7 @@ class Admin:
             checks_of_all(each) if len(self._where) > 1 else [check for checks in each.values() for check in checks]
         )
         found += [_records([settings for _, settings in there.values()])] if there else []
+        found.append(Check("near", None, FIXED))
         return [*found, Check("eject", None, EJECTED)] if self._ejects else found
 
     async def _ask(self, about: str) -> list[Told | BackendError]:
