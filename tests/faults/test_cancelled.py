@@ -29,7 +29,7 @@ from nearcache.backends.transport.stream import Stream
 from tests.faults.calls import face
 from tests.faults.table import Callers, seen
 from tests.integration.redis.helpers import drive
-from tests.promises.conftest import NewCache
+from tests.promises.conftest import NewCache, url_of
 from tests.promises.helpers import (
     Alarm,
     Crowd,
@@ -41,7 +41,7 @@ from tests.promises.helpers import (
     noticed,
     values,
 )
-from tests.servers import MemcachedServer, RedisServer
+from tests.servers import RedisServer
 
 pytestmark = pytest.mark.alone
 
@@ -52,7 +52,7 @@ MOST = 3
 """Connections for threads, and for the tasks of a loop."""
 
 FEW = 50
-"""Leases over Memcached that thousands of interrupts may leave noted here; of more than 10,000, all are forgotten."""
+"""Leases on engines without scripts that thousands of interrupts may leave noted; of over 10,000, all are forgotten."""
 
 Verb = Callable[[Any, str], Coroutine[Any, Any, Any]]
 
@@ -137,18 +137,17 @@ class Redis:
         eventually(lambda: not self._server.command("KEYS", pattern), "all leases have ended")
 
 
-class Memcached:
-    """What is looked at over Memcached servers."""
+class Hazelcast:
+    """What is looked at over a member of Hazelcast, whose client has a connection for all and no pool."""
 
-    name = " (Memcached)"
+    name = " (Hazelcast)"
 
-    def __init__(self, servers: Sequence[MemcachedServer]) -> None:
-        self.url = f"memcached://{','.join(server.where for server in servers)}"
+    def __init__(self, url: str) -> None:
+        self.url = url
 
-    def links(self, cache: Any) -> list[Any]:
-        """Return the ways to the servers, of one flavour."""
-        links: list[Any] = cache._engine.backend._registers._servers._links
-        return links
+    def links(self, _cache: Any) -> list[Any]:
+        """Return no pools."""
+        return []
 
     def no_lease_is_left(self, cache: Any) -> None:
         """Check that no lease is remembered, and that what is left of one is free after its life.
@@ -163,14 +162,27 @@ class Memcached:
         assert all(stub is None or stub.life <= LIFE for stub in stubs), stubs
 
 
-Engine = Redis | Memcached
+class Memcached(Hazelcast):
+    """What is looked at over Memcached servers."""
+
+    name = " (Memcached)"
+
+    def links(self, cache: Any) -> list[Any]:
+        """Return the ways to the servers, of one flavour."""
+        links: list[Any] = cache._engine.backend._registers._servers._links
+        return links
 
 
-@pytest.fixture(params=["valkey", "memcached"])
+Engine = Redis | Hazelcast
+
+
+@pytest.fixture(params=["valkey", "memcached", "hazelcast"])
 def engine(request: pytest.FixtureRequest) -> Engine:
     """An engine of each kind of connections."""
     if request.param == "memcached":
-        return Memcached(request.getfixturevalue("memcached_servers"))
+        return Memcached(url_of(request.param, request))
+    if request.param == "hazelcast":
+        return Hazelcast(url_of(request.param, request))
     return Redis(request.getfixturevalue("valkey_server"))
 
 
@@ -341,6 +353,10 @@ def test_a_reply_of_a_cancelled_call_that_the_next_one_gets_is_noticed(
 # Threads
 
 
+WIRED = ("valkey", "memcached")
+"""Engines whose connections are this library's own: what an interrupt does in the client of another is its affair."""
+
+
 class SoftTimeLimit(Exception):
     """What task queues raise in a task that has run for too long: no interrupt of Python's, and a plain Exception."""
 
@@ -395,6 +411,7 @@ def others(cache: Cache, luck: random.Random, over: list[bool]) -> None:
 
 
 @pytest.mark.timeout(60, method="thread")  # the other method needs the alarm for itself
+@pytest.mark.parametrize("engine", WIRED, indirect=True)
 @interrupted
 def test_a_call_interrupted_anywhere_leaves_nothing_behind(engine: Engine, new_cache: NewCache, alarm: Alarm) -> None:
     interruptions(engine, new_cache, alarm, Callers(), 300)
@@ -402,6 +419,7 @@ def test_a_call_interrupted_anywhere_leaves_nothing_behind(engine: Engine, new_c
 
 @pytest.mark.slow
 @pytest.mark.timeout(200, method="thread")
+@pytest.mark.parametrize("engine", WIRED, indirect=True)
 @interrupted
 def test_thousands_of_interrupted_calls_leave_nothing_behind(engine: Engine, new_cache: NewCache, alarm: Alarm) -> None:
     with seen(f"5,000 calls are interrupted by signals{engine.name}") as callers:

@@ -1,8 +1,9 @@
-"""A cluster of two members of Hazelcast: one is killed, joins again, and calls are cancelled wherever they wait."""
+"""Members of Hazelcast, alone or two together: one is killed and joins again, or is frozen for a moment."""
 
 import asyncio
 import functools
 import time
+import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,10 +13,9 @@ from nearcache._io.blocking import drive
 from nearcache.backends.base import NotServing
 from nearcache.backends.hazelcast import HazelcastBackend, library
 from nearcache.backends.registers.base import Answer, Put
-from nearcache.backends.registers.leases import RegisterLeases
 from nearcache.backends.registry import BackendSpec, build
-from tests.faults.table import Callers
-from tests.faults.test_cancelled import KEYS, LIFE, cancel_everywhere
+from tests.faults.source import STALENESS, away
+from tests.faults.table import seen
 from tests.hazelcast import Member, members, url_of
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import PATIENCE, Crowd, broken, dice, eventually, values
@@ -23,6 +23,8 @@ from tests.promises.helpers import PATIENCE, Crowd, broken, dice, eventually, va
 pytestmark = pytest.mark.alone
 
 TIMEOUT = 1.0
+PATIENT = 0.3
+"""The same where nobody may wait for long: little enough for a source that is read instead."""
 TRIPS = 3
 """Trips of a write at most, each of which may take the timeout: the time, the swap and the life."""
 SLACK = 0.5
@@ -33,6 +35,13 @@ WRITERS = 4
 def _two() -> Iterator[list[Member]]:
     """Two members, which tests leave as they have found them."""
     with members(2) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module", name="only")
+def _only() -> Iterator[list[Member]]:
+    """A member that is all there is."""
+    with members() as cluster:
         yield cluster
 
 
@@ -160,15 +169,15 @@ def test_the_client_by_itself_would_acknowledge_it(two: list[Member]) -> None:
     assert any(answer.done for answer in answers)
 
 
-def test_a_call_cancelled_wherever_it_waits_leaves_nothing_behind(hazelcast: Member, new_cache: NewCache) -> None:
-    cache, luck = new_cache(hazelcast.url, near=None, hard_timeout=LIFE, timeout=5.0), dice()
-
-    async def work() -> None:
-        cancelled = await cancel_everywhere(cache, Callers(), 300, luck)
-        assert cancelled >= 300
-        await cache.aio.set_many({key: key for key in KEYS})
-        assert await cache.aio.get_many(KEYS) == {key: key for key in KEYS}
-        eventually(lambda: not cache._parts.core.flights._by_key, "every load has landed")
-
-    with broken(RegisterLeases, "life", LIFE):
-        asyncio.run(work())
+@pytest.mark.parametrize("place", ["the only Hazelcast member", "a Hazelcast member of two"])
+@pytest.mark.parametrize("fault", ["is killed and started again", "is frozen for a moment"])
+def test_readers_get_the_source_while_a_member_is_away(
+    request: pytest.FixtureRequest, new_cache: NewCache, fault: str, place: str
+) -> None:
+    cluster: list[Member] = request.getfixturevalue("two" if "two" in place else "only")
+    eventually(lambda: whole(cluster), "they are there")
+    with seen(f"{place} {fault}, under load") as callers:
+        options = {"namespace": f"f{uuid.uuid4().hex[:10]}", "staleness": STALENESS, "timeout": PATIENT}
+        caches = [new_cache(url_of(*cluster), near=near, **options) for near in ("1MB", None)]
+        away(cluster[0], caches, fault, callers, dice())
+        assert callers.read_errors == callers.wrong == 0, callers.errors
