@@ -14,7 +14,7 @@ from nearcache.backends.base import Check
 from nearcache.backends.redis import facts
 from nearcache.backends.redis.errors import ADVICE, refused
 from nearcache.backends.redis.lua import script
-from nearcache.backends.redis.names import bus_of, marks_of
+from nearcache.backends.redis.names import bus_of, lock_of, marks_of
 from nearcache.backends.several import megabytes
 from nearcache.backends.transport.dialect import Command
 from nearcache.errors import BackendError
@@ -39,8 +39,8 @@ NOTHING: Final = "~nearcache-doctor"
 
 
 async def rights(run: Run, namespace: str) -> list[Check]:
-    """Find out what the user may do with marks and in the stream of changes."""
-    return [await _marks(run, namespace), await _stream(run, namespace)]
+    """Find out what the user may do with marks, with locks, and in the stream of changes."""
+    return [await _marks(run, namespace), await _locks(run, namespace), await _stream(run, namespace)]
 
 
 async def settings(single: Single, forgets: bool) -> list[Check]:
@@ -75,6 +75,21 @@ async def _marks(run: Run, namespace: str) -> Check:
         ("ZREVRANGEBYSCORE", real, "+inf", "0", "LIMIT", "0", "1"),
     ]
     return _tried("tags", await run(*tried), real, "tags, and everything, can be invalidated")
+
+
+async def _locks(run: Run, namespace: str) -> Check:
+    """Have one hold a lock of its own that another waits for, and give it back."""
+    records = lock_of(f"{namespace}:nearcache-doctor:{uuid.uuid4().hex}")
+    acquire, release = (("EVAL", script(f"lock_{name}").text, "4", *records) for name in ("acquire", "release"))
+    one, other = (("1", LIFE, LIFE, LIFE, "1", ""), ("1", LIFE, LIFE))
+    tried: list[Command] = [
+        (*acquire, "one", *one),
+        (*acquire, "two", *one),
+        (*release, "one", *other),
+        (*release, "two", *other),
+        ("DEL", *records),
+    ]
+    return _tried("locks", await run(*tried), records[0], "one at a time may hold a lock")
 
 
 async def _stream(run: Run, namespace: str) -> Check:
