@@ -1,6 +1,7 @@
 """Caches over a Hazelcast cluster that is not there, does not let them in, freezes, or forgets what it was told."""
 
 import asyncio
+import functools
 import gc
 import importlib
 import math
@@ -229,14 +230,22 @@ async def test_a_thousand_tasks_at_once(hazelcast: Member):
         assert await asyncio.gather(*map(call, range(1_000))) == list(range(1_000))
 
 
+def is_coherent(cache: Cache) -> bool:
+    return bool(cache.health().coherent)
+
+
 def reactors() -> list[str]:
     return [thread.name for thread in threading.enumerate() if "hazelcast" in thread.name]
 
 
+@pytest.mark.parametrize("near", [None, "1MB"])
 @pytest.mark.parametrize("end", ["closed", "dropped"])
-def test_a_cache_that_ends_leaves_no_thread(hazelcast: Member, end: str):
-    cache = Cache(hazelcast.url, namespace="t", near=None, observers=())
+def test_a_cache_that_ends_leaves_no_thread(hazelcast: Member, end: str, near: str | None):
+    cache = Cache(hazelcast.url, namespace="t", near=near, observers=())
+    cache.set("users:1", 1)
     cache.get("users:1")
+    if near:
+        eventually(functools.partial(is_coherent, cache), "it hears of changes")
     assert reactors()
     if end == "closed":
         cache.close()

@@ -101,6 +101,17 @@ def test_what_this_process_stores_stays_near(new_cache: NewCache):
     assert cache.stats().near_hits == before.near_hits + 20
 
 
+def test_the_lag_is_measured(new_cache: NewCache):
+    cache = new_cache(staleness=0.3)
+    coherent(cache)
+
+    def measured() -> bool:
+        cache.set("users:1", 1)
+        return cache.stats().lag is not None
+
+    eventually(measured, "a change of its own was heard")
+
+
 def ring_of(cache: Cache) -> Any:
     """Return the ring, as the cache's own client sees it."""
     heard: Any = cache._engine.backend

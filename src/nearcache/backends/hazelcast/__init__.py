@@ -4,6 +4,7 @@ import functools
 import weakref
 from typing import ClassVar
 
+from nearcache._io.blocking import drive
 from nearcache._io.port import Flavour
 from nearcache.backends.base import Admin
 from nearcache.backends.hazelcast.aio import AwaitingMaps
@@ -31,13 +32,12 @@ class HazelcastBackend(RegisterBackend):
         self.admin: Admin | None = HazelcastAdmin(registers)
         self._heard = heard
         if heard is not None:  # not at exit: a process that ends takes its connections with it
-            weakref.finalize(self, heard.listener.stop).atexit = False
+            weakref.finalize(self, heard.end).atexit = False
 
     async def close(self) -> None:
         """Give up every connection, also that of who listens; a later call connects again."""
         if self._heard is not None:
-            self._heard.listener.stop()
-            await self._heard.maps.close()
+            self._heard.end()
         await super().close()
 
 
@@ -47,9 +47,13 @@ class _Heard:
     def __init__(self, spec: BackendSpec, place: Place) -> None:
         self.maps: BlockingMaps = BlockingMaps(place)
         self.feed: Feed = Feed(spec.namespace)
-        self.listener: HazelcastListener = HazelcastListener(
-            self.maps, self.feed, spec, functools.partial(_speaker, self.maps, self.feed, spec)
-        )
+        speaker = functools.partial(_speaker, feed=self.feed, spec=spec)
+        self.listener: HazelcastListener = HazelcastListener(self.maps, self.feed, spec, speaker)
+
+    def end(self) -> None:
+        """Listen no more, and give up the client; a later call connects again."""
+        self.listener.stop()
+        drive(self.maps.close())
 
 
 def build(spec: BackendSpec, flavour: Flavour) -> HazelcastBackend:

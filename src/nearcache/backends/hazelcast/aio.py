@@ -35,7 +35,7 @@ class AwaitingMaps:
             return [self._ended(task, call) for task, call in zip(tasks, calls, strict=True)]
         finally:
             for task in tasks:
-                task.cancel()
+                _give_up(task)
 
     async def open(self, until: float) -> None:
         """Connect ahead of the first use."""
@@ -148,7 +148,16 @@ async def _until_the_loop_ends(maps: "weakref.ref[AwaitingMaps]", home: _Home) -
         await home.end()
 
 
-def _note(task: "asyncio.Task[Opened]") -> None:
+def _give_up(task: "asyncio.Future[Any]") -> None:
+    """Cancel a task; it may just be failing."""
+    if task.done():
+        _note(task)
+    else:
+        task.cancel()
+        task.add_done_callback(_note)
+
+
+def _note(task: "asyncio.Future[Any]") -> None:
     """Look at the result, so that asyncio does not complain where every waiter was cancelled."""
     if not task.cancelled():
         task.exception()

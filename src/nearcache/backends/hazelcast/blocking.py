@@ -10,7 +10,7 @@ from nearcache._core.fork import on_fork
 from nearcache.backends.hazelcast.errors import failed, not_in_time
 from nearcache.backends.hazelcast.library import PATIENCE, Opened, open_blocking
 from nearcache.backends.hazelcast.maps import Call, Place
-from nearcache.errors import BackendError
+from nearcache.errors import BackendError, BackendUnavailableError
 
 
 class BlockingMaps:
@@ -24,7 +24,7 @@ class BlockingMaps:
     async def call(self, calls: Sequence[Call], until: float) -> list[Any]:
         """Send all, then wait for all."""
         try:
-            opened = self._opened(until)
+            opened = self.opened(until)
         except BackendError as error:
             return [error] * len(calls)
         begun = [self._begun(opened, call) for call in calls]
@@ -32,15 +32,20 @@ class BlockingMaps:
 
     def later(self, call: Call, until: float) -> "Later":
         """Send a call that may take as long as it likes; raises `BackendError` if that cannot be done by `until`."""
-        return Later(self, call, self._begun(self._opened(until), call))
+        return Later(self, call, self._begun(self.opened(until), call))
 
     async def open(self, until: float) -> None:
         """Connect ahead of the first use."""
-        self._opened(until)
+        self.opened(until)
+
+    def lent(self, ended: Callable[[], bool]) -> "BlockingMaps":
+        """Return the same maps for a thread that is to open no client any more once `ended` says so."""
+        return _LentMaps(self, self._place, ended)
 
     async def close(self) -> None:
         """Give up every connection; a later call connects again."""
-        _leave(self._openings)
+        with self._lock:
+            _leave(self._openings)
 
     def after_fork(self) -> None:
         """Start empty in a forked child: the thread that would bring answers has stayed in the parent."""
@@ -54,15 +59,18 @@ class BlockingMaps:
         self._end = weakref.finalize(self, _leave, self._openings)
         self._end.atexit = False
 
-    def _opened(self, until: float) -> Opened:
+    def opened(self, until: float, ended: Callable[[], bool] = bool) -> Opened:
+        """Return the client; raises `BackendError` if it is not there by `until`, or not at all and `ended` says so."""
         opening = self._openings[-1] if self._openings else None
         if opening is None or opening.over:
-            opening = self._another()
+            opening = self._another(ended)
         return opening.wait(until)
 
-    def _another(self) -> "_Opening":
+    def _another(self, ended: Callable[[], bool]) -> "_Opening":
         with self._lock:
             if not self._openings or self._openings[-1].over:
+                if ended():
+                    raise BackendUnavailableError("nothing is opened any more for who was told to end").undone()
                 _leave(self._openings)
                 self._openings.append(_Opening(self._place))
             return self._openings[-1]
@@ -117,6 +125,19 @@ class Later:
     def _ready(self, _: object) -> None:
         if self._told is not None:
             self._told()
+
+
+class _LentMaps(BlockingMaps):
+    """The client of another."""
+
+    def __init__(self, owner: BlockingMaps, place: Place, ended: Callable[[], bool]) -> None:
+        super().__init__(place)
+        self._owner = owner
+        self._ended = ended
+
+    def opened(self, until: float, ended: Callable[[], bool] = bool) -> Opened:
+        """Return the owner's client."""
+        return self._owner.opened(until, lambda: self._ended() or ended())
 
 
 class _Opening:

@@ -6,7 +6,7 @@ values are announced, and of the marks of the namespace; not that somebody loads
 
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from nearcache.backends.hazelcast.maps import Call
@@ -33,6 +33,8 @@ class Feed:
         self.ring: str = ring_of(namespace)
         self._prefix = f"{namespace}:"
         self._head = head_of(namespace)
+        self.sample: Callable[[str], None] = _ignore
+        """Called with a key whose change is about to be announced."""
         self.rename()
 
     def rename(self) -> None:
@@ -50,7 +52,10 @@ class Feed:
 
     def tell(self, keys: Iterable[str]) -> Call:
         """Return the call that announces changes of these keys."""
-        entry = " ".join((self._name, str(next(self._numbers)), *dict.fromkeys(keys)))
+        told = list(dict.fromkeys(keys))
+        for key in told[:1]:
+            self.sample(key)
+        entry = " ".join((self._name, str(next(self._numbers)), *told))
         return Call(self.ring, "add", self.ring, (bytearray(entry.encode()),))
 
     def read(self, item: object) -> Entry | None:
@@ -67,6 +72,10 @@ class Feed:
 def ring_of(namespace: str) -> str:
     """Return the name of a namespace's ring."""
     return f"{namespace}~b"
+
+
+def _ignore(_key: str) -> None:
+    pass
 
 
 def _changes(step: Step, answer: Answer) -> bool:

@@ -44,7 +44,9 @@ class Speaker(NamedTuple):
 class HazelcastListener(Listening):
     """Hears what others change; the same for both flavours."""
 
-    def __init__(self, maps: BlockingMaps, feed: Feed, spec: BackendSpec, speaker: Callable[[], Speaker]) -> None:
+    def __init__(
+        self, maps: BlockingMaps, feed: Feed, spec: BackendSpec, speaker: Callable[[BlockingMaps], Speaker]
+    ) -> None:
         super().__init__(spec.coherence)
         self._maps = maps
         self._feed = feed
@@ -52,6 +54,7 @@ class HazelcastListener(Listening):
         self._timeout = spec.timeout
         self._speaker = speaker
         self._announced = Announced(spec.coherence, spec.time.clock, _ignore)
+        feed.sample = self._announced.sample
         spec.coherence.seek = weakly(self.start)
 
     def after_fork(self) -> None:
@@ -66,8 +69,9 @@ class HazelcastListener(Listening):
         if not self._coherence.wanted:
             life.ended.wait()
             return
-        speaker, sent = self._speaker(), self._clock()
-        reading = _Reading(self._call, self._feed, self._announced)
+        maps, sent = self._maps.lent(life.ended.is_set), self._clock()
+        speaker = self._speaker(maps)
+        reading = _Reading(_Ring(maps, self._feed.ring, self._timeout), self._feed, self._announced)
         reading.begin()
         life.heard = True
         self._begun(life, sent)
@@ -98,65 +102,81 @@ class HazelcastListener(Listening):
         news = threading.Event()
         life.wake = news.set
         while not (life.ended.is_set() or self._announced.marked) and (left := due - time.monotonic()) > 0:
-            if reading.awaited is None:
-                reading.awaited = self._maps.later(reading.wish(), time.monotonic() + self._timeout)
-            reading.awaited.tell(news.set)
+            reading.following().tell(news.set)
             news.wait(left)
             news.clear()
             reading.take_news()
-
-    def _call(self, method: str, *arguments: Any) -> Any:
-        call = Call(self._feed.ring, method, self._feed.ring, arguments)
-        (result,) = drive(self._maps.call([call], time.monotonic() + self._timeout))
-        if isinstance(result, BackendError):
-            raise result
-        return result
 
     def _stopped(self) -> None:
         """There is nothing else to hang up."""
 
 
+class _Ring:
+    """The ring, for a thread that waits for its answers."""
+
+    def __init__(self, maps: BlockingMaps, name: str, timeout: float) -> None:
+        self.name: str = name
+        self._maps = maps
+        self._timeout = timeout
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Return what a method returns; raises `BackendError`."""
+        (result,) = drive(self._maps.call([self._call(method, *arguments)], time.monotonic() + self._timeout))
+        if isinstance(result, BackendError):
+            raise result
+        return result
+
+    def later(self, method: str, *arguments: Any) -> Later:
+        """Call a method that may take as long as it likes."""
+        return self._maps.later(self._call(method, *arguments), time.monotonic() + self._timeout)
+
+    def _call(self, method: str, *arguments: Any) -> Call:
+        return Call(self.name, method, self.name, arguments)
+
+
 class _Reading:
     """Up to where the ring was read, and what stands there."""
 
-    def __init__(self, call: Callable[..., Any], feed: Feed, announced: Announced) -> None:
-        self._call = call
+    def __init__(self, ring: _Ring, feed: Feed, announced: Announced) -> None:
+        self._ring = ring
         self._feed = feed
         self._announced = announced
         self._at = _Mark(-1, None)
         self._asked = self._at
         self._at_once = AT_ONCE
-        self.awaited: Later | None = None
+        self._awaited: Later | None = None
         """The next entries."""
 
     def begin(self) -> None:
         """Go to the end of the ring. An empty one is begun, or nobody would notice if it were emptied."""
-        self._at_once = min(AT_ONCE, self._call("capacity"))
-        end = self._call("tail_sequence")
+        self._at_once = min(AT_ONCE, self._ring.call("capacity"))
+        end = self._ring.call("tail_sequence")
         if end < 0:
             first = self._feed.tell(())
-            end = self._call(first.method, *first.arguments)
-        found = self._call("read_many", end, 0, 1)
+            end = self._ring.call(first.method, *first.arguments)
+        found = self._ring.call("read_many", end, 0, 1)
         if not found.size or found.get_sequence(0) != end:
-            raise NotServing("the ring of changes is overwritten, or lost, as soon as it is read", self._feed.ring)
+            raise NotServing("the ring of changes is overwritten, or lost, as soon as it is read", self._ring.name)
         self._at = _Mark(end, found[0])
 
     def catch_up(self) -> None:
         """Read what was announced before now."""
-        end = self._call("tail_sequence")
-        while self._take(self._call("read_many", self._at.sequence, 0, self._at_once), self._at):
+        end = self._ring.call("tail_sequence")
+        while self._take(self._ring.call("read_many", self._at.sequence, 0, self._at_once), self._at):
             if self._at.sequence >= end:
                 return
 
-    def wish(self) -> Call:
-        """Return the call that ends when there is a next entry."""
-        self._asked = self._at
-        return Call(self._feed.ring, "read_many", self._feed.ring, (self._at.sequence, 2, self._at_once))
+    def following(self) -> Later:
+        """Return what ends when there is a next entry."""
+        if self._awaited is None:
+            self._asked = self._at
+            self._awaited = self._ring.later("read_many", self._at.sequence, 2, self._at_once)
+        return self._awaited
 
     def take_news(self) -> None:
         """Take in the next entries, if they are there."""
-        if self.awaited is not None and self.awaited.done:
-            awaited, self.awaited = self.awaited, None
+        if self._awaited is not None and self._awaited.done:
+            awaited, self._awaited = self._awaited, None
             self._take(awaited.result(), self._asked)
 
     def _take(self, found: Any, known: "_Mark") -> bool:

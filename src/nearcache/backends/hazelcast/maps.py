@@ -30,7 +30,8 @@ class Maps(Protocol):
     async def call(self, calls: Sequence[Call], until: float) -> list[Any]:
         """Make calls together and return what each returned, or its `BackendError`, by the time `until` (monotonic).
 
-        Calls about one record reach it in their order.
+        Calls about one record reach it in their order, but for one that a member refuses for a moment, since its keys
+        are moving: that is sent again behind the others.
         """
         ...
 

@@ -91,11 +91,13 @@ class HazelcastRegisters:
     async def time(self) -> float:
         """Return the time of the member that keeps the record for it."""
         sent = time.monotonic()
-        calls = (self._stored("set", self._clock, b"\0", CLOCK_LIFE), self._call("get_entry_view", self._clock))
-        view = _good(await self._maps.call(calls, sent + self._timeout))[1]
+        until = sent + self._timeout
+        _good(await self._maps.call([self._stored("set", self._clock, b"\0", CLOCK_LIFE)], until))
+        kept = time.monotonic()
+        (view,) = _good(await self._maps.call([self._call("get_entry_view", self._clock)], until))
         if view is None:
             raise NotServing("the record by which the time is told is lost at once", self._clock).undone()
-        return float(self._learned(view, CLOCK_LIFE, sent))
+        return float(self._learned(view, CLOCK_LIFE, sent, kept))
 
     async def default_life(self) -> float:
         """Return how many seconds a record lives whose life was not told (infinity if for ever)."""
@@ -202,8 +204,11 @@ class HazelcastRegisters:
         sent, wanted = time.monotonic(), expires // 1_000
         left = max(1, wanted - math.floor(self._seconds.now()))
         _, view = _good((yield [self._call("set_ttl", name, left), self._call("get_entry_view", name)]))
-        if view is not None and view.expiration_time != expires:
-            yield [self._call("set_ttl", name, max(1, wanted - self._learned(view, left, sent)))]
+        if view is None or view.ttl != left * 1_000:  # it was seen before that
+            return
+        if view.expiration_time != expires:
+            second = self._learned(view, left, sent, time.monotonic())
+            yield [self._call("set_ttl", name, max(1, wanted - second))]
 
     def _call(self, method: str, name: str, *arguments: Any) -> Call:
         table = self._marks if name.startswith(self._marks) or name == self._clock else self._records
@@ -230,10 +235,10 @@ class HazelcastRegisters:
             return math.inf
         return max(0.0, expires / 1_000 - self._seconds.latest() - self._enveloped)
 
-    def _learned(self, view: Any, life: int, sent: float) -> int:
-        """Return the second in which a record got its life."""
+    def _learned(self, view: Any, life: int, sent: float, kept: float) -> int:
+        """Return the second in which a record got its life, between two local times."""
         second: int = view.expiration_time // 1_000 - life
-        self._seconds.observe(second, sent, time.monotonic())
+        self._seconds.observe(second, sent, kept)
         return second
 
 
