@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from nearcache import BackendError, Cache, Queued
+from nearcache.backends.hazelcast.feed import Feed
+from nearcache.backends.hazelcast.listener import _Mark
 from nearcache.near.coherence import Coherence, Session
 from tests.promises.board import KEYS, Board
 
@@ -195,17 +197,26 @@ def _lower_the_flag(coherence: Coherence, session: Session | None, _why: str) ->
         coherence._near.clear()
 
 
+def _not_different(*_: object) -> bool:
+    """Find nothing different."""
+    return False
+
+
 def take_away(mechanism: str) -> None:
     """Break the library on purpose: keep values until their TTL, hear announcements without a proof that none was lost,
-    or keep a flag that the listener lowers when its connection is lost.
+    or keep a flag that the listener lowers when its connection is lost. Over Hazelcast also: announce nothing, or
+    do not compare what was read last in the ring.
     """
-    replacements: dict[str, dict[str, Callable[..., Any]]] = {
-        "announcements": {"deadline": _keep_until_the_ttl, "changed": _ignore, "changed_all": _ignore},
-        "proofs": {"_prove": _vouch_for_ever, "begin": _begin_and_keep, "_settle": _ignore},
-        "deadlines": {"_prove": _vouch_for_ever, "end": _lower_the_flag},
+    replacements: dict[str, tuple[type, dict[str, Callable[..., Any]]]] = {
+        "announcements": (Coherence, {"deadline": _keep_until_the_ttl, "changed": _ignore, "changed_all": _ignore}),
+        "proofs": (Coherence, {"_prove": _vouch_for_ever, "begin": _begin_and_keep, "_settle": _ignore}),
+        "deadlines": (Coherence, {"_prove": _vouch_for_ever, "end": _lower_the_flag}),
+        "feed": (Feed, {"key": _ignore}),
+        "comparison": (_Mark, {"__ne__": _not_different}),
     }
-    for name, replacement in replacements[mechanism].items():
-        setattr(Coherence, name, replacement)
+    owner, methods = replacements[mechanism]
+    for name, replacement in methods.items():
+        setattr(owner, name, replacement)
 
 
 def main(role: str, path: str, staleness: str, bus: str, without: str = "") -> None:

@@ -49,6 +49,12 @@ def valkey_url(request: pytest.FixtureRequest) -> str:
     return url_of("valkey", request)
 
 
+@pytest.fixture(params=["valkey", "hazelcast"])
+def shared_url(request: pytest.FixtureRequest) -> str:
+    """The two kinds of engines that others share and that announce changes."""
+    return url_of(request.param, request)
+
+
 @pytest.fixture(params=["memory", "valkey", "redis", "embedded", "cluster", "hazelcast"])
 def any_url(request: pytest.FixtureRequest) -> str:
     """Every engine."""

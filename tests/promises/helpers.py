@@ -20,6 +20,8 @@ import pytest
 import nearcache
 from nearcache import AsyncCache, Cache
 from nearcache._core.outcome import Outcome
+from nearcache.backends.hazelcast.listener import HazelcastListener
+from nearcache.backends.listening import Life
 from nearcache.backends.redis.listener import Listener
 from nearcache.testing import Faults, FaultyBackend
 from tests.measuring import is_measuring
@@ -316,9 +318,15 @@ def noticed(because: str | None = None) -> Iterator[None]:
         yield
 
 
-def unannounced() -> AbstractContextManager[None]:
+@contextmanager
+def unannounced() -> Iterator[None]:
     """Let nobody hear of what changes, which would make up for a deliberate defect."""
-    return broken(Listener, "_track", lambda *_: None)
+
+    def idle(_: HazelcastListener, life: Life) -> None:
+        life.ended.wait()
+
+    with broken(Listener, "_track", lambda *_: None), broken(HazelcastListener, "_listen", idle):
+        yield
 
 
 def impatient() -> AbstractContextManager[None]:

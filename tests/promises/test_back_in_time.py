@@ -78,14 +78,14 @@ def a_late_write_is_not_kept(new_cache: NewCache, url: str, write: str) -> None:
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_a_late_write_puts_nothing_older_near(valkey_url: str, new_cache: NewCache, write: str) -> None:
+def test_a_late_write_puts_nothing_older_near(shared_url: str, new_cache: NewCache, write: str) -> None:
     with unannounced():
-        a_late_write_is_not_kept(new_cache, valkey_url, write)
+        a_late_write_is_not_kept(new_cache, shared_url, write)
 
 
-def test_a_late_write_that_does_not_look_is_noticed(valkey_url: str, new_cache: NewCache) -> None:
+def test_a_late_write_that_does_not_look_is_noticed(shared_url: str, new_cache: NewCache) -> None:
     with unannounced(), broken(Store, "_served", lambda *_: 0), noticed():
-        a_late_write_is_not_kept(new_cache, valkey_url, "set")
+        a_late_write_is_not_kept(new_cache, shared_url, "set")
 
 
 # Behind a read that was slower
@@ -133,18 +133,18 @@ def a_slow_read_is_not_kept(new_cache: NewCache, url: str, near: int | str, newe
 
 @pytest.mark.parametrize(("near", "newer"), [("20KB", "x" * 30_000), (1, "newer")], ids=["too large", "pushed out"])
 def test_an_older_answer_is_not_kept_after_a_newer_one_that_is_not_near(
-    valkey_url: str, new_cache: NewCache, near: int | str, newer: str
+    shared_url: str, new_cache: NewCache, near: int | str, newer: str
 ) -> None:
     with unannounced():
-        a_slow_read_is_not_kept(new_cache, valkey_url, near, newer)
+        a_slow_read_is_not_kept(new_cache, shared_url, near, newer)
 
 
 @pytest.mark.parametrize(("near", "newer"), [("20KB", "x" * 30_000), (1, "newer")], ids=["too large", "pushed out"])
 def test_values_that_leave_without_a_trace_are_noticed(
-    valkey_url: str, new_cache: NewCache, near: int | str, newer: str
+    shared_url: str, new_cache: NewCache, near: int | str, newer: str
 ) -> None:
     with unannounced(), broken(Stamps, "change", lambda *_: None), noticed():
-        a_slow_read_is_not_kept(new_cache, valkey_url, near, newer)
+        a_slow_read_is_not_kept(new_cache, shared_url, near, newer)
 
 
 def nobody_joins_an_older_read(new_cache: NewCache, url: str) -> None:
@@ -224,33 +224,33 @@ def nobody_joins_a_load_that_is_older_than_a_refresh(new_cache: NewCache, url: s
         assert elsewhere(lambda: cache.get_or_load(KEY, lambda: "loaded")) == "newer"
 
 
-def test_nobody_joins_a_load_that_is_older_than_a_refresh(valkey_url: str, new_cache: NewCache) -> None:
+def test_nobody_joins_a_load_that_is_older_than_a_refresh(shared_url: str, new_cache: NewCache) -> None:
     with unannounced():
-        nobody_joins_a_load_that_is_older_than_a_refresh(new_cache, valkey_url)
+        nobody_joins_a_load_that_is_older_than_a_refresh(new_cache, shared_url)
 
 
-def test_a_refresh_that_outdates_no_load_is_noticed(valkey_url: str, new_cache: NewCache) -> None:
+def test_a_refresh_that_outdates_no_load_is_noticed(shared_url: str, new_cache: NewCache) -> None:
     with unannounced(), broken(Flights, "outdate", lambda *_: None), noticed():
-        nobody_joins_a_load_that_is_older_than_a_refresh(new_cache, valkey_url)
+        nobody_joins_a_load_that_is_older_than_a_refresh(new_cache, shared_url)
 
 
 @pytest.mark.parametrize("landed", [True, False], ids=["landed", "under way"])
-def test_nobody_joins_an_older_load(valkey_url: str, new_cache: NewCache, landed: bool) -> None:
+def test_nobody_joins_an_older_load(shared_url: str, new_cache: NewCache, landed: bool) -> None:
     with unannounced():
-        nobody_joins_an_older_load(new_cache, valkey_url, landed=landed)
+        nobody_joins_an_older_load(new_cache, shared_url, landed=landed)
 
 
 @pytest.mark.parametrize("landed", [True, False], ids=["landed", "under way"])
-def test_readers_that_join_an_older_load_are_noticed(valkey_url: str, new_cache: NewCache, landed: bool) -> None:
+def test_readers_that_join_an_older_load_are_noticed(shared_url: str, new_cache: NewCache, landed: bool) -> None:
     with unannounced(), broken(Flights, "outdate", lambda *_: None), noticed():
-        nobody_joins_an_older_load(new_cache, valkey_url, landed=landed)
+        nobody_joins_an_older_load(new_cache, shared_url, landed=landed)
 
 
-def test_nobody_joins_an_older_read(valkey_url: str, new_cache: NewCache) -> None:
+def test_nobody_joins_an_older_read(shared_url: str, new_cache: NewCache) -> None:
     with unannounced():
-        nobody_joins_an_older_read(new_cache, valkey_url)
+        nobody_joins_an_older_read(new_cache, shared_url)
 
 
-def test_readers_that_join_an_older_read_are_noticed(valkey_url: str, new_cache: NewCache) -> None:
+def test_readers_that_join_an_older_read_are_noticed(shared_url: str, new_cache: NewCache) -> None:
     with unannounced(), broken(Flights, "detach", lambda *_: None), noticed():
-        nobody_joins_an_older_read(new_cache, valkey_url)
+        nobody_joins_an_older_read(new_cache, shared_url)

@@ -19,10 +19,13 @@ from typing import Any, TypeVar
 import hiredis
 import pytest
 
+from nearcache.backends.hazelcast.feed import ring_of
+from nearcache.backends.hazelcast.library import BlockingClient
 from nearcache.backends.redis.names import marks_of
 from tests.cluster import Cluster, cluster
+from tests.hazelcast import Member, members, url_of
 from tests.promises.board import KEYS, READERS, Board
-from tests.promises.helpers import LIBRARY, PATIENCE, dice
+from tests.promises.helpers import LIBRARY, PATIENCE, dice, eventually
 from tests.proxy import Proxy, proxied
 from tests.servers import CHECKOUT, Kind, RedisServer, redis_server
 
@@ -34,6 +37,11 @@ STALENESS = 0.6
 NEAR_SHARE = 0.9
 """Of the reads while nobody writes, so many are served from memory."""
 
+STRANGE = bytearray(b"somebody 1 others:1")
+"""An entry of a ring of changes that concerns nobody."""
+AT_ONCE = 999
+RING_OVERWRITES = 0
+
 
 class Processes:
     """One process that writes and some that read."""
@@ -43,10 +51,10 @@ class Processes:
         self.board = Board(directory / "board")
         self.namespace = f"c{uuid.uuid4().hex[:8]}"
         self._path = directory / "board"
-        self.writer = self._process("write", url_to_write)
+        self.writer = self._process("write", url_to_write, without)
         self.readers = [self._process(str(number), url_to_read, without) for number in range(READERS)]
 
-    def _process(self, role: str, url: str, without: str = "") -> subprocess.Popen[str]:
+    def _process(self, role: str, url: str, without: str) -> subprocess.Popen[str]:
         words = [
             sys.executable,
             "-m",
@@ -94,9 +102,14 @@ class Processes:
 
     def readers_stop(self, seconds: float = 2.5 * STALENESS) -> None:
         """Freeze the readers."""
+        with self._readers_stopped():
+            time.sleep(seconds)
+
+    @contextmanager
+    def _readers_stopped(self) -> Iterator[None]:
         for process in self.readers:
             process.send_signal(signal.SIGSTOP)
-        time.sleep(seconds)
+        yield
         for process in self.readers:
             process.send_signal(signal.SIGCONT)
 
@@ -190,6 +203,70 @@ class ClusterCompany(Processes):
             source = self.cluster.owner(name)
             self.cluster.move(name, random.choice(self.cluster.others(source)))
             time.sleep(0.05)
+
+
+class HazelcastCompany(Processes):
+    """Processes over a cluster of Hazelcast."""
+
+    def __init__(self, cluster: list[Member], directory: Path, without: str = "") -> None:
+        self.cluster = cluster
+        self._whole()
+        super().__init__(url_of(*cluster), url_of(*cluster), directory, "tracking", without)
+
+    def a_member_is_killed(self) -> None:
+        """Kill a member that another takes over from; it joins again."""
+        self._whole()
+        member = random.choice(self.cluster)
+        member.kill()
+        time.sleep(STALENESS)
+        member.start()
+        self._whole()
+
+    def a_member_stops(self) -> None:
+        """Freeze a member, for less long than it takes until another takes over."""
+        member = random.choice(self.cluster)
+        member.pause()
+        time.sleep(1.5 * STALENESS)
+        member.resume()
+
+    def the_cluster_restarts(self) -> None:
+        """Kill all members and start them anew; they know nothing."""
+        for member in self.cluster:
+            member.kill()
+        for member in self.cluster:
+            member.start()
+        self._whole()
+
+    def the_ring_is_overwritten(self) -> None:
+        """Overwrite what is announced to readers before they can read it."""
+        with self._announcements_lost() as ring:
+            for _ in range(ring.capacity() // AT_ONCE + 1):
+                ring.add_all([STRANGE] * AT_ONCE, RING_OVERWRITES)
+
+    def the_ring_is_lost(self) -> None:
+        """Lose what is announced to readers before they can read it; another ring takes its place, which is longer."""
+        with self._announcements_lost() as ring:
+            end = ring.tail_sequence()
+            ring.destroy()
+            while ring.add_all([STRANGE] * AT_ONCE, RING_OVERWRITES) <= end:
+                pass
+
+    @contextmanager
+    def _announcements_lost(self) -> Iterator[Any]:
+        """The ring, while the readers stand after which others have written. Then nobody writes for a while."""
+        client = BlockingClient(cluster_name=self.cluster[0].cluster, cluster_members=[self.cluster[0].where])
+        try:
+            with self._readers_stopped():
+                time.sleep(STALENESS)
+                self.board.be_quiet(True)
+                yield client.get_ringbuffer(ring_of(self.namespace)).blocking()
+            time.sleep(2 * STALENESS)
+            self.board.be_quiet(False)
+        finally:
+            client.shutdown()
+
+    def _whole(self) -> None:
+        eventually(lambda: all(member.safe(len(self.cluster)) for member in self.cluster), "all are there")
 
 
 class Report:
@@ -363,6 +440,65 @@ def test_a_minute_of_faults(kind: Kind, bus: str, directory: Path) -> None:
     report = play(kind, bus, directory, 60.0, dice())
     assert not report.violations, report.violations[:5]
     assert report.quiet >= NEAR_SHARE
+
+
+HazelcastFault = Callable[[HazelcastCompany], None]
+HAZELCAST_FAULTS: tuple[HazelcastFault, ...] = (
+    HazelcastCompany.a_member_is_killed,
+    HazelcastCompany.a_member_stops,
+    HazelcastCompany.the_ring_is_overwritten,
+    HazelcastCompany.the_ring_is_lost,
+    HazelcastCompany.readers_stop,
+)
+
+
+def play_on_hazelcast(directory: Path, *faults: HazelcastFault) -> None:
+    """Let these faults happen and judge what the readers saw."""
+    with members(2) as nodes, begun(HazelcastCompany(nodes, directory)) as made:
+        for fault in faults:
+            fault(made)
+            time.sleep(0.3)
+        made.quiet()
+        report = made.end()
+    print(f"hazelcast: {len(faults)} faults, {report}")
+    assert not report.violations, report.violations[:5]
+    assert report.reads > 1_000
+    assert report.quiet >= NEAR_SHARE, str(report)
+
+
+@pytest.mark.timeout(180)
+def test_no_read_is_older_than_the_staleness_over_hazelcast(directory: Path) -> None:
+    play_on_hazelcast(directory, *HAZELCAST_FAULTS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_minute_of_faults_of_hazelcast(directory: Path) -> None:
+    faults = [*HAZELCAST_FAULTS, HazelcastCompany.the_cluster_restarts] * 2
+    dice().shuffle(faults)
+    play_on_hazelcast(directory, *faults)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(
+    ("mechanism", "faults"),
+    [
+        ("announcements", ()),
+        ("feed", ()),
+        ("comparison", (HazelcastCompany.the_ring_is_overwritten, HazelcastCompany.the_ring_is_lost)),
+        ("deadlines", (HazelcastCompany.readers_stop,) * 3),
+    ],
+)
+def test_without_a_mechanism_old_values_are_served_over_hazelcast(
+    mechanism: str, faults: tuple[HazelcastFault, ...], directory: Path
+) -> None:
+    with members(2) as nodes, begun(HazelcastCompany(nodes, directory, mechanism)) as made:
+        for fault in faults:
+            fault(made)
+            time.sleep(0.2)
+        time.sleep(2 * STALENESS)
+        report = made.end()
+    assert report.violations, str(report)
 
 
 @pytest.mark.soak

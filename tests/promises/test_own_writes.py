@@ -16,7 +16,7 @@ from nearcache.backends.memory import Ledger
 from nearcache.backends.redis import backend as redis_backend
 from nearcache.backends.transport.stream import Landing
 from nearcache.near.store import Store
-from tests.promises.conftest import NewCache
+from tests.promises.conftest import NewCache, url_of
 from tests.promises.helpers import (
     PATIENCE,
     ROUNDS,
@@ -34,6 +34,13 @@ from tests.promises.helpers import (
 
 Key = Callable[[], str]
 Verb = Callable[[Cache, str], Any]
+
+
+@pytest.fixture(params=["memory", "valkey", "hazelcast"])
+def url(request: pytest.FixtureRequest) -> str:
+    """The kinds of engines: one in this process, one that tells of changes, and one where writers announce them."""
+    return url_of(request.param, request)
+
 
 # Ways to write "new", and to read: by each face of the cache.
 
