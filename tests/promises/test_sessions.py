@@ -21,7 +21,7 @@ from nearcache.backends.redis import backend as redis_backend
 from nearcache.backends.redis import lua
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import broken, noticed
-from tests.promises.schedules import Schedule, pause, stepwise
+from tests.promises.schedules import Schedule, stepwise
 from tests.servers import RedisServer
 
 Act = Callable[[AsyncCache, "Story"], Awaitable[Any]]
@@ -300,7 +300,6 @@ def test_an_id_that_is_replaced_without_a_mark_is_noticed(world: World) -> None:
 
     async def move(sessions: Sessions, name: str, change: SessionChange, to: str) -> SessionRecord | None:
         (record,) = await sessions.load([name], used=True)
-        await pause("look")
         return record and SessionRecord(record.idle, record.left, record.fields | change.fields)
 
     async def leave(sessions: Sessions, name: str, to: str) -> bool:
