@@ -7,6 +7,7 @@ from nearcache._core.queued import Queued
 from nearcache._engine.health import Health
 from nearcache._engine.held import Held
 from nearcache._engine.loading import loading
+from nearcache._engine.session import Session
 from nearcache._engine.warm import Warmed
 from nearcache.cache import AsyncCache, Cache
 from nearcache.decorate import AsyncCachedFunction, CachedFunction
@@ -24,6 +25,7 @@ from nearcache.errors import (
     LoadFailedError,
     LockLostError,
     LockNotAcquiredError,
+    SessionLostError,
     UnsupportedError,
 )
 from nearcache.observe.stats import StatsView
@@ -40,6 +42,7 @@ __all__ = [  # noqa: RUF022 -- by topic
     "Health",
     "Held",
     "Queued",
+    "Session",
     "StatsView",
     "Warmed",
     # for loaders
@@ -58,6 +61,7 @@ __all__ = [  # noqa: RUF022 -- by topic
     "LoaderTimeoutError",
     "LockLostError",
     "LockNotAcquiredError",
+    "SessionLostError",
     "UnsupportedError",
     # for extensions
     "Observer",

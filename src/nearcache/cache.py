@@ -18,6 +18,7 @@ from nearcache._io.port import Flavour
 from nearcache.decorate import AsyncCachedFunction, CachedFunction
 from nearcache.errors import LockLostError
 from nearcache.options import Duration, LoadOptions
+from nearcache.sessions import AsyncSessions, Sessions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,6 +35,11 @@ class Cache(Face):
     def aio(self) -> "AsyncCache":
         """The async twin, over the same near tier."""
         return self._twin(AsyncCache)
+
+    @property
+    def sessions(self) -> Sessions:
+        """The sessions of this namespace; raises `UnsupportedError` if the engine has none."""
+        return Sessions(self._engine)
 
     def open(self) -> None:
         """Connect ahead of the first use; raises `BackendError` if the engine cannot be reached.
@@ -418,6 +424,11 @@ class AsyncCache(Face):
     def sync(self) -> Cache:
         """The blocking twin, over the same near tier."""
         return self._twin(Cache)
+
+    @property
+    def sessions(self) -> AsyncSessions:
+        """The sessions of this namespace; raises `UnsupportedError` if the engine has none."""
+        return AsyncSessions(self._engine)
 
     async def open(self) -> None:
         """Connect ahead of the first use; raises `BackendError` if the engine cannot be reached.

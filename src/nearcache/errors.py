@@ -12,6 +12,7 @@
     ├── LoadFailedError                     a load failed in another process; the message names the error's type
     ├── LockNotAcquiredError                somebody else holds the lock
     ├── LockLostError                       the lock's lease ended while it was held
+    ├── SessionLostError                    the session was destroyed, or has expired
     ├── LimitExceededError                  a rate limit refused the call
     └── BatchError                          some keys of a batch failed; see .values and .errors
 
@@ -88,6 +89,10 @@ class LockNotAcquiredError(CacheError):
 
 class LockLostError(CacheError):
     """The lock's lease ended while it was held."""
+
+
+class SessionLostError(CacheError):
+    """The session was destroyed, has expired, or has got another id since it was loaded."""
 
 
 class LimitExceededError(CacheError):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, assert_type
 
-from nearcache import AsyncCache, Cache, Held, Queued, Warmed
+from nearcache import AsyncCache, Cache, Held, Queued, Session, Warmed
 
 
 @dataclass(frozen=True)
@@ -273,3 +273,19 @@ async def a_lock_is_a_block() -> None:
     assert_type(await apay(42), str)
     pay("42", 7)  # type: ignore[arg-type]
     await apay()  # type: ignore[call-arg]
+
+
+async def sessions_are_mappings() -> None:
+    """Check `sessions`."""
+    session = cache.sessions.create({"user_id": 7}, ttl="1h", absolute="7d")
+    assert_type(session, Session)
+    assert_type(session.id, str)
+    assert_type(cache.sessions.load(session.id), Session | None)
+    assert_type(cache.sessions.rotate(session), Session)
+    assert_type(cache.sessions.destroy(session.id), bool)
+    assert_type(cache.sessions.of(7), list[dict[str, Any]])
+    assert_type(cache.sessions.destroy_all(7, but=session), int)
+    assert_type(await acache.sessions.create(), Session)
+    assert_type(await acache.sessions.load(None), Session | None)
+    await acache.sessions.save(session)
+    session.id = "another"  # type: ignore[misc]

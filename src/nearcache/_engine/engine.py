@@ -19,6 +19,7 @@ from nearcache._engine.locks import Locking
 from nearcache._engine.plan import Job, Plan, plan
 from nearcache._engine.read import Reader
 from nearcache._engine.restore import restore
+from nearcache._engine.sessions import SessionVerbs
 from nearcache._engine.tags import Tags
 from nearcache._engine.transaction import (
     Transaction,
@@ -67,6 +68,7 @@ class Engine:
         loads = Loads(core, io, backend, commands, reader, writer)
         self._plain = Verbs(reader, writer, loads, Batches(core, io, backend, commands, reader, writer, loads))
         self.locks: Locking = Locking(core, io, backend, commands)
+        self.sessions: SessionVerbs = SessionVerbs(core, backend, commands)
         reader = TransactionReader(core, backend, commands)
         writer = TransactionWriter(core, backend, commands, reader)
         loads = TransactionLoads(core, io, backend, commands, reader, writer)

@@ -23,10 +23,12 @@ from nearcache.backends.base import (
     Locks,
     Marks,
     Scan,
+    Sessions,
     identity_of,
 )
 from nearcache.backends.counting import counted, patched
 from nearcache.backends.memory_locks import MemoryLocks
+from nearcache.backends.memory_sessions import MemorySessions
 from nearcache.backends.registry import BackendSpec, Flavour
 from nearcache.codecs.envelope import AGES, FILL_ID
 from nearcache.errors import ConfigError
@@ -48,7 +50,8 @@ def build(spec: BackendSpec, flavour: Flavour) -> Backend:
         store = Store(Limit(bytes=DEFAULT_BYTES), spec.time.clock, source=True)
     ledger = spec.shared(Ledger, lambda: Ledger(store, spec.time.clock, spec.view, spec.enveloped))
     locks = spec.shared(MemoryLocks, lambda: MemoryLocks(spec.time.clock))
-    return MemoryBackend(store, ledger, locks, spec)
+    sessions = spec.shared(MemorySessions, lambda: MemorySessions(spec.time.clock))
+    return MemoryBackend(store, ledger, locks, sessions, spec)
 
 
 class Ledger:
@@ -199,7 +202,7 @@ class MemoryBackend(Backend):
     name: ClassVar[str] = "memory"
     shared: ClassVar[bool] = False
 
-    def __init__(self, store: Store, ledger: Ledger, locks: Locks, spec: BackendSpec) -> None:
+    def __init__(self, store: Store, ledger: Ledger, locks: Locks, sessions: Sessions, spec: BackendSpec) -> None:
         self._store = store
         self._ledger = ledger
         self._clock = spec.time.clock
@@ -210,6 +213,7 @@ class MemoryBackend(Backend):
         self.marks: Marks = ledger
         self.counters: Counters | None = self
         self.locks: Locks | None = locks
+        self.sessions: Sessions | None = sessions
         self.scan: Scan | None = self
 
     async def open(self) -> None:

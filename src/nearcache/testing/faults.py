@@ -21,6 +21,9 @@ from nearcache.backends.base import (
     Locks,
     Marks,
     Scan,
+    SessionChange,
+    SessionRecord,
+    Sessions,
 )
 from nearcache.cache import AsyncCache, Cache
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
@@ -82,6 +85,7 @@ class FaultyBackend(Backend):
         self.marks: Marks = _FaultyMarks(inner.marks, faults)
         self.counters: Counters | None = _FaultyCounters(inner.counters, faults) if inner.counters else None
         self.locks: Locks | None = _FaultyLocks(inner.locks, faults) if inner.locks else None
+        self.sessions: Sessions | None = _FaultySessions(inner.sessions, faults) if inner.sessions else None
         self.scan: Scan | None = _FaultyScan(inner.scan, faults) if inner.scan else None
         self.admin: Admin | None = _FaultyAdmin(inner.admin, faults) if inner.admin else None
 
@@ -177,6 +181,38 @@ class _FaultyLocks:
 
     async def release(self, name: str, owner: str, fair: bool) -> bool:
         return await self._do("unlock", self._inner.release, name, owner, fair)
+
+
+class _FaultySessions:
+    def __init__(self, inner: Sessions, faults: Faults) -> None:
+        self._inner, self._do = inner, faults.around
+
+    async def create(self, name: str, record: SessionRecord) -> None:
+        await self._do("session_create", self._inner.create, name, record)
+
+    async def load(self, names: Sequence[str], *, used: bool) -> list[SessionRecord | None]:
+        return await self._do("session_load", self._inner.load, names, used=used)
+
+    async def save(self, name: str, change: SessionChange) -> bool:
+        return await self._do("session_save", self._inner.save, name, change)
+
+    async def move(self, name: str, change: SessionChange, to: str) -> SessionRecord | None:
+        return await self._do("session_move", self._inner.move, name, change, to)
+
+    async def leave(self, name: str, to: str) -> bool:
+        return await self._do("session_leave", self._inner.leave, name, to)
+
+    async def destroy(self, names: Sequence[str]) -> int:
+        return await self._do("session_destroy", self._inner.destroy, names)
+
+    async def enlist(self, user: str, name: str, left: float, before: str = "") -> None:
+        await self._do("session_enlist", self._inner.enlist, user, name, left, before)
+
+    async def names_of(self, user: str) -> list[str]:
+        return await self._do("session_list", self._inner.names_of, user)
+
+    async def strike(self, user: str, names: Sequence[str]) -> None:
+        await self._do("session_strike", self._inner.strike, user, names)
 
 
 class _FaultyMarks:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nearcache import Cache
-from nearcache.backends.base import Ask, Fill, Item, LockAsk
+from nearcache.backends.base import Ask, Fill, Item, LockAsk, SessionChange, SessionRecord
 from nearcache.backends.redis import RedisBackend, leases
 from nearcache.backends.registry import Flavour
 from nearcache.codecs.envelope import NO_SCHEMA, Record, pack, pack_ages
@@ -114,6 +114,22 @@ async def locks(one: RedisBackend, other: RedisBackend, patience: float) -> None
     assert await other.locks.release("a", "two", fair=True)
 
 
+async def sessions(one: RedisBackend) -> None:
+    """Begin a session, change it, give it another name and end it; so for a user who has one that has ended."""
+    port = one.sessions
+    assert port is not None
+    await port.create("a", SessionRecord(60.0, 60.0, {b"one": b"1", b"two": b"2"}))
+    await port.enlist("user", "ended", 0.001)
+    await port.enlist("user", "a", 60.0, "before")
+    assert await port.save("a", SessionChange({b"one": b"2"}, [b"two"], 100))
+    assert await port.move("a", SessionChange({}, [], 100), "b")
+    assert await port.leave("a", "b")
+    assert await port.load(["a"], used=True) == [None]
+    assert "a" in await port.names_of("user")
+    await port.strike("user", ["a"])
+    assert not await port.destroy(["a"])
+
+
 async def marks(one: RedisBackend, other: RedisBackend) -> None:
     """Invalidate tags, more of them than the engine keeps, and everything; give back what was lost."""
     await one.marks.mark(["t1", "t2", "t3", "t4", "t5"], everything=False)
@@ -133,6 +149,7 @@ async def everything(
         await marks(one, other)
         await loads(one, other, heard, patience)
         await locks(one, other, patience)
+        await sessions(one)
         coherent(url, namespace, patience, bus)
     finally:
         await one.close()

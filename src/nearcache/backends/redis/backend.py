@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from nearcache._core.clock import Clock, EngineTime
-from nearcache.backends.base import Admin, Backend, Counters, Item, Leases, Locks, LostConnection, Marks, Scan
+from nearcache.backends.base import Admin, Backend, Counters, Item, Leases, Locks, LostConnection, Marks, Scan, Sessions
 from nearcache.backends.redis import tooling
 from nearcache.backends.redis.carrier import Call
 from nearcache.backends.redis.dialect import repeatable
@@ -28,6 +28,7 @@ from nearcache.backends.redis.locks import RedisLocks
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import lease_of
 from nearcache.backends.redis.replicas import Lag
+from nearcache.backends.redis.sessions import RedisSessions
 from nearcache.backends.registry import BackendSpec
 from nearcache.backends.transport.dialect import Command
 from nearcache.backends.transport.link import Link
@@ -67,6 +68,7 @@ class RedisBackend(Backend):
         self.marks: Marks = self._marks
         self.counters: Counters | None = _Counters(self)
         self.locks: Locks | None = RedisLocks(self, listener)
+        self.sessions: Sessions | None = RedisSessions(self)
         self.scan: Scan | None = tooling.Scan(self.single, self._prefix)
         self.admin: Admin | None = tooling.Admin(self.single, self.together, spec.namespace)
 

@@ -14,7 +14,7 @@ from nearcache.backends.base import Check
 from nearcache.backends.redis import facts
 from nearcache.backends.redis.errors import ADVICE, refused
 from nearcache.backends.redis.lua import script
-from nearcache.backends.redis.names import bus_of, lock_of, marks_of
+from nearcache.backends.redis.names import bus_of, lock_of, marks_of, session_of
 from nearcache.backends.several import megabytes
 from nearcache.backends.transport.dialect import Command
 from nearcache.errors import BackendError
@@ -39,8 +39,8 @@ NOTHING: Final = "~nearcache-doctor"
 
 
 async def rights(run: Run, namespace: str) -> list[Check]:
-    """Find out what the user may do with marks, with locks, and in the stream of changes."""
-    return [await _marks(run, namespace), await _locks(run, namespace), await _stream(run, namespace)]
+    """Find out what the user may do with marks, with locks, with sessions, and in the stream of changes."""
+    return [await tries(run, namespace) for tries in (_marks, _locks, _sessions, _stream)]
 
 
 async def settings(single: Single, forgets: bool) -> list[Check]:
@@ -90,6 +90,14 @@ async def _locks(run: Run, namespace: str) -> Check:
         ("DEL", *records),
     ]
     return _tried("locks", await run(*tried), records[0], "one at a time may hold a lock")
+
+
+async def _sessions(run: Run, namespace: str) -> Check:
+    """Begin a session of its own, change it and end it."""
+    record = session_of(f"{namespace}:nearcache-doctor:{uuid.uuid4().hex}")
+    create, save = (("EVAL", script(f"session_{name}").text, "1", record) for name in ("create", "save"))
+    tried: list[Command] = [(*create, LIFE, LIFE, "a", "1"), (*save, "100", "", "1", "b", "2", "a"), ("DEL", record)]
+    return _tried("sessions", await run(*tried), record, "visitors may have sessions")
 
 
 async def _stream(run: Run, namespace: str) -> Check:

@@ -22,7 +22,15 @@ ABOUT_LEASES: Final = frozenset({"acquire", "steal", "fill", "commit", "release"
 ABOUT_LOCKS: Final = frozenset({"lock_acquire", "lock_release"})
 """Scripts that begin with what is written in `lock.lua`."""
 
-REPEATABLE: Final = frozenset({*ABOUT_LEASES, "mark", "restore", "bus", "lock_acquire"})
+ABOUT_SESSIONS: Final = frozenset({"session_create", "session_load", "session_save"})
+"""Scripts that begin with what is written in `session.lua`."""
+
+SHARED: Final = {"lease": ABOUT_LEASES, "lock": ABOUT_LOCKS, "session": ABOUT_SESSIONS}
+"""What several scripts begin with."""
+
+REPEATABLE: Final = frozenset(
+    {*ABOUT_LEASES, "mark", "restore", "bus", "lock_acquire", "session_create", "session_load", "session_enlist"}
+)
 """Scripts that may run again when a reply was lost: a second run changes nothing that is wrong to change. A second
 `commit` removes what the first has stored.
 """
@@ -31,7 +39,7 @@ REPEATABLE: Final = frozenset({*ABOUT_LEASES, "mark", "restore", "bus", "lock_ac
 @cache
 def script(name: str) -> Script:
     """Read the script `name`.lua."""
-    shared = [each for each, scripts in (("lease", ABOUT_LEASES), ("lock", ABOUT_LOCKS)) if name in scripts]
+    shared = [each for each, scripts in SHARED.items() if name in scripts]
     return made("".join(map(_read, (*shared, name))))
 
 

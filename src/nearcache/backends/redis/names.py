@@ -18,6 +18,16 @@ def lock_of(name: str) -> tuple[str, str, str, str]:
     return f"{{{name}}}~k", f"{{{name}}}~t", f"{{{name}}}~q", f"{{{name}}}~a"
 
 
+def session_of(name: str) -> str:
+    """Return the name of the record of a session; `name` has the namespace in front."""
+    return f"{{{name}}}~s"
+
+
+def sessions_of(user: str) -> str:
+    """Return the name of the record of a user's sessions; `user` has the namespace in front."""
+    return f"{{{user}}}~u"
+
+
 def marks_of(namespace: str) -> str:
     """Return the name of the record of a namespace's marks."""
     return f"{{{namespace}}}~m"

@@ -1,0 +1,273 @@
+"""What becomes of a session when time passes, its engine fails, or its record is somebody else's."""
+
+import logging
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from nearcache import AsyncCache, BackendError, Cache, CodecError, SessionLostError
+from nearcache._core.events import Command, Failure
+from nearcache.backends import memory_sessions
+from nearcache.backends.memory_sessions import MemorySessions
+from nearcache.codecs import field
+from nearcache.codecs.codec import Codec
+from nearcache.testing import FakeClock, faults
+from tests.integration.redis.helpers import in_child, reap
+
+DAY = 86_400.0
+
+
+class Ear:
+    """Notes all that is told."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    def on(self, event: object) -> None:
+        self.events.append(event)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def ear() -> Ear:
+    return Ear()
+
+
+@pytest.fixture
+def cache(clock: FakeClock, ear: Ear) -> Iterator[Cache]:
+    """A cache in memory."""
+    with Cache("memory://", clock=clock, observers=(ear,)) as cache:
+        yield cache
+
+
+def port(cache: Cache) -> MemorySessions:
+    sessions = cache._engine.backend.sessions
+    assert isinstance(sessions, MemorySessions)
+    return sessions
+
+
+def fields(cache: Cache, id: str) -> dict[str, Any]:
+    return dict(cache.sessions.load(id) or {})
+
+
+# Time
+
+
+def test_a_session_lives_for_a_day_after_it_was_used_last(cache: Cache, clock: FakeClock) -> None:
+    session = cache.sessions.create({"a": 1})
+    for use in (cache.sessions.load, lambda _: cache.sessions.save(session), lambda _: cache.sessions.rotate(session)):
+        clock.advance(DAY - 1)
+        use(session.id)
+    clock.advance(DAY - 1)
+    cache.sessions.of(7)
+    assert fields(cache, session.id) == {"a": 1}
+    clock.advance(DAY)
+    assert cache.sessions.load(session.id) is None
+    with pytest.raises(SessionLostError):
+        cache.sessions.save(session)
+
+
+@pytest.mark.parametrize(("options", "days"), [({}, 30), ({"absolute": "5d"}, 5), ({"ttl": "40d"}, 40)])
+def test_a_session_ends_however_often_it_is_used(
+    cache: Cache, clock: FakeClock, options: dict[str, Any], days: int
+) -> None:
+    session = cache.sessions.create(**options)
+    for day in range(days):
+        assert cache.sessions.load(session.id) is not None, day
+        cache.sessions.rotate(session)
+        clock.advance(DAY - 0.001)
+    assert cache.sessions.load(session.id) is not None
+    clock.advance(0.1)
+    assert cache.sessions.load(session.id) is None
+
+
+def test_to_list_sessions_is_not_to_use_them(cache: Cache, clock: FakeClock) -> None:
+    cache.sessions.create({"user_id": 7})
+    for _ in range(24):
+        clock.advance("1h")
+        cache.sessions.of(7)
+    assert cache.sessions.of(7) == []
+
+
+def test_the_class_of_sessions_says_how_long_they_live(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
+    monkeypatch.setenv("CACHE_TTL_SESSION", "60")
+    monkeypatch.setenv("CACHE_TTL_MAX", "100")
+    cache = Cache("memory://", clock=clock, jitter=0.9)
+    session = cache.sessions.create()
+    clock.advance(59.9)
+    assert cache.sessions.load(session.id) is not None
+    clock.advance(40)
+    assert cache.sessions.load(session.id) is not None
+    clock.advance(0.2)
+    assert cache.sessions.load(session.id) is None
+
+
+def test_sessions_that_have_ended_take_no_room(cache: Cache, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_sessions, "FEW", 10)
+    port(cache)._many = 10
+    for number in range(300):
+        cache.sessions.create({"user_id": number}, ttl=10, absolute=10)
+        clock.advance(1)
+    assert len(port(cache)._sessions) <= 40
+    assert len(port(cache)._users) <= 40
+
+
+# Ids
+
+
+def test_ids_are_random_and_shown_nowhere(cache: Cache, ear: Ear, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    ids = set[str]()
+    for _ in range(100):
+        session = cache.sessions.create({"user_id": 7, "secret": "hidden"})
+        ids.add(session.id)
+        ids.add(cache.sessions.rotate(session).id)
+        assert repr(session) == "<session with 2 fields>"
+    assert len(ids) == 200
+    assert all(re.fullmatch("[A-Za-z0-9_-]{43}", each) for each in ids)
+    held = repr((port(cache)._sessions, port(cache)._users, ear.events, caplog.text))
+    assert not any(each in held for each in ids)
+
+
+def test_errors_name_neither_ids_nor_values(cache: Cache) -> None:
+    session = cache.sessions.create({"secret": "hidden"})
+    session["wrong"] = object()
+    session["secret"] = "hidden, too"
+    errors = list[str]()
+    for verb in (cache.sessions.save, cache.sessions.rotate, cache.sessions.create):
+        with pytest.raises(CodecError) as raised:
+            verb(session)
+        errors.append(repr((raised.value, raised.value.__cause__)))
+    del session["wrong"]
+    with faults(cache) as engine:
+        engine.down()
+        for call in (cache.sessions.save, cache.sessions.rotate):
+            with pytest.raises(BackendError) as failed:
+                call(session)
+            errors.append(str(failed.value))
+        engine.up()
+    cache.sessions.destroy(session.id)
+    with pytest.raises(SessionLostError) as lost:
+        cache.sessions.save(session)
+    errors.append(str(lost.value))
+    assert not any(session.id in error or "hidden, too" in error for error in errors)
+
+
+# Engines that fail
+
+
+@pytest.mark.parametrize("kind", [Cache, AsyncCache])
+async def test_an_engine_that_does_not_answer_has_no_sessions(kind: Any) -> None:
+    cache: Any = kind("memory://", observers=())
+
+    async def done(result: Any) -> Any:
+        return await result if kind is AsyncCache else result
+
+    session = await done(cache.sessions.create({"user_id": 7}))
+    session["a"] = 1
+    with faults(cache) as engine:
+        verbs = cache.sessions
+        for call in (
+            lambda: verbs.load(session.id),
+            lambda: verbs.save(session),
+            lambda: verbs.rotate(session),
+            lambda: verbs.destroy(session.id),
+            lambda: verbs.of(7),
+            lambda: verbs.destroy_all(7),
+            verbs.create,
+        ):
+            engine.down()
+            with pytest.raises(BackendError):
+                await done(call())
+            engine.up()
+    assert await done(cache.sessions.load(session.id)) == {"user_id": 7}
+    await done(cache.sessions.save(session))
+    assert await done(cache.sessions.load(session.id)) == {"user_id": 7, "a": 1}
+
+
+def test_a_rotation_that_fails_half_way_leaves_no_id_that_works(cache: Cache) -> None:
+    for step in ("session_create", "session_enlist", "session_leave"):
+        for done in (False, True):
+            session = cache.sessions.create({"user_id": 7})
+            before = session.id
+            with faults(cache) as engine:
+                engine.fail(step, done=done)
+                with pytest.raises(BackendError):
+                    cache.sessions.rotate(session)
+            assert session.id == before
+            assert cache.sessions.load(before) is None
+            cache.sessions.destroy_all(7)
+            assert cache.sessions.of(7) == []
+
+
+def test_each_verb_is_told(cache: Cache, ear: Ear) -> None:
+    session = cache.sessions.create()
+    cache.sessions.load(session.id)
+    cache.sessions.save(session)
+    cache.sessions.rotate(session)
+    told = [event.operation for event in ear.events if isinstance(event, Command)]
+    assert told[1:] == [f"session_{each}" for each in ("create", "load", "save", "move", "create", "leave")]
+
+
+# Records
+
+
+def test_a_record_that_cannot_be_read_is_none(cache: Cache, ear: Ear) -> None:
+    good = field.pack(Codec(), Codec().encode("x"))
+    hostile: list[tuple[bytes, bytes]] = [
+        (b"a", b""),
+        (b"a", good[:9]),
+        (b"a", b"\xff" + good[1:]),
+        (b"a", good[:1] + b"\x80" + good[2:]),
+        (b"a", good[:-1]),
+        (b"\xff", good),
+    ]
+    for name, raw in hostile:
+        session = cache.sessions.create({"user_id": 7})
+        (record,) = port(cache)._sessions.values()
+        record.fields[name] = raw
+        assert cache.sessions.load(session.id) is None, (name, raw)
+        assert cache.sessions.of(7) == []
+        with pytest.raises(SessionLostError):
+            cache.sessions.rotate(session)
+        port(cache)._sessions.clear()
+    assert {event.error for event in ear.events if isinstance(event, Failure)} == {"CodecError"}
+
+
+def test_other_languages_read_the_fields_of_json(clock: FakeClock) -> None:
+    cache = Cache("memory://", codec="json", clock=clock)
+    session = cache.sessions.create({"cart": ["tea"], "user_id": 7})
+    (record,) = port(cache)._sessions.values()
+    assert record.fields == {b"cart": b'["tea"]', b"user_id": b"7"}
+    assert cache.sessions.load(session.id) == session
+
+
+# Processes
+
+
+def test_a_forked_child_has_copies(cache: Cache) -> None:
+    session = cache.sessions.create({"a": 1})
+    with port(cache)._mutex:  # as if another thread was at it
+        child = in_child(lambda: _in_the_child(cache, session.id))
+        reap(child)
+    assert fields(cache, session.id) == {"a": 1}
+
+
+def _in_the_child(cache: Cache, id: str) -> None:
+    def work() -> None:
+        assert fields(cache, id) == {"a": 1}
+        assert cache.sessions.destroy(id)
+        done.append(True)
+
+    done = list[bool]()
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert done
