@@ -35,6 +35,12 @@ LOOSE = 1.0
 """Seconds that somebody may be late, on a busy machine."""
 
 
+@pytest.fixture(params=["memory", "valkey", "redis", "embedded", "cluster"])
+def locked_url(request: pytest.FixtureRequest) -> str:
+    """Every engine that has locks."""
+    return url_of(request.param, request)
+
+
 def holder_of(cache: Cache, name: str) -> str:
     """Return what the engine calls the record of who holds a lock."""
     return lock_of(cache.engine_key(name))[0]
@@ -96,8 +102,8 @@ def one_at_a_time(url: str, new_cache: NewCache, fair: bool = False) -> None:
 
 
 @pytest.mark.parametrize("fair", [False, True])
-def test_one_holds_the_lock_at_a_time(any_url: str, new_cache: NewCache, fair: bool) -> None:
-    one_at_a_time(any_url, new_cache, fair)
+def test_one_holds_the_lock_at_a_time(locked_url: str, new_cache: NewCache, fair: bool) -> None:
+    one_at_a_time(locked_url, new_cache, fair)
 
 
 def test_a_lock_that_lets_everybody_in_is_noticed(valkey_url: str, new_cache: NewCache) -> None:
@@ -297,7 +303,7 @@ def test_a_lock_whose_holder_got_lost_is_not_renewed(valkey_url: str, new_cache:
     """As when an interrupt comes after the lock was taken and before the block begins."""
     cache: Any = new_cache(valkey_url)
     locks, listener = cache._engine.locks, cache._engine.backend.listener
-    had = drive(locks.acquire(locks.claim("a", 1, 0, False, None)))
+    had = drive(locks.acquire(locks.terms(1, 0, False, None)("a")))
     assert had.owner in listener._held
     del had
     gc.collect()
@@ -449,8 +455,8 @@ def waiting_in(cache: Cache) -> int:
     return int(drive(backend.single(("ZCARD", lock_of(cache.engine_key("a"))[2]))))
 
 
-def test_a_fair_lock_is_handed_on_in_the_order_in_which_they_came(any_url: str, new_cache: NewCache) -> None:
-    served_in_order(any_url, new_cache)
+def test_a_fair_lock_is_handed_on_in_the_order_in_which_they_came(locked_url: str, new_cache: NewCache) -> None:
+    served_in_order(locked_url, new_cache)
 
 
 def test_an_order_that_is_left_to_luck_is_noticed(valkey_url: str, new_cache: NewCache) -> None:
