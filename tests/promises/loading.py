@@ -6,6 +6,7 @@ The last word is a mechanism of the library to take away.
 """
 
 import asyncio
+import importlib
 import json
 import os
 import sys
@@ -20,9 +21,11 @@ from msgspec.structs import replace
 
 from nearcache import Cache
 from nearcache._core.outcome import Outcome
-from nearcache.backends.base import Ask, Fill, Grant
+from nearcache.backends.base import Ask, Fill, Grant, Renewal
 from nearcache.backends.redis.leases import RedisLeases
 from nearcache.backends.redis.listener import Listener
+from nearcache.backends.redis.lua import script
+from nearcache.backends.transport.dialect import Command
 from tests.promises.fleet import IDLE, Source
 from tests.promises.helpers import Crowd, awaited, outcome_of, waiting
 
@@ -81,6 +84,7 @@ def stamped(outcome: Outcome[str]) -> tuple[str, float]:
 
 # Mechanisms to take away
 
+listening = importlib.import_module("nearcache.backends.redis.listener")  # its package has a function of that name
 _acquire, _fill, _hear = RedisLeases.acquire, RedisLeases.fill, Listener._hear
 
 
@@ -107,21 +111,27 @@ def hear_no_messages(listener: Listener, message: hiredis.PushNotification) -> N
         _hear(listener, message)
 
 
+def renewing_for(milliseconds: int) -> Callable[[str, Renewal, float], Command]:
+    """Return what renews leases for that long, whatever their deadline."""
+    return lambda token, renewal, _: ("EVAL", script("renew").text, "1", renewal.record, token, str(milliseconds))
+
+
 def take_away(mechanism: str) -> None:
     """Break the library on purpose."""
-    replacements: dict[str, list[tuple[type, str, Callable[..., Any]]]] = {
+    replacements: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
         "leases": [(RedisLeases, "acquire", always_lead)],
         "the end of leases": [
             (RedisLeases, "acquire", lease_for_long),
-            (Listener, "_renewed_for", lambda *_: "60000"),
+            (listening, "_renewing", renewing_for(60_000)),
         ],
         "tokens": [(RedisLeases, "fill", fill_without_lease)],
         "messages": [(Listener, "_hear", hear_no_messages)],
-        "renewals": [(Listener, "_renewals", lambda _: [])],
-        "deadlines": [(Listener, "_renewed_for", lambda *_: "5000")],
+        "renewals": [(Listener, "_renew", lambda *_: None)],
+        "deadlines": [(listening, "_renewing", renewing_for(5_000))],
     }
-    for replacement in replacements[mechanism]:
-        setattr(*replacement)
+    for place, name, replacement in replacements[mechanism]:
+        assert hasattr(place, name), name
+        setattr(place, name, replacement)
 
 
 def main(name: str, address: str, without: str = "") -> None:

@@ -1,9 +1,11 @@
 """Through sentinels: who the primary is, that they are asked again after a fail-over, what is said if nobody tells."""
 
 import asyncio
+import contextlib
 import time
 from typing import Any
 
+import hiredis
 import pytest
 
 from nearcache import Cache
@@ -190,8 +192,14 @@ def test_a_primary_that_was_demoted_is_left(new_cache: NewCache):
     """It goes on answering, and refuses to write; sentinels take about ten seconds to tell it of a planned change."""
     with sentinel_group("redis", replicas=1) as group:
         watched, old = Watched(group, new_cache), group.primary()
-        group.sentinels[0].command("SENTINEL", "FAILOVER", GROUP)
-        eventually(lambda: b"slave" in old.command("ROLE") and group.primary() is not old, "it is demoted", WITHIN)
+
+        def demoted() -> bool:
+            if group.primary() is old:  # sentinels give up what takes them too long, on a busy machine
+                with contextlib.suppress(hiredis.ReplyError):  # it is under way
+                    group.sentinels[0].command("SENTINEL", "FAILOVER", GROUP)
+            return b"slave" in old.command("ROLE") and group.primary() is not old
+
+        eventually(demoted, "it is demoted", WITHIN)
         watched.write_until_it_works()
         assert group.primary().command("EXISTS", f"{watched.cache._parts.core.options.namespace}:users:1")
         eventually(lambda: watched.other.get("users:1") == "new", "the other one reads it")
