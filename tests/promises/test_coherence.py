@@ -72,7 +72,7 @@ class Processes:
 
     def begin(self) -> None:
         """Wait until every key has been written, and everybody reads."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + 3 * PATIENCE  # members of Hazelcast may be slow to start
         while not (
             self.board.ready and all(self.board.newer(key, 0)[1] < time.monotonic() for key in range(len(KEYS)))
         ):
