@@ -12,6 +12,7 @@ from nearcache import BackendError, BackendTimeoutError, Cache
 from nearcache._io.blocking import drive
 from nearcache.backends.base import NotServing
 from nearcache.backends.hazelcast import HazelcastBackend, library
+from nearcache.backends.hazelcast.feed import Feed
 from nearcache.backends.registers.base import Answer, Put
 from nearcache.backends.registry import BackendSpec, build
 from tests.faults.source import STALENESS, away
@@ -165,7 +166,8 @@ def test_what_is_not_kept_twice_is_not_acknowledged(two: list[Member]) -> None:
 
 
 def test_the_client_by_itself_would_acknowledge_it(two: list[Member]) -> None:
-    answers = unconfirmed(two, operation_backup_timeout=0.2, fail_on_indeterminate_operation_state=False)
+    with broken(Feed, "key", lambda *_: None):  # all are announced in one ring, which may be the frozen member's
+        answers = unconfirmed(two, operation_backup_timeout=0.2, fail_on_indeterminate_operation_state=False)
     assert any(answer.done for answer in answers)
 
 
