@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -405,20 +405,26 @@ CLUSTER_FAULTS: tuple[Callable[[ClusterCompany], None], ...] = (
 )
 
 
-def play_on_a_cluster(kind: Kind, bus: str, directory: Path, times: int) -> None:
-    """Let each fault happen so many times, in any order, and judge what the readers saw."""
-    faults = [*CLUSTER_FAULTS] * times
-    dice().shuffle(faults)
-    with cluster(kind, spare=1) as nodes, begun(ClusterCompany(nodes, directory, bus)) as made:
+def play_out(company: T, faults: Sequence[Callable[[T], None]]) -> None:
+    """Let these faults happen, and judge what the readers saw."""
+    with begun(company) as made:
         for fault in faults:
             fault(made)
             time.sleep(0.3)
         made.quiet()
         report = made.end()
-    print(f"{kind}, {bus}: {len(faults)} faults, {report}")
+    print(f"{len(faults)} faults, {report}")
     assert not report.violations, report.violations[:5]
     assert report.reads > 1_000
     assert report.quiet >= NEAR_SHARE, str(report)
+
+
+def play_on_a_cluster(kind: Kind, bus: str, directory: Path, times: int) -> None:
+    """Let each fault happen so many times, in any order."""
+    faults = [*CLUSTER_FAULTS] * times
+    dice().shuffle(faults)
+    with cluster(kind, spare=1) as nodes:
+        play_out(ClusterCompany(nodes, directory, bus), faults)
 
 
 @pytest.mark.parametrize("bus", ["tracking", pytest.param("stream", marks=pytest.mark.slow)])
@@ -453,17 +459,9 @@ HAZELCAST_FAULTS: tuple[HazelcastFault, ...] = (
 
 
 def play_on_hazelcast(directory: Path, *faults: HazelcastFault) -> None:
-    """Let these faults happen and judge what the readers saw."""
-    with members(2) as nodes, begun(HazelcastCompany(nodes, directory)) as made:
-        for fault in faults:
-            fault(made)
-            time.sleep(0.3)
-        made.quiet()
-        report = made.end()
-    print(f"hazelcast: {len(faults)} faults, {report}")
-    assert not report.violations, report.violations[:5]
-    assert report.reads > 1_000
-    assert report.quiet >= NEAR_SHARE, str(report)
+    """Let these faults happen in a cluster of two members."""
+    with members(2) as nodes:
+        play_out(HazelcastCompany(nodes, directory), faults)
 
 
 @pytest.mark.timeout(180)
