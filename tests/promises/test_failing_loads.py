@@ -381,24 +381,34 @@ def test_a_task_that_hangs_past_its_deadline_is_cancelled(url: str, new_cache: N
         at_once(lambda: asyncio.run(check()))
 
 
-def overdue_load_stores_nothing(cache: Cache, key: str) -> None:
-    """Let a load outlive its deadline, another one take its place, and the first one end after all."""
+OVERDUE = 0.05
+"""Seconds after which a load is overdue."""
+
+
+def overdue_load_stores_nothing(cache: Cache, key: str) -> bool:
+    """Let a load outlive its deadline, another one take its place, and the first one end after all.
+
+    False if the machine stalled, so that the other one was overdue as well.
+    """
     old, new = SlowSource(lambda: "old"), SlowSource(lambda: "new")
     new.open()
     crowd = Crowd().threads(1, lambda: cache.get_or_load(key, old.load)).start()
     eventually(lambda: old.loads, "the first one loads")
     until = cache._parts.core.flights._by_key[key].until
     eventually(lambda: time.monotonic() > until, "its deadline passes")
+    asked = time.monotonic()
     assert cache.get_or_load(key, new.load) == "new"
+    in_time = time.monotonic() - asked < OVERDUE
     old.open()
     assert values(crowd.finish()) == ["old"]
-    assert cache.get(key) == "new"
+    assert not in_time or cache.get(key) == "new"
+    return in_time
 
 
 def test_a_load_that_outlived_its_deadline_is_not_stored(url: str, new_cache: NewCache, fresh_key: Key) -> None:
-    cache = new_cache(url, hard_timeout=0.01)
-    for _ in range(ROUNDS):
-        overdue_load_stores_nothing(cache, fresh_key())
+    cache = new_cache(url, hard_timeout=OVERDUE)
+    good = [overdue_load_stores_nothing(cache, fresh_key()) for _ in range(ROUNDS)]
+    assert good.count(True) >= ROUNDS // 4, "the machine stalled again and again"
 
 
 def test_a_late_load_that_is_stored_is_noticed(new_cache: NewCache, fresh_key: Key) -> None:
@@ -408,7 +418,9 @@ def test_a_late_load_that_is_stored_is_noticed(new_cache: NewCache, fresh_key: K
         return [True for _ in fills]
 
     with broken(Ledger, "fill", fill), noticed():
-        overdue_load_stores_nothing(new_cache("memory://", hard_timeout=0.01), fresh_key())
+        cache = new_cache("memory://", hard_timeout=OVERDUE)
+        for _ in range(ROUNDS):
+            overdue_load_stores_nothing(cache, fresh_key())
 
 
 def test_two_loads_that_wait_for_each_other_are_parted(url: str, new_cache: NewCache, fresh_key: Key) -> None:

@@ -1,14 +1,18 @@
 """Near values over Hazelcast, and the ring in which changes are announced."""
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from nearcache import Cache
+from nearcache.backends.hazelcast.feed import Entry
+from nearcache.backends.hazelcast.listener import _Reading
 from tests.hazelcast import Member
-from tests.promises.helpers import eventually
+from tests.promises.helpers import PATIENCE, broken, eventually
 
 NewCache = Callable[..., Cache]
 
@@ -146,14 +150,31 @@ def test_a_ring_that_is_overwritten_or_lost_makes_everything_near_forgotten(new_
         ring = ring_of(one)
         stranger = heard._heard.maps._openings[-1]._opened.client.get_map(one._parts.core.options.namespace).blocking()
         stranger.delete(f"{one._parts.core.options.namespace}:users:1")
-        lose(ring)
+        with held():
+            lose(ring)
         eventually(lambda: other.get("users:1") is None, "it is noticed")
         coherent(other)
 
 
+@contextmanager
+def held() -> Iterator[None]:
+    """Let nobody read on in the ring, or a reader might keep up with it."""
+    go_on, hear = threading.Event(), _Reading._hear
+
+    def wait(reading: _Reading, entry: Entry | None) -> None:
+        assert go_on.wait(PATIENCE)
+        hear(reading, entry)
+
+    with broken(_Reading, "_hear", wait):
+        try:
+            yield
+        finally:
+            go_on.set()
+
+
 def overwritten(ring: Any) -> None:
-    """Add more than the ring takes."""
-    for _ in range(11):
+    """Add more than the ring takes, and more than is read at once."""
+    for _ in range(12):
         ring.add_all([bytearray(b"a 1 others:1")] * 999, 0)
 
 
