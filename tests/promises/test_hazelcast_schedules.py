@@ -100,6 +100,7 @@ def test_a_reader_and_an_invalidator(world: Registers, name: str, warm: str) -> 
     world.by_luck([reader, INVALIDATIONS[name]], warm, SAMPLES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("node", NODES[:3])
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_lost_at_any_moment_costs_loads_and_no_old_values(world: Registers, name: str, node: str) -> None:
@@ -107,6 +108,7 @@ def test_what_is_lost_at_any_moment_costs_loads_and_no_old_values(world: Registe
         world.by_luck([reader, INVALIDATIONS[name], losing(world, node)], warm, SAMPLES // 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", range(1, 12, 2))
 def test_who_dies_at_any_moment_leaves_no_old_values(world: Registers, steps: int) -> None:
     """Also between a swap and the life that is told afterwards. The lease of a loader that died ends soon here."""
@@ -115,6 +117,7 @@ def test_who_dies_at_any_moment_leaves_no_old_values(world: Registers, steps: in
     world.by_luck([reader, dying(INVALIDATIONS["static tag"], steps), INVALIDATIONS["clear"]], "old", SAMPLES // 4)
 
 
+@pytest.mark.slow
 def test_a_mark_survives_others_that_drive_it_out_of_the_head(world: Registers) -> None:
     for other in (marking(LONG), reader, INVALIDATIONS["tag of the result"]):
         for lost in (False, True):

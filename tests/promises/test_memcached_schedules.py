@@ -126,6 +126,7 @@ def test_a_reader_and_an_invalidator(world: Registers, name: str, warm: str) -> 
     world.by_luck([reader, INVALIDATIONS[name]], warm, SAMPLES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("node", NODES[:3])
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_lost_at_any_moment_costs_loads_and_no_old_values(world: Registers, name: str, node: str) -> None:
@@ -133,6 +134,7 @@ def test_what_is_lost_at_any_moment_costs_loads_and_no_old_values(world: Registe
         world.by_luck([reader, INVALIDATIONS[name], losing(world, node)], warm, SAMPLES // 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("node", NODES[:3])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_server_that_is_restarted_at_any_moment_costs_loads_and_no_old_values(
@@ -142,6 +144,7 @@ def test_a_server_that_is_restarted_at_any_moment_costs_loads_and_no_old_values(
         world.by_luck([reader, INVALIDATIONS[name], rebooting(world, node)], warm, SAMPLES // 2)
 
 
+@pytest.mark.slow
 def test_a_mark_survives_others_that_drive_it_out_of_the_head(world: Registers) -> None:
     for other in (marking(LONG), reader, INVALIDATIONS["tag of the result"]):
         for lost in (False, True):

@@ -207,7 +207,7 @@ def check(url: str, near: str | None, examples: int, phases: tuple[Phase, ...] =
 
 @pytest.mark.parametrize("near", [None, "1MB"])
 def test_histories_agree_with_a_model(url: str, near: str | None) -> None:
-    check(url, near, 60)
+    check(url, near, 15)
 
 
 @pytest.mark.slow

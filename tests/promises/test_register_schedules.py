@@ -284,6 +284,7 @@ def test_what_is_lost_at_any_moment_costs_loads_and_no_old_values(
         world.by_luck([reader, INVALIDATIONS[name], loss(world, node)], warm, SAMPLES // 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warm", ["old", "young", "headless"])
 def test_a_mark_survives_others_that_drive_it_out_of_the_head(world: Registers, warm: str) -> None:
     for other in (marking(LONG), reader, INVALIDATIONS["tag of the result"]):
@@ -309,6 +310,7 @@ def test_two_write_throughs_leave_the_newest_or_nothing(world: Registers) -> Non
     world.by_luck([write_through, write_through, losing(world, "values")], "cached", SAMPLES)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     warm=st.sampled_from(["cold", "cached", "old", "young", "headless"]),
@@ -409,6 +411,7 @@ def test_stamps_that_begin_anew_in_the_process_are_noticed(tight: Registers) -> 
         tight.by_luck([reader, INVALIDATIONS["static tag"]], "headless", 2_000)
 
 
+@pytest.mark.slow
 def test_buckets_that_are_not_compared_are_noticed(tight: Registers) -> None:
     tight.server.nodes["buckets"].matches = lambda present, seen: present.done  # type: ignore[method-assign]
     with noticed("is left|got version"):

@@ -206,6 +206,7 @@ def test_a_session_that_is_destroyed_while_it_gets_another_id_is_gone(world: Wor
     assert world.every(what_was_ended_is_gone, rotating, destroying) >= 10
 
 
+@pytest.mark.slow
 def test_all_sessions_of_a_user_are_destroyed_also_such_as_get_another_id(world: World) -> None:
     assert world.every(what_was_ended_is_gone, rotating, destroying_all) >= 50
 

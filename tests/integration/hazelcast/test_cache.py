@@ -206,6 +206,7 @@ async def test_a_value_whose_life_was_not_told_any_more_is_not_served_beyond_it(
 # Many at once, and the end
 
 
+@pytest.mark.slow
 def test_a_thousand_threads_calls_at_once(hazelcast: Member):
     with Cache(hazelcast.url, namespace=f"t{uuid.uuid4().hex[:10]}", near=None, timeout=10.0) as cache:
 
@@ -219,6 +220,7 @@ def test_a_thousand_threads_calls_at_once(hazelcast: Member):
         assert threading.active_count() == before, "one client serves all threads"
 
 
+@pytest.mark.slow
 async def test_a_thousand_tasks_at_once(hazelcast: Member):
     options: dict[str, Any] = {"namespace": f"t{uuid.uuid4().hex[:10]}", "near": None, "timeout": 10.0}
     async with AsyncCache(hazelcast.url, **options) as cache:

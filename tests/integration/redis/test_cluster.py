@@ -390,6 +390,7 @@ def test_an_announcement_in_the_stream_comes_after_the_change(cluster: Cluster, 
     drive(backend.close())
 
 
+@pytest.mark.slow
 def test_a_node_that_is_not_heard_stops_near_hits(new_cache: NewCache, namespace: str):
     with a_cluster() as own:
         cache = new_cache(own.url, staleness=0.3)
@@ -413,6 +414,7 @@ def _answers(cache: Cache) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_what_a_stranger_to_the_cluster_serves_is_not_kept_near(new_cache: NewCache, namespace: str):
     """A primary without a slot is not listened to: what it is given while a slot moves there changes unheard."""
     with a_cluster(spare=1) as own:
@@ -432,6 +434,7 @@ def test_what_a_stranger_to_the_cluster_serves_is_not_kept_near(new_cache: NewCa
         eventually(lambda: cache.get("users:1") == "newest", "it is told")
 
 
+@pytest.mark.slow
 def test_where_it_is_kept_near_all_the_same_old_values_are_served(new_cache: NewCache, namespace: str):
     with noticed(), broken(ClusterLink, "_not_near", lambda *_: None):
         test_what_a_stranger_to_the_cluster_serves_is_not_kept_near(new_cache, namespace)
@@ -594,6 +597,7 @@ class Halves:
         assert self.cache._engine.backend.lacks()
 
 
+@pytest.mark.slow
 def test_a_node_that_is_silent_is_spared_and_the_others_go_on(new_cache: NewCache, namespace: str):
     with a_cluster(down_after=10_000) as own:
         halves = Halves(own, new_cache, namespace)
@@ -614,6 +618,7 @@ def test_a_node_that_is_silent_is_spared_and_the_others_go_on(new_cache: NewCach
         eventually(lambda: cache.health().silent == 0.0, "the outage is over")
 
 
+@pytest.mark.slow
 def test_without_a_part_the_whole_would_be_spared(new_cache: NewCache, namespace: str):
     with noticed(), broken(ClusterLink, "lacks", lambda _: False):
         test_a_node_that_is_silent_is_spared_and_the_others_go_on(new_cache, namespace)
@@ -632,6 +637,7 @@ def dead(node: RedisServer) -> Iterator[None]:
 LOST = pytest.mark.parametrize("lost", [silent, dead])
 
 
+@pytest.mark.slow
 @LOST
 async def test_to_set_one_value_at_a_lost_primary_fails_as_at_a_single_server(
     lost: Lost, flavour: Flavour, new_cache: NewCache, namespace: str, caplog: pytest.LogCaptureFixture
@@ -648,6 +654,7 @@ async def test_to_set_one_value_at_a_lost_primary_fails_as_at_a_single_server(
         assert not [said for said in caplog.messages if "refuses" in said]
 
 
+@pytest.mark.slow
 async def test_what_was_deleted_in_part_counts_as_said_by_somebody_else(
     flavour: Flavour, new_cache: NewCache, namespace: str, monkeypatch: pytest.MonkeyPatch
 ):
@@ -690,6 +697,7 @@ async def test_only_what_a_lost_primary_keeps_is_a_miss(
             assert halves.cache.stats().errors > 0
 
 
+@pytest.mark.slow
 @LOST
 async def test_only_what_a_lost_primary_keeps_is_not_written(
     lost: Lost, flavour: Flavour, new_cache: NewCache, namespace: str
@@ -716,6 +724,7 @@ async def test_only_what_a_lost_primary_keeps_is_not_written(
         assert not any(halves.is_there(f"{namespace}:{key}") for key in doomed[3:])
 
 
+@pytest.mark.slow
 @LOST
 async def test_what_is_loaded_anew_of_others_than_a_lost_primary_replaces_what_there_was(
     lost: Lost, flavour: Flavour, new_cache: NewCache, namespace: str
@@ -737,6 +746,7 @@ STARTS: dict[str, Callable[[Any, list[str]], Awaitable[Any]]] = {
 }
 
 
+@pytest.mark.slow
 @LOST
 async def test_a_process_that_starts_while_a_primary_is_lost_works_with_the_others(
     lost: Lost, flavour: Flavour, new_cache: NewCache, namespace: str
@@ -751,6 +761,7 @@ async def test_a_process_that_starts_while_a_primary_is_lost_works_with_the_othe
                 await cache.close()
 
 
+@pytest.mark.slow
 async def test_what_is_loaded_because_a_primary_is_silent_is_kept_for_others(
     flavour: Flavour, new_cache: NewCache, namespace: str
 ):
@@ -772,6 +783,7 @@ async def test_what_is_loaded_because_a_primary_is_silent_is_kept_for_others(
             assert sorted(loads) == sorted(halves.silent)
 
 
+@pytest.mark.slow
 def test_what_others_have_deleted_is_announced_in_the_stream(new_cache: NewCache, namespace: str):
     """Although what one node keeps was not deleted."""
     with a_cluster(down_after=10_000) as own:
@@ -798,6 +810,7 @@ def unkept(cluster: Cluster, name: str) -> Iterator[None]:
         cluster.nodes[0].command("CLUSTER", "ADDSLOTS", cluster.slot(name))
 
 
+@pytest.mark.slow
 async def test_a_slot_that_nobody_keeps_is_no_obstacle_to_others(flavour: Flavour, new_cache: NewCache, namespace: str):
     with a_cluster() as own:
         halves = Halves(own, new_cache, namespace, near=None)
@@ -823,6 +836,7 @@ async def test_a_slot_that_nobody_keeps_is_no_obstacle_to_others(flavour: Flavou
         eventually(lambda: _answers_to(halves.cache, lost) and not core.debts, "it is deleted")
 
 
+@pytest.mark.slow
 async def test_what_is_owed_to_a_lost_primary_does_not_keep_others_waiting(
     flavour: Flavour, new_cache: NewCache, namespace: str
 ):
@@ -842,6 +856,7 @@ async def test_what_is_owed_to_a_lost_primary_does_not_keep_others_waiting(
             assert halves.heard[0] not in core.debts
 
 
+@pytest.mark.slow
 def test_while_a_node_is_silent_nobody_waits_for_what_the_nodes_say_of_themselves(new_cache: NewCache, namespace: str):
     with a_cluster(down_after=10_000) as own:
         halves, asked = Halves(own, new_cache, namespace, near=None), list[bool]()
@@ -904,6 +919,7 @@ def about_all(reply: Any, count: int) -> list[Any]:
     return [reply] * count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [silent])
 @pytest.mark.parametrize(
     "test", [test_only_what_a_lost_primary_keeps_is_a_miss, test_only_what_a_lost_primary_keeps_is_not_written]
@@ -922,6 +938,7 @@ def _answers_to(cache: Cache, key: str) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_primary_that_appears_may_have_forgotten(new_cache: NewCache, namespace: str):
     """What was invalidated shortly before is invalidated once more, before anything else is sent."""
     with a_cluster(spare=1) as own:

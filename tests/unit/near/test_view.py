@@ -352,4 +352,4 @@ class Judging(RuleBasedStateMachine):
 
 
 TestJudging = Judging.TestCase
-TestJudging.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestJudging.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
