@@ -236,6 +236,7 @@ async def test_a_timeout_around_the_block_is_a_timeout() -> None:
 # Waiting
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("fair", [False, True])
 async def test_a_task_that_is_cancelled_while_it_waits_holds_nobody_up(fair: bool) -> None:
     cache = AsyncCache("memory://")

@@ -162,6 +162,7 @@ async def test_a_dead_server_keeps_nobody_from_opening(new_backend: NewBackend, 
     assert backend.lacks()
 
 
+@pytest.mark.alone
 async def test_a_frozen_server_costs_no_more_than_a_call_and_never_serves_what_was_deleted(
     new_face: NewFace, three: list[MemcachedServer]
 ):

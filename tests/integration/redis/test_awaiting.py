@@ -131,6 +131,7 @@ async def test_a_call_cancelled_while_connecting_costs_the_others_nothing(valkey
     assert cancelled > 10
 
 
+@pytest.mark.alone
 async def test_a_silent_engine_costs_the_time_budget_and_the_connection(own_server: RedisServer):
     backend = made(own_server.unix_url, "async", "t", timeout=0.2)
     await fill(backend)
@@ -147,6 +148,7 @@ async def test_a_silent_engine_costs_the_time_budget_and_the_connection(own_serv
     await backend.close()
 
 
+@pytest.mark.alone
 async def test_a_dripping_engine_cannot_stretch_the_time_budget():
     with fake_server(lambda command: bulk(b"x" * 1000), dripping) as server:
         backend = made(server.url, "async", "t", timeout=0.3)
@@ -200,6 +202,7 @@ async def test_no_call_is_late_while_more_replies_arrive_after_a_pause_of_the_lo
     assert (await first, await second) == ([b"1"], [b"2"])
 
 
+@pytest.mark.alone
 async def test_a_server_that_does_not_greet_costs_the_time_budget_and_nothing_was_sent(own_server: RedisServer):
     backend = made(own_server.unix_url, "async", "t", timeout=0.2)
     own_server.pause()

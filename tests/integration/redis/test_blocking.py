@@ -93,6 +93,7 @@ def held() -> Iterator[tuple[FakeServer, threading.Event]]:
         let_go.set()
 
 
+@pytest.mark.alone
 def test_waiting_too_long_for_a_connection_says_so_and_names_the_settings(held: tuple[FakeServer, threading.Event]):
     server, let_go = held
     backend = made(server.url, "sync", "t", pool_max=1, pool_timeout=0.05, timeout=5.0)
@@ -158,6 +159,7 @@ def test_a_waiter_gets_a_new_connection_in_the_place_of_a_broken_one(held: tuple
     drive(backend.close())
 
 
+@pytest.mark.alone
 def test_a_silent_engine_costs_the_time_budget_and_the_connection(own_server: RedisServer):
     backend = made(own_server.unix_url, "sync", "t", timeout=0.2)
     drive(fill(backend))
@@ -174,6 +176,7 @@ def test_a_silent_engine_costs_the_time_budget_and_the_connection(own_server: Re
     drive(backend.close())
 
 
+@pytest.mark.alone
 def test_a_dripping_engine_cannot_stretch_the_time_budget():
     with fake_server(lambda command: bulk(b"x" * 1000), dripping) as server:
         backend = made(server.url, "sync", "t", timeout=0.3)

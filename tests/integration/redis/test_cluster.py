@@ -458,6 +458,7 @@ def test_marks_that_move_are_found(cluster: Cluster, new_cache: NewCache, namesp
 # Primaries that go
 
 
+@pytest.mark.alone
 async def test_a_node_that_is_silent_costs_a_call_its_time_and_others_none(flavour: Flavour, namespace: str):
     with a_cluster() as own:
         backend = made(own.url, flavour, namespace, timeout=0.5)

@@ -486,6 +486,7 @@ async def test_a_replica_that_was_restarted_with_older_data_is_not_believed(kind
         await cache.close()
 
 
+@pytest.mark.alone
 async def test_a_silent_primary_costs_the_time_of_one_call(made: Made, pair: Pair):
     clock = FakeClock()
     cache = made(clock=clock, timeout=0.5)
@@ -501,6 +502,7 @@ async def test_a_silent_primary_costs_the_time_of_one_call(made: Made, pair: Pai
     await cache.close()
 
 
+@pytest.mark.alone
 async def test_a_replica_that_does_not_answer_costs_a_tenth_of_the_time_and_is_spared(made: Made, pair: Pair):
     clock = FakeClock()
     cache = made(clock=clock, timeout=5.0)

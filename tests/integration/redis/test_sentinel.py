@@ -87,6 +87,7 @@ async def test_the_next_sentinel_is_asked_where_one_does_not_answer(watched: Gro
     await backend.close()
 
 
+@pytest.mark.alone
 async def test_a_sentinel_that_is_silent_costs_its_share_of_the_time(watched: Group, flavour: Flavour, namespace: str):
     with fake_server(lambda command: b"") as silent:
         where = silent.url.removeprefix("redis://").removesuffix("/0")
