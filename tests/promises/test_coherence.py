@@ -477,6 +477,7 @@ def test_a_minute_of_faults_of_hazelcast(directory: Path) -> None:
     play_on_hazelcast(directory, *faults)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("mechanism", "faults"),

@@ -216,6 +216,7 @@ def test_sixteen_processes_and_thousands_of_acquisitions(valkey_server: RedisSer
     )
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("kind", ["plain", "unfenced"])

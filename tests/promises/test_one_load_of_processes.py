@@ -286,6 +286,7 @@ def test_what_a_stopped_leader_loaded_is_not_stored_after_a_lease_of_full_length
     late_loads_are_refused(fleet, hard_timeout=30.0)
 
 
+@pytest.mark.slow
 def test_loads_stored_without_their_lease_are_noticed(request: pytest.FixtureRequest) -> None:
     with fleet_on("valkey", request, without="tokens") as fleet, noticed("the older value is stored"):
         late_loads_are_refused(fleet, hard_timeout=0.5)
