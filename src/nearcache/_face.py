@@ -41,6 +41,7 @@ class Face:
         near_snapshot: str | Path | Unset | None = UNSET,
         codec: str | Unset = UNSET,
         secret: str | bytes | Unset | None = UNSET,
+        session_keys: Iterable[str | bytes] | Unset = UNSET,
         types: Iterable[type] | Unset = UNSET,
         jitter: float | Unset = UNSET,
         none_ttl: TTL | Unset = UNSET,
@@ -77,6 +78,8 @@ class Face:
             codec: "msgpack" (default), "json" (no envelope, shared with other languages) or "pickle" (signed, needs
             `secret`); "msgpack+zstd" and "pickle+zstd" compress payloads above 1,024 bytes.
             secret: the key that signs pickles.
+            session_keys: keys of 32 bytes, or texts made by `secrets.token_urlsafe(32)`, with which the fields of
+            sessions are encrypted in the engine: with the first; all of them decrypt. Default: not encrypted.
             types: classes whose instances may be stored without a declaration where they are read.
             jitter: the share by which a TTL may be shortened at random, from 0 to less than 1. Default 0.1.
             none_ttl: how long None results of loaders are kept. Default "1m", and never longer than other results.
@@ -121,6 +124,7 @@ class Face:
             near_snapshot=near_snapshot,
             codec=codec,
             secret=secret,
+            session_keys=session_keys,
             types=types,
             jitter=jitter,
             none_ttl=none_ttl,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypedDict, TypeVar, cast, get_args
 
 from nearcache._core.keys import Namespace
+from nearcache._core.secret import checked_secret, checked_session_keys
 from nearcache._core.settings import Settings, boolean, is_ttl_class, milliseconds, whole_number
 from nearcache._core.ttl import TTL, TtlRules, described, parse_duration
 from nearcache._core.urls import DEFAULT_URLS, KINDS, redacted, scheme_of
@@ -124,6 +125,7 @@ class Options:
     bus: Bus
     codec: Codec
     secret: str | bytes | None
+    session_keys: tuple[bytes, ...]
     types: tuple[type, ...]
     stale: float | None
     fail_safe: float | None
@@ -146,6 +148,7 @@ class Options:
         shown = {field.name: getattr(self, field.name) for field in fields(self)}
         shown["url"] = redacted(self.url)
         shown["secret"] = None if self.secret is None else "***"
+        shown["session_keys"] = ("***",) * len(self.session_keys)
         return f"Options({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
@@ -158,6 +161,7 @@ def resolve(
     near: str | int | Unset | None = UNSET,
     codec: str | Unset = UNSET,
     secret: str | bytes | Unset | None = UNSET,
+    session_keys: Iterable[str | bytes] | Unset = UNSET,
     types: Iterable[type] | Unset = UNSET,
     jitter: float | Unset = UNSET,
     none_ttl: TTL | Unset = UNSET,
@@ -197,7 +201,8 @@ def resolve(
         staleness=parse_duration(_or(staleness, 1.0), "staleness"),
         bus=cast(Bus, _one_of("bus", _or(bus, "tracking"), get_args(Bus))),
         codec=cast(Codec, _one_of("codec", _or(codec, "msgpack"), get_args(Codec))),
-        secret=_secret(_or(secret, None)),
+        secret=checked_secret(_or(secret, None)),
+        session_keys=checked_session_keys(_or(session_keys, ())),
         types=_types(_or(types, ())),
         stale=_kept("stale", stale, codec, rules),
         fail_safe=_kept("fail_safe", fail_safe, codec, rules),
@@ -365,12 +370,6 @@ def _none_ttl(none_ttl: TTL | Unset, rules: TtlRules) -> float:
     if isinstance(none_ttl, Unset):
         return min(60.0, rules.maximum)
     return rules.seconds(none_ttl, "none_ttl")
-
-
-def _secret(secret: object) -> str | bytes | None:
-    if secret is None or (isinstance(secret, (str, bytes)) and secret):
-        return secret
-    raise ConfigError("secret must be a str or bytes that is not empty")
 
 
 def _types(types: object) -> tuple[type, ...]:

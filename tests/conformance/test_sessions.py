@@ -193,3 +193,17 @@ def refused(kind: type[Exception], why: str) -> Iterator[None]:
     """Demand an error that says why."""
     with pytest.raises(kind, match=why):
         yield
+
+
+@pytest.mark.options(session_keys=["k" * 43, "l" * 43])
+async def test_encrypted_sessions_are_used_like_others(sessions: Any) -> None:
+    session = await sessions.create({"user_id": 7, "cart": ["tea"]})
+    other = await sessions.load(session.id)
+    session["cart"].append("milk")
+    other["theme"] = "dark"
+    await sessions.save(session)
+    await sessions.save(other)
+    moved = await sessions.rotate(other)
+    assert await sessions.load(moved.id) == {"user_id": 7, "cart": ["tea", "milk"], "theme": "dark"}
+    assert await sessions.of(7) == [{"user_id": 7, "cart": ["tea", "milk"], "theme": "dark"}]
+    assert await sessions.destroy_all(7) == 1

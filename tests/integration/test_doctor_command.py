@@ -315,6 +315,7 @@ def test_what_memcached_servers_are_started_with_is_judged(capsys, memcached: Me
 # Hazelcast
 
 
+@pytest.mark.alone
 def test_a_hazelcast_member_of_the_sample_configuration_is_found_sound(capsys, monkeypatch) -> None:
     monkeypatch.setenv("CACHE_NAMESPACE", "app")
     sample = SampleMember()

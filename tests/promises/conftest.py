@@ -74,7 +74,8 @@ def new_cache() -> Iterator[NewCache]:
 
     def new(url: str, **options: Any) -> Cache:
         options.setdefault("namespace", f"p{uuid.uuid4().hex[:10]}")
-        cache = Cache(url, **{"pool_min": 1, "observers": (), **options})
+        usual = {"pool_min": 1, "observers": (), "timeout": 3.0}  # the machine may be busy
+        cache = Cache(url, **{**usual, **options})
         made.append(cache)
         return cache
 

@@ -384,6 +384,21 @@ def test_a_secret_is_not_empty_and_never_shown(secret):
     assert refused(secret=secret) == "secret must be a str or bytes that is not empty"
 
 
+def test_keys_for_sessions_are_32_bytes_and_never_shown():
+    text, raw = "-_" * 21 + "A", b"k" * 32
+    found = resolve(environ={}, session_keys=(text, raw, text + "="))
+    assert [len(key) for key in found.session_keys] == [32, 32, 32]
+    assert found.session_keys[0] == found.session_keys[2]
+    assert "session_keys=('***', '***', '***')" in repr(found)
+    assert resolve(environ={}).session_keys == ()
+    for wrong in (text, raw, 7, None):
+        assert refused(session_keys=wrong) == "session_keys must be a list of keys, the one to encrypt with first"
+    for wrong in ("hunter2", "hunter2" * 6, "", text[:-1] + "!", text + text, "ü" * 43, b"k" * 31, 7, None):
+        message = refused(session_keys=[raw, wrong])
+        assert message.startswith("session_keys[1] must be 32 random bytes, or a text that secrets.token_urlsafe(32)")
+        assert "hunter2" not in message
+
+
 @pytest.mark.parametrize("codec", ["msgpack", "json", "pickle"])
 def test_codecs_and_declared_types_are_kept(codec):
     found = resolve(environ={}, codec=codec, types=[int, str], secret=b"x", near_copy="share")

@@ -1,14 +1,17 @@
 """What becomes of a session when time passes, its engine fails, or its record is somebody else's."""
 
+import hashlib
 import logging
 import re
+import secrets
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from nearcache import AsyncCache, BackendError, Cache, CodecError, SessionLostError
+from nearcache import AsyncCache, BackendError, Cache, CodecError, ConfigError, Session, SessionLostError
 from nearcache._core.events import Command, Failure
 from nearcache.backends import memory_sessions
 from nearcache.backends.memory_sessions import MemorySessions
@@ -247,6 +250,112 @@ def test_other_languages_read_the_fields_of_json(clock: FakeClock) -> None:
     (record,) = port(cache)._sessions.values()
     assert record.fields == {b"cart": b'["tea"]', b"user_id": b"7"}
     assert cache.sessions.load(session.id) == session
+
+
+# Encryption
+
+KEY, OLD, OTHER = secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_bytes(32)
+
+
+@pytest.fixture
+def world(ear: Ear) -> Iterator[Callable[..., Cache]]:
+    """Make caches with keys of their own; all of them have the same records."""
+    first = Cache("memory://", session_keys=[KEY], observers=(ear,))
+
+    def like(*keys: str | bytes) -> Cache:
+        cache = Cache("memory://", session_keys=keys, observers=(ear,))
+        cache._engine.backend.sessions = first._engine.backend.sessions
+        return cache
+
+    yield like
+    first.close()
+
+
+def stored(cache: Cache, session: Session) -> dict[bytes, bytes]:
+    return port(cache)._sessions[hashlib.sha256(session.id.encode()).hexdigest()].fields
+
+
+def test_nothing_of_a_value_can_be_seen_in_the_engine(world: Callable[..., Cache]) -> None:
+    cache = world(KEY)
+    session = cache.sessions.create({"name": "Ada Lovelace", "same": "Ada Lovelace"})
+    first = dict(stored(cache, session))
+    session["name"] = "Ada Byron"
+    cache.sessions.save(session)
+    second = dict(stored(cache, session))
+    cache.sessions.rotate(session)
+    for fields in (first, second, stored(cache, session)):
+        assert fields.keys() == {b"name", b"same"}
+        assert not any(word in raw for raw in fields.values() for word in (b"Ada", b"Lovelace", b"Byron"))
+        assert fields[b"name"][4:] != fields[b"same"][4:]
+    assert first[b"same"] == second[b"same"], "only what has changed is written"
+    assert first[b"name"] != second[b"name"]
+    assert cache.sessions.load(session.id) == session == {"name": "Ada Byron", "same": "Ada Lovelace"}
+
+
+def test_keys_are_replaced_one_after_the_other(world: Callable[..., Cache], ear: Ear) -> None:
+    before, between, after = world(OLD), world(KEY, OLD), world(KEY)
+    session = before.sessions.create({"a": 1, "b": 1, "user_id": 7})
+    loaded = between.sessions.load(session.id)
+    assert loaded == session
+    loaded["a"] = 2
+    between.sessions.save(loaded)
+    assert fields(between, session.id) == {"a": 2, "b": 1, "user_id": 7} == between.sessions.of(7)[0]
+    assert after.sessions.load(session.id) is None, "one field has the old key"
+    assert before.sessions.load(session.id) is None
+    assert after.sessions.of(7) == []
+    assert fields(after, between.sessions.rotate(loaded).id) == {"a": 2, "b": 1, "user_id": 7}
+    assert {event.error for event in ear.events if isinstance(event, Failure)} == {"CodecError"}
+
+
+def test_fields_of_another_session_and_of_another_name_are_not_believed(world: Callable[..., Cache]) -> None:
+    cache = world(KEY)
+    mine, yours = (cache.sessions.create({"admin": who, "guest": not who}) for who in (False, True))
+    mine_stored, yours_stored = stored(cache, mine), dict(stored(cache, yours))
+    before = dict(mine_stored)
+    for changed in (
+        {b"admin": yours_stored[b"admin"]},
+        {b"admin": before[b"guest"]},
+        {b"other": before[b"guest"]},
+        {b"admin": before[b"admin"][:-1] + bytes([before[b"admin"][-1] ^ 1])},
+        *({b"admin": before[b"admin"][:length]} for length in (0, 3, 4, 10, 16, 31)),
+    ):
+        mine_stored.update(changed)
+        assert cache.sessions.load(mine.id) is None
+        mine_stored.clear()
+        mine_stored.update(before)
+        assert fields(cache, mine.id) == {"admin": False, "guest": True}
+
+
+@pytest.mark.parametrize(("writers", "readers"), [([KEY], []), ([], [KEY]), ([KEY], [OTHER])])
+def test_who_has_not_the_keys_finds_no_session(
+    world: Callable[..., Cache], writers: list[str], readers: list[str]
+) -> None:
+    session = world(*writers).sessions.create({"a": 1})
+    cache = world(*readers)
+    assert cache.sessions.load(session.id) is None
+    session["b"] = 1
+    with pytest.raises(SessionLostError):
+        cache.sessions.rotate(session)
+
+
+def test_encrypted_fields_count_as_they_are_stored(world: Callable[..., Cache]) -> None:
+    cache, most = world(KEY), 65_536
+    over = most - sum(len(name) + len(raw) for name, raw in stored(cache, cache.sessions.create({"a": b""})).items())
+    assert cache.sessions.create({"a": b"x" * (over - 8)})
+    session = cache.sessions.create({"b": 1})
+    for call in (cache.sessions.save, cache.sessions.rotate):
+        session["a"] = b"x" * over
+        with pytest.raises(CodecError, match="65,536 bytes"):
+            call(session)
+    with pytest.raises(CodecError, match="65,536 bytes"):
+        cache.sessions.create({"a": b"x" * over})
+    assert fields(cache, session.id) == {"b": 1}
+
+
+def test_without_the_library_keys_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers.aead", None)
+    with pytest.raises(ConfigError, match=r"pip install \"nearcache\[encryption\]\""):
+        Cache("memory://", session_keys=[KEY])
 
 
 # Processes

@@ -15,15 +15,26 @@ import re
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+from msgspec.structs import replace
 
 from nearcache._core.arguments import canonical
 from nearcache._core.events import Failure
 from nearcache._core.ttl import TTL
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
-from nearcache._engine.session import Fields, Session
-from nearcache.backends.base import Backend, SessionRecord, Sessions, require
+from nearcache._engine.session import MOST, Fields, Session
+from nearcache.backends.base import (
+    Backend,
+    SessionChange,
+    SessionRecord,
+    Sessions,
+    require,
+    session_size,
+    session_too_large,
+)
+from nearcache.codecs.sealing import Sealing
 from nearcache.errors import BackendError, CodecError, SessionLostError
 
 USER: Final = "user_id"
@@ -45,6 +56,7 @@ class SessionVerbs:
         self._backend = backend
         self._run = commands.run
         self._fields = Fields(core.codec)
+        self._sealing = Sealing(core.options.session_keys)
 
     @property
     def port(self) -> Sessions:
@@ -67,9 +79,10 @@ class SessionVerbs:
         name = _name(id)
         if id is None or name is None:
             return None
-        (record,) = await self._run("session_load", self.port.load, [name], used=True)
-        if record is None or (values := self._read(record)) is None:
+        (sealed,) = await self._run("session_load", self.port.load, [name], used=True)
+        if (opened := self._opened(name, sealed)) is None:
             return None
+        record, values = opened
         return Session(id, values, record.fields, record.left)
 
     async def save(self, session: Session) -> None:
@@ -78,16 +91,17 @@ class SessionVerbs:
         user = _user(session)
         if user is not None and USER.encode() in change.fields:
             await self._run("session_enlist", self.port.enlist, user, name, session.left)
-        if not await self._run("session_save", self.port.save, name, change):
+        if not await self._run("session_save", self.port.save, name, self._sealed(name, change)):
             raise _lost()
         session.saved(change)
 
     async def rotate(self, session: Session) -> Session:
         """Store what has changed, and give the session another id."""
         name, id, change = _digest(session.id), _new_id(), session.changes(self._fields)
-        record = await self._run("session_move", self.port.move, name, change, _digest(id))
-        if record is None or (values := self._read(record)) is None:
+        sealed = await self._run("session_move", self.port.move, name, self._sealed(name, change), _digest(id))
+        if (opened := self._opened(name, sealed)) is None:
             raise _lost()
+        record, values = opened
         await self._begin(id, record, _user(values), name)
         if not await self._run("session_leave", self.port.leave, name, _digest(id)):
             with suppress(BackendError):  # nobody knows its id
@@ -105,9 +119,10 @@ class SessionVerbs:
     async def of(self, user_id: object) -> list[dict[str, Any]]:
         """Return the fields of each session of a user."""
         user = _user_of(user_id)
-        records = await self._run("session_load", self.port.load, await self._names_of(user), used=False)
-        found = [self._read(record) for record in records if record is not None]
-        return [values for values in found if values is not None and _user(values) == user]
+        names = await self._names_of(user)
+        records = await self._run("session_load", self.port.load, names, used=False)
+        found = [self._opened(name, record) for name, record in zip(names, records, strict=True)]
+        return [each.values for each in found if each is not None and _user(each.values) == user]
 
     async def destroy_all(self, user_id: object, but: Session | None) -> int:
         """Remove the sessions of a user, except one, and return how many there were."""
@@ -122,7 +137,8 @@ class SessionVerbs:
     async def _begin(self, id: str, record: SessionRecord, user: str | None, before: str = "") -> None:
         """Store a session under a new id, and add it to those of its user."""
         name = _digest(id)
-        await self._run("session_create", self.port.create, name, record)
+        change = self._sealed(name, SessionChange(record.fields, [], MOST))
+        await self._run("session_create", self.port.create, name, replace(record, fields=change.fields))
         if user is not None:
             await self._run("session_enlist", self.port.enlist, user, name, record.left, before)
 
@@ -132,13 +148,30 @@ class SessionVerbs:
     async def _destroy(self, names: list[str]) -> int:
         return await self._run("session_destroy", self.port.destroy, names)
 
-    def _read(self, record: SessionRecord) -> dict[str, Any] | None:
-        """Return the fields of a record, None if they cannot be read: then it is as if there was no session."""
+    def _sealed(self, name: str, change: SessionChange) -> SessionChange:
+        """Return a change as the engine gets it; raises `CodecError` if that is too large."""
+        fields = self._sealing.seal(name, change.fields)
+        if session_size(fields) > change.most:
+            raise session_too_large(change.most)
+        return replace(change, fields=fields)
+
+    def _opened(self, name: str, sealed: SessionRecord | None) -> "_Opened | None":
+        """Return what the engine keeps, None if it is nothing or cannot be read: then it is as if there was nothing."""
+        if sealed is None:
+            return None
         try:
-            return self._fields.read(record.fields)
+            record = replace(sealed, fields=self._sealing.open(name, sealed.fields))
+            return _Opened(record, self._fields.read(record.fields))
         except CodecError as error:
             self._core.emit(Failure("codec", "", type(error).__name__))
             return None
+
+
+class _Opened(NamedTuple):
+    """A session as it was before it was encrypted, and the values of its fields."""
+
+    record: SessionRecord
+    values: dict[str, Any]
 
 
 def _new_id() -> str:

@@ -113,6 +113,7 @@ SHAPES: dict[str, Callable[[int], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", SHAPES.values(), ids=SHAPES)
 def test_a_limit_in_bytes_holds_for_what_the_process_really_takes(make: Callable[[int], object]):
     small = sys.getsizeof(make(1)) < 1_000
