@@ -17,6 +17,7 @@ from nearcache._io.blocking import drive
 from nearcache._io.port import Flavour
 from nearcache.decorate import AsyncCachedFunction, CachedFunction
 from nearcache.errors import LockLostError
+from nearcache.limits import AsyncLimiter, Limiter
 from nearcache.options import Duration, LoadOptions
 from nearcache.sessions import AsyncSessions, Sessions
 
@@ -335,6 +336,27 @@ class Cache(Face):
         locks = self._engine.locks
         return _blocks.lock(locks, locks.terms(ttl, wait, fair, on_loss)(name))
 
+    def limiter(self, name: str, *limits: str, kind: str = "sliding") -> Limiter:
+        """Return a limiter, which counts how often identities do something, in all processes together.
+
+        `limiter = cache.limiter("login", "5/minute", "100/day")`, then `limiter.hit(ip)`, which is true if this is
+        allowed. All limits are decided in one atomic step; a call that one of them refuses counts for none.
+
+        Args:
+            name: like a key, but it may have one part. Limiters of one name, kind and limits count together.
+            limits: a count and a period, "second", "minute", "hour", "day" or a duration from 1 second: "20/30s".
+            kind: "sliding" (default) allows no more than the count in any period, and keeps the time of each unit: the
+            count is 1,000 at most. "fixed" allows no more in each window; windows begin at multiples of the period.
+            "gcra" allows the count at once, and then as they come back, one by one: up to twice the count in the first
+            period.
+
+        Raises:
+            UnsupportedError: the engine has no limits.
+            ConfigError: a wrong limit or `kind`.
+
+        """
+        return Limiter(self._engine, self._engine.limits.terms(name, limits, kind))
+
     def cached(
         self,
         template: str,
@@ -588,6 +610,10 @@ class AsyncCache(Face):
         """Hold a lock during the block, which nobody else has meanwhile: no thread, task, process or host."""
         locks = self._engine.locks
         return _blocks.async_lock(locks, locks.terms(ttl, wait, fair, on_loss)(name))
+
+    def limiter(self, name: str, *limits: str, kind: str = "sliding") -> AsyncLimiter:
+        """Return a limiter, which counts how often identities do something, in all processes together."""
+        return AsyncLimiter(self._engine, self._engine.limits.terms(name, limits, kind))
 
     def cached(
         self,

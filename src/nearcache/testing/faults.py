@@ -16,6 +16,9 @@ from nearcache.backends.base import (
     Grant,
     Item,
     Leases,
+    LimitAsk,
+    LimitGrant,
+    Limits,
     LockAsk,
     LockGrant,
     Locks,
@@ -86,6 +89,7 @@ class FaultyBackend(Backend):
         self.counters: Counters | None = _FaultyCounters(inner.counters, faults) if inner.counters else None
         self.locks: Locks | None = _FaultyLocks(inner.locks, faults) if inner.locks else None
         self.sessions: Sessions | None = _FaultySessions(inner.sessions, faults) if inner.sessions else None
+        self.limits: Limits | None = _FaultyLimits(inner.limits, faults) if inner.limits else None
         self.scan: Scan | None = _FaultyScan(inner.scan, faults) if inner.scan else None
         self.admin: Admin | None = _FaultyAdmin(inner.admin, faults) if inner.admin else None
 
@@ -213,6 +217,23 @@ class _FaultySessions:
 
     async def strike(self, user: str, names: Sequence[str]) -> None:
         await self._do("session_strike", self._inner.strike, user, names)
+
+
+class _FaultyLimits:
+    def __init__(self, inner: Limits, faults: Faults) -> None:
+        self._inner, self._do = inner, faults.around
+
+    async def hit(self, ask: LimitAsk) -> LimitGrant:
+        return await self._do("hit", self._inner.hit, ask)
+
+    async def peek(self, ask: LimitAsk) -> LimitGrant:
+        return await self._do("peek", self._inner.peek, ask)
+
+    async def refund(self, ask: LimitAsk, receipt: str) -> None:
+        await self._do("refund", self._inner.refund, ask, receipt)
+
+    async def reset(self, ask: LimitAsk) -> None:
+        await self._do("reset", self._inner.reset, ask)
 
 
 class _FaultyMarks:
