@@ -50,13 +50,14 @@ class _Log:
         self.until: int = 0
 
     def look(self, now: int, units: int) -> tuple[Standing, ...]:
-        return tuple(self._stand(self._later(now), units, *quota) for quota in self._quotas)
+        return tuple(self._stand(now, units, *quota) for quota in self._quotas)
 
     def _stand(self, now: int, units: int, count: int, period: int) -> Standing:
-        first = bisect_right(self._times, now - period)
+        later = self._later(now)
+        first = bisect_right(self._times, later - period)
         used = len(self._times) - first
         over = used + units - count
-        reset = self._times[-1] + period - now if used else 0
+        reset = self._times[-1] + period - later if used else 0
         wait = self._times[first + over - 1] + period - now if over > 0 else 0
         return _standing(count - used, reset, wait)
 

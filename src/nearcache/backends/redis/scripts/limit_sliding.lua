@@ -1,5 +1,6 @@
 -- A sliding limit: no more than its count in any period. The record is a list: the time of each unit, oldest first.
 -- Each hit has a time of its own, later than all before, also where the engine's clock went back.
+local asked = now
 now = math.max(now, tonumber(redis.call('LINDEX', record, -1) or 0) + 1)
 
 -- The time of the last unit but so many; 1 is the last.
@@ -28,7 +29,7 @@ local function look(units)
     local over = used + units - quota.count
     told[#told + 1] = quota.count - used
     told[#told + 1] = used > 0 and at(1) + quota.period - now or 0
-    told[#told + 1] = over > 0 and at(used - over + 1) + quota.period - now or 0
+    told[#told + 1] = over > 0 and at(used - over + 1) + quota.period - asked or 0
   end
   return told
 end
