@@ -193,7 +193,7 @@ def test_an_engine_that_does_not_answer_decides_nothing(policy: Any) -> None:
 def test_a_hit_whose_answer_was_lost_counts(cache: Cache) -> None:
     limiter = cache.limiter("a", "1/minute")
     with faults(cache) as engine:
-        engine.fail("hit", done=True)
+        engine.fail("limit_hit", done=True)
         with pytest.raises(BackendError):
             limiter.hit("me")
         engine.noticed()

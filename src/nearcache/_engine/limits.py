@@ -39,11 +39,11 @@ class Limiting:
 
     async def hit(self, terms: Terms, identity: object, cost: int) -> Verdict:
         """Consume units of all limits, or of none."""
-        return await self._decide("hit", self._port.hit, terms, identity, cost)
+        return await self._decide("limit_hit", self._port.hit, terms, identity, cost)
 
     async def peek(self, terms: Terms, identity: object, cost: int) -> Verdict:
         """Say what a hit would be told; consume nothing."""
-        return await self._decide("peek", self._port.peek, terms, identity, cost)
+        return await self._decide("limit_peek", self._port.peek, terms, identity, cost)
 
     async def require(self, terms: Terms, identity: object, cost: int) -> Verdict:
         """Consume units, or raise."""
@@ -66,12 +66,12 @@ class Limiting:
         """Give back what a hit has consumed; tell whether there was anything to give back."""
         if (spent := verdict.spent(terms)) is None:
             return False
-        await self._commands.run("refund", self._port.refund, *spent)
+        await self._commands.run("limit_refund", self._port.refund, *spent)
         return True
 
     async def reset(self, terms: Terms, identity: object) -> None:
         """Forget what was consumed."""
-        await self._commands.run("reset", self._port.reset, _ask(terms, identity, 1))
+        await self._commands.run("limit_reset", self._port.reset, _ask(terms, identity, 1))
 
     async def _decide(
         self,

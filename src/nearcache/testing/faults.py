@@ -224,16 +224,16 @@ class _FaultyLimits:
         self._inner, self._do = inner, faults.around
 
     async def hit(self, ask: LimitAsk) -> LimitGrant:
-        return await self._do("hit", self._inner.hit, ask)
+        return await self._do("limit_hit", self._inner.hit, ask)
 
     async def peek(self, ask: LimitAsk) -> LimitGrant:
-        return await self._do("peek", self._inner.peek, ask)
+        return await self._do("limit_peek", self._inner.peek, ask)
 
     async def refund(self, ask: LimitAsk, receipt: str) -> None:
-        await self._do("refund", self._inner.refund, ask, receipt)
+        await self._do("limit_refund", self._inner.refund, ask, receipt)
 
     async def reset(self, ask: LimitAsk) -> None:
-        await self._do("reset", self._inner.reset, ask)
+        await self._do("limit_reset", self._inner.reset, ask)
 
 
 class _FaultyMarks:

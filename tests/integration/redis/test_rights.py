@@ -135,7 +135,7 @@ async def limits(backend: RedisBackend) -> None:
     """Consume units of each kind of limit, and give them back."""
     assert backend.limits is not None
     for kind in LIMITS:
-        ask = LimitAsk("a", kind, kind, ((5, 60_000_000),), 2)
+        ask = LimitAsk("a", kind, kind, ((5, 365 * 86_400_000_000),), 2)
         await backend.limits.hit(ask)
         grant = await backend.limits.hit(ask)
         assert (await backend.limits.peek(ask)).standings[0].left == 1
