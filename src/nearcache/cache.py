@@ -345,15 +345,10 @@ class Cache(Face):
         Args:
             name: like a key, but it may have one part. Limiters of one name, kind and limits count together.
             limits: a count and a period, "second", "minute", "hour", "day" or a duration from 1 second: "20/30s".
-            kind: "sliding" (default) allows no more than the count in any period, and keeps the time of each unit: the
-            count is 1,000 at most. "fixed" allows no more in each window; windows begin at multiples of the period.
-            "gcra" allows the count at once, and then as they come back, one by one: up to twice the count in the first
-            period.
+            kind: "sliding" (default) allows the count, 1,000 at most, in any period; "fixed" in each window, which
+            begin at multiples of the period; "gcra" at once, and then as units come back, one by one.
 
-        Raises:
-            UnsupportedError: the engine has no limits.
-            ConfigError: a wrong limit or `kind`.
-
+        Raises `UnsupportedError` if the engine has no limits, and `ConfigError` for a wrong limit or `kind`.
         """
         return Limiter(self._engine, self._engine.limits.terms(name, limits, kind))
 

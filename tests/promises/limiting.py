@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from nearcache import AsyncCache, Cache, Verdict
-from nearcache.backends.base import LimitAsk, LimitGrant
+from nearcache.backends.limits import LimitAsk, LimitGrant
 from nearcache.backends.redis import backend as redis_backend
 from nearcache.backends.redis import lua
 from nearcache.backends.redis.limits import RedisLimits

@@ -11,7 +11,8 @@ from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
 from nearcache._engine.verdict import Terms, Verdict
 from nearcache._io.port import Io, pause
-from nearcache.backends.base import Backend, LimitAsk, LimitGrant, Limits, require
+from nearcache.backends.base import Backend, require
+from nearcache.backends.limits import LimitAsk, LimitGrant, Limits
 from nearcache.errors import ConfigError, LimitExceededError
 from nearcache.options import Duration
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from nearcache._core.limits import Kind, Limit
-from nearcache.backends.base import LimitAsk, LimitGrant, Standing
+from nearcache.backends.limits import LimitAsk, LimitGrant, Standing
 from nearcache.errors import ConfigError
 
 

@@ -20,7 +20,6 @@ from nearcache.backends.base import (
     Grant,
     Item,
     Leases,
-    Limits,
     Locks,
     Marks,
     Scan,
@@ -28,6 +27,7 @@ from nearcache.backends.base import (
     identity_of,
 )
 from nearcache.backends.counting import counted, patched
+from nearcache.backends.limits import Limits
 from nearcache.backends.memory_limits import MemoryLimits
 from nearcache.backends.memory_locks import MemoryLocks
 from nearcache.backends.memory_sessions import MemorySessions

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from nearcache._core.clock import EngineTime
 from nearcache._core.fork import on_fork
 from nearcache._core.limits import Kind
-from nearcache.backends.base import LimitAsk, LimitGrant, Quota, Standing
+from nearcache.backends.limits import LimitAsk, LimitGrant, Quota, Standing
 
 MICROS: Final = 1_000_000
 

@@ -16,9 +16,6 @@ from nearcache.backends.base import (
     Grant,
     Item,
     Leases,
-    LimitAsk,
-    LimitGrant,
-    Limits,
     LockAsk,
     LockGrant,
     Locks,
@@ -28,6 +25,7 @@ from nearcache.backends.base import (
     SessionRecord,
     Sessions,
 )
+from nearcache.backends.limits import LimitAsk, LimitGrant, Limits
 from nearcache.cache import AsyncCache, Cache
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 from nearcache.near.view import View

@@ -6,7 +6,8 @@ import uuid
 from typing import Final, Protocol
 
 from nearcache._core.limits import Kind
-from nearcache.backends.base import Backend, LimitAsk, LimitGrant, Quota
+from nearcache.backends.base import Backend
+from nearcache.backends.limits import LimitAsk, LimitGrant, Quota
 from nearcache.testing.suite import Suite, both
 
 KINDS: Final[tuple[Kind, ...]] = ("sliding", "fixed", "gcra")

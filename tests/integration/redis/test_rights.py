@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from nearcache import Cache
-from nearcache.backends.base import Ask, Fill, Item, LimitAsk, LockAsk, SessionChange, SessionRecord
+from nearcache.backends.base import Ask, Fill, Item, LockAsk, SessionChange, SessionRecord
+from nearcache.backends.limits import LimitAsk
 from nearcache.backends.redis import RedisBackend, leases
 from nearcache.backends.registry import Flavour
 from nearcache.codecs.envelope import NO_SCHEMA, Record, pack, pack_ages

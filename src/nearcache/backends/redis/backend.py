@@ -7,19 +7,8 @@ from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from nearcache._core.clock import Clock, EngineTime
-from nearcache.backends.base import (
-    Admin,
-    Backend,
-    Counters,
-    Item,
-    Leases,
-    Limits,
-    Locks,
-    LostConnection,
-    Marks,
-    Scan,
-    Sessions,
-)
+from nearcache.backends.base import Admin, Backend, Counters, Item, Leases, Locks, LostConnection, Marks, Scan, Sessions
+from nearcache.backends.limits import Limits
 from nearcache.backends.redis import tooling
 from nearcache.backends.redis.carrier import Call
 from nearcache.backends.redis.dialect import repeatable

@@ -5,7 +5,7 @@ The record of the limiter `login` of the namespace `app` is `{app:login:<digest>
 
 from typing import TYPE_CHECKING, Any
 
-from nearcache.backends.base import LimitAsk, LimitGrant, Standing
+from nearcache.backends.limits import LimitAsk, LimitGrant, Standing
 from nearcache.backends.redis.errors import MISSHAPEN, good, unexpected
 from nearcache.backends.redis.names import limit_of
 
