@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
-from nearcache import _blocks, decorate, decorate_many
+from nearcache import _blocks, decorate
 from nearcache._core.entry import Entry
 from nearcache._core.missing import MISS, Missing
 from nearcache._core.queued import Queued
@@ -16,6 +16,7 @@ from nearcache._face import Face
 from nearcache._io.blocking import drive
 from nearcache._io.port import Flavour
 from nearcache.decorate import AsyncCachedFunction, CachedFunction
+from nearcache.decorate_many import cached_many
 from nearcache.errors import LockLostError
 from nearcache.limits import AsyncLimiter, Limiter
 from nearcache.options import Duration, LoadOptions
@@ -400,9 +401,7 @@ class Cache(Face):
         item's value. Calls raise `BatchError` as `get_or_load_many` does.
         """
         plan = decorate.plan(self._engine, template, ttl, options, ignore)
-        return lambda function: decorate_many.cached_many(
-            self._engine, function, template, each, ignore, returns, plan, tags
-        )
+        return lambda function: cached_many(self._engine, function, template, each, ignore, returns, plan, tags)
 
     def writes(
         self, template: str, *, ttl: TTL = "default", tags: Iterable[str] = (), returns: Any = None
@@ -637,9 +636,7 @@ class AsyncCache(Face):
     ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
         """Decorate a function that takes a list and returns a dict, so that its results are cached one by one."""
         plan = decorate.plan(self._engine, template, ttl, options, ignore)
-        return lambda function: decorate_many.cached_many(
-            self._engine, function, template, each, ignore, returns, plan, tags
-        )
+        return lambda function: cached_many(self._engine, function, template, each, ignore, returns, plan, tags)
 
     def writes(
         self, template: str, *, ttl: TTL = "default", tags: Iterable[str] = (), returns: Any = None
