@@ -13,6 +13,7 @@ from limits.storage import memory as their_storage
 from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 
 from nearcache import AsyncCache, BackendError, Cache, ConfigError, InvalidKeyError, LimitExceededError
+from nearcache._core.events import Limited
 from nearcache.backends import memory_limits
 from nearcache.testing import FakeClock, faults
 from tests.faces import Awaited
@@ -134,6 +135,35 @@ def test_a_refusal_that_is_an_error_names_limit_and_limiter_but_not_who(cache: C
         limiter.require("10.0.0.1")
     assert str(raised.value) == "the limit '1/minute' of 'login' is used up; try again in 60 s"
     assert (raised.value.retry_after, raised.value.headers["Retry-After"]) == (60.0, "60")
+
+
+class Ear:
+    """Notes what was refused."""
+
+    def __init__(self) -> None:
+        self.refused: list[str] = []
+
+    def on(self, event: object) -> None:
+        if isinstance(event, Limited):
+            self.refused.append(event.limit)
+
+
+@pytest.mark.parametrize("flavour", [Cache, AsyncCache])
+async def test_each_call_that_is_refused_is_counted_once(flavour: type[Cache | AsyncCache]) -> None:
+    face = Awaited(flavour("memory://", observers=(ear := Ear(),)))
+    hit, peek, require, wait = (
+        face.awaited(getattr(face.limiter("login:web", "1/second", "2/hour"), verb))
+        for verb in ("hit", "peek", "require", "wait")
+    )
+    assert await hit("me")
+    assert not await peek("me")
+    assert await wait("me"), "it was refused at first, and admitted then"
+    assert ear.refused == []
+    assert not await hit("me")
+    for call in (require, wait):
+        with pytest.raises(LimitExceededError):
+            await call("me")
+    assert ear.refused == ["login"] * 3
 
 
 def test_only_what_was_consumed_can_be_refunded_and_only_once(cache: Cache) -> None:

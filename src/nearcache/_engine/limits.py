@@ -5,6 +5,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 
 from nearcache._core.arguments import canonical
+from nearcache._core.events import Limited
+from nearcache._core.keys import entity_of
 from nearcache._core.limits import parse_limits
 from nearcache._core.ttl import described, parse_duration
 from nearcache._engine.commands import Commands
@@ -40,7 +42,9 @@ class Limiting:
 
     async def hit(self, terms: Terms, identity: object, cost: int) -> Verdict:
         """Consume units of all limits, or of none."""
-        return await self._decide("limit_hit", self._port.hit, terms, identity, cost)
+        if not (verdict := await self._try(terms, identity, cost)):
+            self._refused(terms)
+        return verdict
 
     async def peek(self, terms: Terms, identity: object, cost: int) -> Verdict:
         """Say what a hit would be told; consume nothing."""
@@ -56,9 +60,10 @@ class Limiting:
     async def wait(self, terms: Terms, identity: object, cost: int, timeout: Duration) -> Verdict:  # noqa: ASYNC109 -- it is the verb's
         """Consume units as soon as that is allowed; raises at once if it cannot be in time."""
         until = time.monotonic() + parse_duration(timeout, "timeout")
-        while not (verdict := await self.hit(terms, identity, cost)):
+        while not (verdict := await self._try(terms, identity, cost)):
             again = time.monotonic() + max(BREATH, verdict.retry_after)
             if again > until:
+                self._refused(terms)
                 raise _exceeded(verdict, terms)
             await pause(self._io, again)
         return verdict
@@ -73,6 +78,12 @@ class Limiting:
     async def reset(self, terms: Terms, identity: object) -> None:
         """Forget what was consumed."""
         await self._commands.run("limit_reset", self._port.reset, _ask(terms, identity, 1))
+
+    async def _try(self, terms: Terms, identity: object, cost: int) -> Verdict:
+        return await self._decide("limit_hit", self._port.hit, terms, identity, cost)
+
+    def _refused(self, terms: Terms) -> None:
+        self._core.emit(Limited(entity_of(terms.name)))
 
     async def _decide(
         self,
