@@ -30,12 +30,13 @@ KINDS = ("sliding", "fixed", "gcra")
 LIMITS = ("40/second", "100/3s", "900/365d")
 QUOTAS = ((40, 1_000_000), (100, 3_000_000), (900, 365 * 86_400_000_000))
 SECONDS = 3.0
+CREWS = [("sliding", 3), *(pytest.param(kind, 8, marks=pytest.mark.slow) for kind in KINDS)]
 
 
 # Processes
 
 
-def kept(url: str, kind: str, new_cache: NewCache, defect: str = "", processes: int = 8) -> None:
+def kept(url: str, kind: str, new_cache: NewCache, processes: int, defect: str = "") -> None:
     """Have processes hit as fast as they can, and judge what was admitted."""
     namespace = f"p{uuid.uuid4().hex[:10]}"
     order = {"url": url, "namespace": namespace, "kind": kind, "limits": LIMITS, "seconds": SECONDS, "defect": defect}
@@ -72,21 +73,27 @@ def admitted_by(orders: list[dict[str, Any]]) -> list[tuple[int, int]]:
     return [(at, cost) for text in said for at, cost in json.loads(text)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_processes_at_full_speed_keep_every_limit(kind: str, valkey_url: str, new_cache: NewCache) -> None:
-    kept(valkey_url, kind, new_cache)
+@pytest.mark.parametrize(("kind", "processes"), CREWS)
+def test_processes_at_full_speed_keep_every_limit(
+    kind: str, processes: int, valkey_url: str, new_cache: NewCache
+) -> None:
+    kept(valkey_url, kind, new_cache, processes)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_one_that_looks_first_and_consumes_then_is_noticed(kind: str, valkey_url: str, new_cache: NewCache) -> None:
+@pytest.mark.parametrize(("kind", "processes"), CREWS)
+def test_one_that_looks_first_and_consumes_then_is_noticed(
+    kind: str, processes: int, valkey_url: str, new_cache: NewCache
+) -> None:
     with noticed("was admitted"):
-        kept(valkey_url, kind, new_cache, "careless")
+        kept(valkey_url, kind, new_cache, processes, "careless")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_one_that_counts_what_it_refuses_is_noticed(kind: str, valkey_url: str, new_cache: NewCache) -> None:
+@pytest.mark.parametrize(("kind", "processes"), CREWS)
+def test_one_that_counts_what_it_refuses_is_noticed(
+    kind: str, processes: int, valkey_url: str, new_cache: NewCache
+) -> None:
     with noticed(r"so many|something else"):
-        kept(valkey_url, kind, new_cache, "counts what it refuses")
+        kept(valkey_url, kind, new_cache, processes, "counts what it refuses")
 
 
 # Histories
