@@ -1,5 +1,5 @@
 """Processes that consume units of one limiter as fast as they can, and note what was admitted; run as a module, one of
-them.
+them. It says when it is ready, and begins when it is told a line.
 
 When something was admitted is what the engine's script had for the time: it returns that with the receipt.
 """
@@ -35,6 +35,9 @@ async def work(order: dict[str, Any]) -> list[tuple[int, int]]:
         stack.enter_context(broken(redis_backend, "script", lambda name: defective(name, order)))
         if order["defect"] == "careless":
             stack.enter_context(broken(RedisLimits, "hit", careless(RedisLimits.hit)))
+        await limiter.peek("me")  # it is connected
+        print("ready", flush=True)
+        sys.stdin.readline()
         until, cost = time.monotonic() + order["seconds"], 1
         while time.monotonic() < until:
             verdict: Verdict = await limiter.hit("me", cost)
