@@ -78,7 +78,20 @@ class Awaited:
         return sorted([key async for key in pages] if self.is_async else list(pages))
 
 
-PLAIN = {"cached", "writes", "exclusive", "key", "engine_key", "stats", "disabled", "bypass", "memo", "aio", "sync"}
+PLAIN = {
+    "cached",
+    "writes",
+    "exclusive",
+    "limiter",
+    "key",
+    "engine_key",
+    "stats",
+    "disabled",
+    "bypass",
+    "memo",
+    "aio",
+    "sync",
+}
 
 
 def urls_of(engine: str, request: pytest.FixtureRequest) -> str:

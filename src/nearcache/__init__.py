@@ -8,6 +8,7 @@ from nearcache._engine.health import Health
 from nearcache._engine.held import Held
 from nearcache._engine.loading import loading
 from nearcache._engine.session import Session
+from nearcache._engine.verdict import Verdict
 from nearcache._engine.warm import Warmed
 from nearcache.cache import AsyncCache, Cache
 from nearcache.decorate import AsyncCachedFunction, CachedFunction
@@ -28,6 +29,7 @@ from nearcache.errors import (
     SessionLostError,
     UnsupportedError,
 )
+from nearcache.limits import AsyncLimiter, Limiter
 from nearcache.observe.stats import StatsView
 
 __all__ = [  # noqa: RUF022 -- by topic
@@ -37,13 +39,16 @@ __all__ = [  # noqa: RUF022 -- by topic
     # what they return
     "MISS",
     "AsyncCachedFunction",
+    "AsyncLimiter",
     "CachedFunction",
     "Entry",
     "Health",
     "Held",
+    "Limiter",
     "Queued",
     "Session",
     "StatsView",
+    "Verdict",
     "Warmed",
     # for loaders
     "loading",

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
-from nearcache import _blocks, decorate, decorate_many
+from nearcache import _blocks, decorate
 from nearcache._core.entry import Entry
 from nearcache._core.missing import MISS, Missing
 from nearcache._core.queued import Queued
@@ -16,7 +16,9 @@ from nearcache._face import Face
 from nearcache._io.blocking import drive
 from nearcache._io.port import Flavour
 from nearcache.decorate import AsyncCachedFunction, CachedFunction
+from nearcache.decorate_many import cached_many
 from nearcache.errors import LockLostError
+from nearcache.limits import AsyncLimiter, Limiter
 from nearcache.options import Duration, LoadOptions
 from nearcache.sessions import AsyncSessions, Sessions
 
@@ -335,6 +337,22 @@ class Cache(Face):
         locks = self._engine.locks
         return _blocks.lock(locks, locks.terms(ttl, wait, fair, on_loss)(name))
 
+    def limiter(self, name: str, *limits: str, kind: str = "sliding") -> Limiter:
+        """Return a limiter, which counts how often identities do something, in all processes together.
+
+        `limiter = cache.limiter("login", "5/minute", "100/day")`, then `limiter.hit(ip)`, which is true if this is
+        allowed. All limits are decided in one atomic step; a call that one of them refuses counts for none.
+
+        Args:
+            name: like a key, but it may have one part. Limiters of one name, kind and limits count together.
+            limits: a count and a period, "second", "minute", "hour", "day" or a duration from 1 second: "20/30s".
+            kind: "sliding" (default) allows the count, 1,000 at most, in any period; "fixed" in each window, which
+            begin at multiples of the period; "gcra" at once, and then as units come back, one by one.
+
+        Raises `UnsupportedError` if the engine has no limits, and `ConfigError` for a wrong limit or `kind`.
+        """
+        return Limiter(self._engine, self._engine.limits.terms(name, limits, kind))
+
     def cached(
         self,
         template: str,
@@ -383,9 +401,7 @@ class Cache(Face):
         item's value. Calls raise `BatchError` as `get_or_load_many` does.
         """
         plan = decorate.plan(self._engine, template, ttl, options, ignore)
-        return lambda function: decorate_many.cached_many(
-            self._engine, function, template, each, ignore, returns, plan, tags
-        )
+        return lambda function: cached_many(self._engine, function, template, each, ignore, returns, plan, tags)
 
     def writes(
         self, template: str, *, ttl: TTL = "default", tags: Iterable[str] = (), returns: Any = None
@@ -589,6 +605,10 @@ class AsyncCache(Face):
         locks = self._engine.locks
         return _blocks.async_lock(locks, locks.terms(ttl, wait, fair, on_loss)(name))
 
+    def limiter(self, name: str, *limits: str, kind: str = "sliding") -> AsyncLimiter:
+        """Return a limiter, which counts how often identities do something, in all processes together."""
+        return AsyncLimiter(self._engine, self._engine.limits.terms(name, limits, kind))
+
     def cached(
         self,
         template: str,
@@ -616,9 +636,7 @@ class AsyncCache(Face):
     ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
         """Decorate a function that takes a list and returns a dict, so that its results are cached one by one."""
         plan = decorate.plan(self._engine, template, ttl, options, ignore)
-        return lambda function: decorate_many.cached_many(
-            self._engine, function, template, each, ignore, returns, plan, tags
-        )
+        return lambda function: cached_many(self._engine, function, template, each, ignore, returns, plan, tags)
 
     def writes(
         self, template: str, *, ttl: TTL = "default", tags: Iterable[str] = (), returns: Any = None

@@ -96,7 +96,15 @@ class SessionLostError(CacheError):
 
 
 class LimitExceededError(CacheError):
-    """A rate limit refused the call."""
+    """A rate limit refused the call.
+
+    `retry_after` is in how many seconds it would be allowed, `headers` what to tell HTTP clients: `Verdict.headers()`.
+    """
+
+    def __init__(self, message: str, retry_after: float, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.retry_after: float = retry_after
+        self.headers: Mapping[str, str] = headers
 
 
 class BatchError(CacheError):

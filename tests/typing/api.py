@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, assert_type
 
-from nearcache import AsyncCache, Cache, Held, Queued, Session, Warmed
+from nearcache import AsyncCache, Cache, Held, Queued, Session, Verdict, Warmed
 
 
 @dataclass(frozen=True)
@@ -248,6 +248,14 @@ async def warming_takes_the_loader_of_its_flavour() -> None:
     assert_type(await acache.warm((key for key in ["a:1"]), fetch, ttl="1h", stale="1m"), Warmed)
     cache.warm(["a:1"], fetch)  # type: ignore[arg-type]
     await acache.warm(["a:1"], load)  # type: ignore[arg-type]
+
+
+async def a_limiter_gives_verdicts() -> None:
+    """Check `limiter`."""
+    limiter = cache.limiter("login", "5/minute", "100/day", kind="gcra")
+    assert_type(limiter.hit("203.0.113.7", cost=2), Verdict)
+    assert_type(limiter.wait(7, timeout="1m").headers(), dict[str, str])
+    assert_type(await acache.limiter("login", "5/minute").hit("203.0.113.7"), Verdict)
 
 
 async def a_lock_is_a_block() -> None:

@@ -142,6 +142,13 @@ class LockLost:
 
 
 @dataclass(slots=True)
+class Limited:
+    """A limiter refused a call; `limit` is the first part of its name."""
+
+    limit: str
+
+
+@dataclass(slots=True)
 class QueueFull:
     """So many invalidations waited for the engine that one of everything took their place."""
 
@@ -172,6 +179,7 @@ Event: TypeAlias = (
     | EngineReset
     | EngineRefused
     | LockLost
+    | Limited
     | QueueFull
     | SnapshotUnused
 )

@@ -14,6 +14,7 @@ from nearcache._engine.batch import Batch, Batches, LoadMany
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
 from nearcache._engine.health import Health
+from nearcache._engine.limits import Limiting
 from nearcache._engine.load import Loads
 from nearcache._engine.locks import Locking
 from nearcache._engine.plan import Job, Plan, plan
@@ -69,6 +70,7 @@ class Engine:
         self._plain = Verbs(reader, writer, loads, Batches(core, io, backend, commands, reader, writer, loads))
         self.locks: Locking = Locking(core, io, backend, commands)
         self.sessions: SessionVerbs = SessionVerbs(core, backend, commands)
+        self.limits: Limiting = Limiting(core, io, backend, commands)
         reader = TransactionReader(core, backend, commands)
         writer = TransactionWriter(core, backend, commands, reader)
         loads = TransactionLoads(core, io, backend, commands, reader, writer)

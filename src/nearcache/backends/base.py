@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final, Protocol, TypeVar
 import msgspec
 
 from nearcache._core.clock import EngineTime
+from nearcache.backends.limits import Limits
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError, CodecError, UnsupportedError
 from nearcache.near.inbox import Mail
 from nearcache.near.view import View
@@ -466,6 +467,7 @@ class Backend(ABC):
     counters: Counters | None = None
     locks: Locks | None = None
     sessions: Sessions | None = None
+    limits: Limits | None = None
     scan: Scan | None = None
     admin: Admin | None = None
     replicas: Replicas | None = None

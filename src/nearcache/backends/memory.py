@@ -27,6 +27,8 @@ from nearcache.backends.base import (
     identity_of,
 )
 from nearcache.backends.counting import counted, patched
+from nearcache.backends.limits import Limits
+from nearcache.backends.memory_limits import MemoryLimits
 from nearcache.backends.memory_locks import MemoryLocks
 from nearcache.backends.memory_sessions import MemorySessions
 from nearcache.backends.registry import BackendSpec, Flavour
@@ -51,7 +53,8 @@ def build(spec: BackendSpec, flavour: Flavour) -> Backend:
     ledger = spec.shared(Ledger, lambda: Ledger(store, spec.time.clock, spec.view, spec.enveloped))
     locks = spec.shared(MemoryLocks, lambda: MemoryLocks(spec.time.clock))
     sessions = spec.shared(MemorySessions, lambda: MemorySessions(spec.time.clock))
-    return MemoryBackend(store, ledger, locks, sessions, spec)
+    limits = spec.shared(MemoryLimits, lambda: MemoryLimits(spec.time))
+    return MemoryBackend(store, ledger, locks, sessions, limits, spec)
 
 
 class Ledger:
@@ -202,7 +205,9 @@ class MemoryBackend(Backend):
     name: ClassVar[str] = "memory"
     shared: ClassVar[bool] = False
 
-    def __init__(self, store: Store, ledger: Ledger, locks: Locks, sessions: Sessions, spec: BackendSpec) -> None:
+    def __init__(
+        self, store: Store, ledger: Ledger, locks: Locks, sessions: Sessions, limits: Limits, spec: BackendSpec
+    ) -> None:
         self._store = store
         self._ledger = ledger
         self._clock = spec.time.clock
@@ -214,6 +219,7 @@ class MemoryBackend(Backend):
         self.counters: Counters | None = self
         self.locks: Locks | None = locks
         self.sessions: Sessions | None = sessions
+        self.limits: Limits | None = limits
         self.scan: Scan | None = self
 
     async def open(self) -> None:

@@ -58,6 +58,7 @@ class Families:
             "cache_spared", "Calls that were answered at once because the engine does not answer.", ["namespace"]
         )
         self.lost: Counter = _counter("cache_locks_lost", "Locks that were lost while somebody held them here.", entity)
+        self.limited: Counter = _counter("cache_limited", "Calls that limiters refused.", ["namespace", "limit"])
         self.silent: Gauge = _gauge("cache_engine_silent", "1 while the engine does not answer.", ["namespace"])
         self._histogram = Histogram(*LATENCY, ["namespace", "operation"], buckets=BOUNDS, registry=None)
         self._latencies: dict[tuple[str, str], Latency] = {}
@@ -171,7 +172,8 @@ class Families:
             self.proof.labels(namespace).set(age)
 
     def _all(self) -> "tuple[Counter | Gauge | Histogram, ...]":
-        counters = self.hits, self.misses, self.errors, self.evictions, self.refused, self.spared, self.lost
+        reads = self.hits, self.misses, self.errors, self.evictions, self.refused
+        counters = *reads, self.spared, self.lost, self.limited
         return *counters, self.size, self.limit, self.stuck, self.proof, self.silent, self._histogram
 
 

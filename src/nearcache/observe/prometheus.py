@@ -19,10 +19,11 @@ another process, it does so at each call to the engine, after every 1,024 near h
     cache_loads_stuck{namespace}                       loads that run beyond their deadline
     cache_spared_total{namespace}                      calls answered at once because the engine does not answer
     cache_locks_lost_total{namespace, entity}          locks that were lost while somebody held them here
+    cache_limited_total{namespace, limit}              calls that a limiter refused; limit: the first part of its name
     cache_engine_silent{namespace}                     1 while it does not; there since the first time that it did not
 
-An `entity` beyond the first 100 of a namespace is "other". `tier="engine"` evictions are those this process has heard
-of: each process that asks the engine counts them, so take the largest, not the sum.
+An `entity` or `limit` beyond the first 100 of a namespace is "other". `tier="engine"` evictions are those this process
+has heard of: each process that asks the engine counts them, so take the largest, not the sum.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from nearcache._core.events import (
     Evicted,
     Failure,
     Hit,
+    Limited,
     Load,
     Loads,
     LockLost,
@@ -126,8 +128,8 @@ class Prometheus:
                 self._count(families.errors, "errors", entity, kind, 1)
             case LockLost(entity):
                 families.lost.labels(self._namespace, self._labels.label(entity)).inc()
-            case Evicted(tier, count):
-                families.evictions.labels(self._namespace, tier).inc(count)
+            case Limited(limit):
+                families.limited.labels(self._namespace, self._labels.label(limit)).inc()
             case _:
                 self._about_the_engine(families, event)
 
@@ -150,6 +152,8 @@ class Prometheus:
         match event:
             case EngineSize():
                 self._engine_size(families, event)
+            case Evicted(tier, count):
+                families.evictions.labels(self._namespace, tier).inc(count)
             case Spared():
                 families.spared.labels(self._namespace).inc()
             case EngineLost() | EngineBack():

@@ -6,12 +6,13 @@ from nearcache.backends.base import Backend, Item, Scan
 from nearcache.codecs.envelope import SIZE, fill_id_of, pack_ages, unpack
 from nearcache.errors import CodecError
 from nearcache.testing.lease_checks import LeaseChecks
+from nearcache.testing.limit_checks import LimitChecks
 from nearcache.testing.lock_checks import LockChecks
 from nearcache.testing.session_checks import SessionChecks
 from nearcache.testing.suite import HOUR, both
 
 
-class BackendConformance(LeaseChecks, LockChecks, SessionChecks):
+class BackendConformance(LeaseChecks, LockChecks, SessionChecks, LimitChecks):
     """What every backend must do. Subclass it in a test module as `Test...` and say how yours is built.
 
     Each test runs in both flavours against `build(flavour)`. Backends are built over one engine, whose records of the

@@ -25,6 +25,7 @@ from nearcache.backends.base import (
     SessionRecord,
     Sessions,
 )
+from nearcache.backends.limits import LimitAsk, LimitGrant, Limits
 from nearcache.cache import AsyncCache, Cache
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 from nearcache.near.view import View
@@ -86,6 +87,7 @@ class FaultyBackend(Backend):
         self.counters: Counters | None = _FaultyCounters(inner.counters, faults) if inner.counters else None
         self.locks: Locks | None = _FaultyLocks(inner.locks, faults) if inner.locks else None
         self.sessions: Sessions | None = _FaultySessions(inner.sessions, faults) if inner.sessions else None
+        self.limits: Limits | None = _FaultyLimits(inner.limits, faults) if inner.limits else None
         self.scan: Scan | None = _FaultyScan(inner.scan, faults) if inner.scan else None
         self.admin: Admin | None = _FaultyAdmin(inner.admin, faults) if inner.admin else None
 
@@ -213,6 +215,23 @@ class _FaultySessions:
 
     async def strike(self, user: str, names: Sequence[str]) -> None:
         await self._do("session_strike", self._inner.strike, user, names)
+
+
+class _FaultyLimits:
+    def __init__(self, inner: Limits, faults: Faults) -> None:
+        self._inner, self._do = inner, faults.around
+
+    async def hit(self, ask: LimitAsk) -> LimitGrant:
+        return await self._do("limit_hit", self._inner.hit, ask)
+
+    async def peek(self, ask: LimitAsk) -> LimitGrant:
+        return await self._do("limit_peek", self._inner.peek, ask)
+
+    async def refund(self, ask: LimitAsk, receipt: str) -> None:
+        await self._do("limit_refund", self._inner.refund, ask, receipt)
+
+    async def reset(self, ask: LimitAsk) -> None:
+        await self._do("limit_reset", self._inner.reset, ask)
 
 
 class _FaultyMarks:

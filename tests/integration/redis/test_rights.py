@@ -10,6 +10,7 @@ import pytest
 
 from nearcache import Cache
 from nearcache.backends.base import Ask, Fill, Item, LockAsk, SessionChange, SessionRecord
+from nearcache.backends.limits import LimitAsk
 from nearcache.backends.redis import RedisBackend, leases
 from nearcache.backends.registry import Flavour
 from nearcache.codecs.envelope import NO_SCHEMA, Record, pack, pack_ages
@@ -18,6 +19,7 @@ from nearcache.near.coherence import Coherence
 from nearcache.near.flights import Flights
 from nearcache.near.store import Limit, Store
 from nearcache.near.view import View
+from nearcache.testing.limit_checks import KINDS as LIMITS
 from tests.cluster import Cluster
 from tests.integration.redis.helpers import PATIENCE, drive, made
 from tests.rights import PAGE, of_namespace, permissions, user
@@ -130,6 +132,18 @@ async def sessions(one: RedisBackend) -> None:
     assert not await port.destroy(["a"])
 
 
+async def limits(backend: RedisBackend) -> None:
+    """Consume units of each kind of limit, and give them back."""
+    assert backend.limits is not None
+    for kind in LIMITS:
+        ask = LimitAsk("a", kind, kind, ((5, 365 * 86_400_000_000),), 2)
+        await backend.limits.hit(ask)
+        grant = await backend.limits.hit(ask)
+        assert (await backend.limits.peek(ask)).standings[0].left == 1
+        await backend.limits.refund(ask, grant.receipt)
+        await backend.limits.reset(ask)
+
+
 async def marks(one: RedisBackend, other: RedisBackend) -> None:
     """Invalidate tags, more of them than the engine keeps, and everything; give back what was lost."""
     await one.marks.mark(["t1", "t2", "t3", "t4", "t5"], everything=False)
@@ -150,6 +164,7 @@ async def everything(
         await loads(one, other, heard, patience)
         await locks(one, other, patience)
         await sessions(one)
+        await limits(one)
         coherent(url, namespace, patience, bus)
     finally:
         await one.close()

@@ -18,6 +18,7 @@ from nearcache._core.events import (
     Evicted,
     Failure,
     Hit,
+    Limited,
     Load,
     LockLost,
     Miss,
@@ -67,6 +68,7 @@ def test_the_names_and_types_are_those_announced(listener, registry):
         ("cache_spared", "counter"),
         ("cache_engine_silent", "gauge"),
         ("cache_locks_lost", "counter"),
+        ("cache_limited", "counter"),
     }
 
 
@@ -132,6 +134,7 @@ def test_events_are_counted(listener, registry):
         Failure("engine", "", "BackendError"),
         Evicted("engine", 9),
         LockLost("payment"),
+        Limited("login"),
         EngineSize(800, 1_000),
         EngineBack("redis"),
     ):
@@ -144,6 +147,7 @@ def test_events_are_counted(listener, registry):
     assert value(registry, "cache_errors_total", entity="", reason="engine") == 1
     assert value(registry, "cache_evictions_total", tier="engine") == 9
     assert value(registry, "cache_locks_lost_total", entity="payment") == 1
+    assert value(registry, "cache_limited_total", limit="login") == 1
     assert value(registry, "cache_size_bytes", tier="engine") == 800
     assert value(registry, "cache_limit_bytes", tier="engine") == 1_000
 

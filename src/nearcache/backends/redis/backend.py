@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final
 
 from nearcache._core.clock import Clock, EngineTime
 from nearcache.backends.base import Admin, Backend, Counters, Item, Leases, Locks, LostConnection, Marks, Scan, Sessions
+from nearcache.backends.limits import Limits
 from nearcache.backends.redis import tooling
 from nearcache.backends.redis.carrier import Call
 from nearcache.backends.redis.dialect import repeatable
@@ -23,6 +24,7 @@ from nearcache.backends.redis.errors import (
     whole,
 )
 from nearcache.backends.redis.leases import RedisLeases, RedisMarks
+from nearcache.backends.redis.limits import RedisLimits
 from nearcache.backends.redis.listener import Ears
 from nearcache.backends.redis.locks import RedisLocks
 from nearcache.backends.redis.lua import script
@@ -69,6 +71,7 @@ class RedisBackend(Backend):
         self.counters: Counters | None = _Counters(self)
         self.locks: Locks | None = RedisLocks(self, listener)
         self.sessions: Sessions | None = RedisSessions(self)
+        self.limits: Limits | None = RedisLimits(self)
         self.scan: Scan | None = tooling.Scan(self.single, self._prefix)
         self.admin: Admin | None = tooling.Admin(self.single, self.together, spec.namespace)
 

@@ -14,7 +14,7 @@ from nearcache.backends.base import Check
 from nearcache.backends.redis import facts
 from nearcache.backends.redis.errors import ADVICE, refused
 from nearcache.backends.redis.lua import script
-from nearcache.backends.redis.names import bus_of, lock_of, marks_of, session_of
+from nearcache.backends.redis.names import bus_of, limit_of, lock_of, marks_of, session_of
 from nearcache.backends.several import megabytes
 from nearcache.backends.transport.dialect import Command
 from nearcache.errors import BackendError
@@ -39,8 +39,8 @@ NOTHING: Final = "~nearcache-doctor"
 
 
 async def rights(run: Run, namespace: str) -> list[Check]:
-    """Find out what the user may do with marks, with locks, with sessions, and in the stream of changes."""
-    return [await tries(run, namespace) for tries in (_marks, _locks, _sessions, _stream)]
+    """Find out what the user may do with marks, locks, sessions and limits, and in the stream of changes."""
+    return [await tries(run, namespace) for tries in (_marks, _locks, _sessions, _limits, _stream)]
 
 
 async def settings(single: Single, forgets: bool) -> list[Check]:
@@ -98,6 +98,14 @@ async def _sessions(run: Run, namespace: str) -> Check:
     create, save = (("EVAL", script(f"session_{name}").text, "1", record) for name in ("create", "save"))
     tried: list[Command] = [(*create, LIFE, LIFE, "a", "1"), (*save, "100", "", "1", "b", "2", "a"), ("DEL", record)]
     return _tried("sessions", await run(*tried), record, "visitors may have sessions")
+
+
+async def _limits(run: Run, namespace: str) -> Check:
+    """Consume a unit of a limit of its own, of the kind that takes rights which values do not, and give it back."""
+    record = limit_of(f"{namespace}:nearcache-doctor:{uuid.uuid4().hex}")
+    decide, quota = ("EVAL", script("limit_sliding").text, "1", record), ("5", f"{LIFE}000")
+    tried: list[Command] = [(*decide, "hit", "1", "", *quota), (*decide, "refund", "1", "0", *quota), ("DEL", record)]
+    return _tried("limits", await run(*tried), record, "what is done can be counted, and given back")
 
 
 async def _stream(run: Run, namespace: str) -> Check:

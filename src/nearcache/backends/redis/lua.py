@@ -25,7 +25,10 @@ ABOUT_LOCKS: Final = frozenset({"lock_acquire", "lock_release"})
 ABOUT_SESSIONS: Final = frozenset({"session_create", "session_load", "session_save"})
 """Scripts that begin with what is written in `session.lua`."""
 
-SHARED: Final = {"lease": ABOUT_LEASES, "lock": ABOUT_LOCKS, "session": ABOUT_SESSIONS}
+ABOUT_LIMITS: Final = frozenset({"limit_sliding", "limit_fixed", "limit_gcra"})
+"""Scripts that begin with what is written in `limit.lua`."""
+
+SHARED: Final = {"lease": ABOUT_LEASES, "lock": ABOUT_LOCKS, "session": ABOUT_SESSIONS, "limit": ABOUT_LIMITS}
 """What several scripts begin with."""
 
 REPEATABLE: Final = frozenset(

@@ -28,6 +28,11 @@ def sessions_of(user: str) -> str:
     return f"{{{user}}}~u"
 
 
+def limit_of(name: str) -> str:
+    """Return the name of the record of a limiter and an identity. `name` is theirs, with the namespace in front."""
+    return f"{{{name}}}~r"
+
+
 def marks_of(namespace: str) -> str:
     """Return the name of the record of a namespace's marks."""
     return f"{{{namespace}}}~m"

@@ -1,0 +1,82 @@
+"""What a limiter says of one call, and how a web service says it to its clients."""
+
+import math
+from dataclasses import dataclass
+
+from nearcache._core.limits import Kind, Limit
+from nearcache.backends.limits import LimitAsk, LimitGrant, Standing
+from nearcache.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The limits of one limiter."""
+
+    name: str
+    kind: Kind
+    limits: tuple[Limit, ...]
+
+
+class Verdict:
+    """What a limiter says of one call: true if it is allowed."""
+
+    __slots__ = ("_receipts", "_standings", "_terms", "allowed", "retry_after")
+
+    def __init__(self, terms: Terms, ask: LimitAsk, grant: LimitGrant) -> None:
+        self.allowed: bool = grant.admitted
+        """Whether the call may go on. For `peek`: whether it might."""
+        self.retry_after: float = max(standing.wait for standing in grant.standings)
+        """Seconds after which the same call would be allowed if nobody else came; 0.0 if it is allowed."""
+        self._terms = terms
+        self._standings = grant.standings
+        self._receipts = [(ask, grant.receipt)] if grant.receipt else []
+
+    def __bool__(self) -> bool:
+        return self.allowed
+
+    def __repr__(self) -> str:
+        told = "allowed" if self.allowed else f"refused, retry_after={self.retry_after:.3f}"
+        return f"<verdict of {self._terms.name!r}: {told}, remaining={self.remaining}>"
+
+    @property
+    def remaining(self) -> int:
+        """How many units are left now, of the limit of which the fewest are."""
+        return self._tightest[1].left
+
+    @property
+    def refusing(self) -> Limit:
+        """The limit that refuses for the longest time, or of which the fewest units are left."""
+        return self._tightest[0]
+
+    @property
+    def _tightest(self) -> tuple[Limit, Standing]:
+        pairs = zip(self._terms.limits, self._standings, strict=True)
+        return min(pairs, key=lambda pair: (-pair[1].wait, pair[1].left, -pair[1].reset))
+
+    def headers(self) -> dict[str, str]:
+        """Return fields for an HTTP response: those of the IETF's draft for all limits, and the common ones for one.
+
+        `RateLimit-Policy` and `RateLimit` name every limit as you wrote it. `X-RateLimit-Limit`, `-Remaining` and
+        `-Reset` are about the limit that is nearest to refusing; `-Reset` is in seconds from now, after which all of it
+        is there again. `Retry-After` is there for a call that is refused. Times are rounded up to whole seconds.
+        """
+        limits, (tightest, standing) = self._terms.limits, self._tightest
+        pairs = zip(limits, self._standings, strict=True)
+        told = {
+            "RateLimit-Policy": ", ".join(f'"{each.text}";q={each.count};w={_seconds(each.period)}' for each in limits),
+            "RateLimit": ", ".join(f'"{limit.text}";r={each.left};t={_seconds(each.reset)}' for limit, each in pairs),
+            "X-RateLimit-Limit": str(tightest.count),
+            "X-RateLimit-Remaining": str(standing.left),
+            "X-RateLimit-Reset": _seconds(standing.reset),
+        }
+        return told if self.allowed else {**told, "Retry-After": _seconds(self.retry_after)}
+
+    def spent(self, terms: Terms) -> tuple[LimitAsk, str] | None:
+        """Return, once, what a limiter of these terms needs to give the units back; None where none were consumed."""
+        if terms != self._terms:
+            raise ConfigError(f"a verdict of {self._terms.name!r} can be refunded only by a limiter with its limits")
+        return self._receipts.pop() if self._receipts else None
+
+
+def _seconds(seconds: float) -> str:
+    return str(math.ceil(seconds))

@@ -1,0 +1,69 @@
+"""The port of limits: what an engine is asked for one call of a limiter, and what it answers."""
+
+from typing import Protocol
+
+import msgspec
+
+from nearcache._core.limits import Kind
+
+Quota = tuple[int, int]
+"""So many units in so many microseconds."""
+
+
+class LimitAsk(msgspec.Struct, frozen=True, gc=False):
+    """A request to a limiter: `name` is its own, `digest` that of its limits and of an identity. `cost` is in units."""
+
+    name: str
+    digest: str
+    kind: Kind
+    quotas: tuple[Quota, ...]
+    cost: int
+
+
+class Standing(msgspec.Struct, frozen=True, gc=False):
+    """How one limit stands for an identity.
+
+    `left` is how many units may be consumed now. In seconds: after `reset` all of them may be, if nobody consumes any;
+    after `wait` those that were asked for, 0.0 if they may be now.
+    """
+
+    left: int
+    reset: float
+    wait: float
+
+
+class LimitGrant(msgspec.Struct, frozen=True, gc=False):
+    """The answer to a `LimitAsk`, with the `standings` of all limits; `receipt` is what a refund needs, "" for none."""
+
+    admitted: bool
+    receipt: str
+    standings: tuple[Standing, ...]
+
+
+class Limits(Protocol):
+    """Limits of how many units may be consumed in a time, for one identity among all processes.
+
+    All quotas of a request are consumed in one atomic step, or none is. Of units that are consumed at the times t:
+
+    - "sliding": no more than the count in any period. Quotas of this kind have small counts.
+    - "fixed": no more than the count in each window; windows begin at multiples of the period, in UTC.
+    - "gcra": no more than count + count / period * t in any time span t.
+
+    Times are those of the engine. What was consumed is forgotten when it counts no longer.
+    """
+
+    async def hit(self, ask: LimitAsk) -> LimitGrant:
+        """Consume the cost if every quota allows it."""
+        ...
+
+    async def peek(self, ask: LimitAsk) -> LimitGrant:
+        """Answer as `hit` would, and consume nothing."""
+        ...
+
+    async def refund(self, ask: LimitAsk, receipt: str) -> None:
+        """Give back what a hit has consumed, as far as it still counts."""
+        ...
+
+    async def reset(self, ask: LimitAsk) -> None:
+        """Forget what was consumed."""
+        ...

@@ -1,0 +1,87 @@
+"""Processes that consume units of one limiter as fast as they can, and note what was admitted; run as a module, one of
+them. It says when it is ready, and begins when it is told a line.
+
+When something was admitted is what the engine's script had for the time: it returns that with the receipt.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from contextlib import ExitStack
+from typing import Any
+
+from nearcache import AsyncCache, Cache, Verdict
+from nearcache.backends.limits import LimitAsk, LimitGrant
+from nearcache.backends.redis import backend as redis_backend
+from nearcache.backends.redis import lua
+from nearcache.backends.redis.limits import RedisLimits
+from nearcache.backends.redis.lua import script
+from tests.faces import Awaited
+from tests.promises.helpers import broken
+
+CONSUMES = "if allowed == 1 and verb == 'hit' then"
+"""Where a script decides and consumes."""
+
+
+async def work(order: dict[str, Any]) -> list[tuple[int, int]]:
+    """Hit for so many seconds; return what was admitted: when (microseconds), and how many units."""
+    kind: Any = Cache if order["flavour"] == "sync" else AsyncCache
+    face = Awaited(kind(order["url"], namespace=order["namespace"], timeout=10.0, observers=()))
+    limiter = Awaited.__new__(Awaited)
+    limiter.cache, limiter.is_async = face.cache.limiter("a", *order["limits"], kind=order["kind"]), face.is_async
+    admitted = list[tuple[int, int]]()
+    with ExitStack() as stack:
+        stack.enter_context(broken(redis_backend, "script", lambda name: defective(name, order)))
+        if order["defect"] == "careless":
+            stack.enter_context(broken(RedisLimits, "hit", careless(RedisLimits.hit)))
+        await limiter.peek("me")  # it is connected
+        print("ready", flush=True)
+        sys.stdin.readline()
+        until, cost = time.monotonic() + order["seconds"], 1
+        while time.monotonic() < until:
+            verdict: Verdict = await limiter.hit("me", cost)
+            if verdict:
+                admitted.append((time_of(verdict), cost))
+                cost = 3 - cost
+    await face.close()
+    return admitted
+
+
+def time_of(verdict: Verdict) -> int:
+    """Return when the engine admitted something."""
+    ((_, receipt),) = verdict._receipts
+    return int(receipt.split("@")[1])
+
+
+def careless(hit: Any) -> Any:
+    """Look first, then consume: what is wrong with it is that others come in between."""
+
+    async def check_then_consume(self: RedisLimits, ask: LimitAsk) -> LimitGrant:
+        looked = await self.peek(ask)
+        if not looked.admitted:
+            return looked
+        grant: LimitGrant = await hit(self, ask)
+        return grant
+
+    return check_then_consume
+
+
+def defective(name: str, order: dict[str, Any]) -> lua.Script:
+    """Return a script that tells the time with its receipts, and has the defect that is asked for, if any."""
+    made = script(name)
+    if not name.startswith("limit_"):
+        return made
+    real = made.text
+    assert CONSUMES in real
+    assert "receipt = consume()" in real
+    text = real.replace("receipt = consume()", "receipt = consume() .. '@' .. text(now)")
+    if order["defect"] == "careless":
+        text = text.replace(CONSUMES, "if verb == 'hit' then\n    allowed = 1")
+    if order["defect"] == "counts what it refuses":
+        text = text.replace(CONSUMES, "if verb == 'hit' then")
+    return lua.made(text)
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(work(json.loads(sys.argv[1])))))
