@@ -25,17 +25,19 @@ help: ## Show this list
 demo: .venv/.runtime ## See a real cache do real work, in about a minute (ONCE=1: no pause at the end)
 	@ONCE="$(ONCE)" $(PY) -m nearcache.demo
 
-# What kills processes, or has to happen in time, is tried last and by itself, and at full speed: its lines are not
-# counted. The other tests share two cores.
+# What kills processes, or has to happen in time, is tried last and by itself. The other tests share two cores. Only the
+# first are measured for coverage: promises are tried at full speed.
 PYTEST := $(if $(CI),$(PY) -m coverage run,$(PY)) -m pytest
 QUICK := not slow and not soak
+TWO := -n 2 --dist worksteal
 
 test: .venv/.dev servers ## Run the tests (with CI set, also the coverage they reach)
 ifdef CI
 	$(PY) -m coverage erase
 endif
 ifeq ($(strip $(PYTEST_ARGS)),)
-	$(PYTEST) -m "$(QUICK) and not alone" -n 2 --dist worksteal
+	$(PYTEST) -m "$(QUICK) and not alone" $(TWO) --ignore tests/promises
+	$(PY) -m pytest -m "$(QUICK) and not alone" $(TWO) tests/promises
 	$(PY) -m pytest -m "$(QUICK) and alone"
 else
 	$(PYTEST) -m "$(QUICK)" $(PYTEST_ARGS)
