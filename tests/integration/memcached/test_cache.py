@@ -134,7 +134,11 @@ async def test_a_cache_survives_a_restart_and_forgets(new_face: NewFace, own_mem
     assert await face.get("users:1") == "b"
 
 
-MADE_UP = [(0, 0, 0, {}), (1, 1, 1, {}), *[((1 << 61) + at, (1 << 62) - 1, 1, {}) for at in range(9)]]
+MADE_UP: list[tuple[int, int, int, dict[str, int]]] = [
+    (0, 0, 0, {}),
+    (1, 1, 1, {}),
+    *[((1 << 61) + at, (1 << 62) - 1, 1, {}) for at in range(9)],
+]
 """Heads of marks as nobody stores them: of no incarnation, and of more marks than a process can count."""
 
 
