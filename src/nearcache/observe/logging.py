@@ -1,4 +1,4 @@
-"""Logging, on by default: one WARNING per change of state, everything else at DEBUG.
+"""Logging, on by default: one WARNING per change of state, as long as those are few, everything else at DEBUG.
 
 The logger is `nearcache`. It gets a `NullHandler`, so that a program without logging stays silent; handlers and
 levels are the program's business. No message contains a cached value or a password.
@@ -7,6 +7,7 @@ levels are the program's business. No message contains a cached value or a passw
 import logging
 import math
 import time
+from collections import deque
 from typing import Final
 
 from nearcache._core.clock import Clock
@@ -33,6 +34,9 @@ REPEAT_AFTER: Final = 60.0
 """Seconds between two warnings about failed loads of one entity, or about an engine's refusals."""
 
 
+MOST_LOSSES: Final = 5
+"""How often an engine may be lost within `REPEAT_AFTER` before that is no news any more."""
+
 _EVERYDAY: Final = frozenset({Command, Hit, Miss})
 """Events that come with every read."""
 
@@ -47,6 +51,22 @@ class _Failures:
         self.untold = 0
 
 
+class _Losses:
+    """When an engine was lost, lately."""
+
+    def __init__(self) -> None:
+        self.lost = False
+        self._times = deque[float](maxlen=MOST_LOSSES)
+
+    def note(self, now: float) -> None:
+        """Add one more."""
+        self._times.append(now)
+
+    def are_many(self, now: float) -> bool:
+        """Whether it comes and goes."""
+        return len(self._times) == MOST_LOSSES and now - self._times[0] < REPEAT_AFTER
+
+
 class Logging:
     """Listens to one cache and writes to the logger `nearcache`."""
 
@@ -55,7 +75,7 @@ class Logging:
         self._clock = clock
         self._labels = EntityLabels()
         self._failures: dict[str, _Failures] = {}
-        self._lost: set[str] = set()
+        self._losses: dict[str, _Losses] = {}
 
     def on(self, event: Event) -> None:
         """Write what is worth it."""
@@ -92,14 +112,19 @@ class Logging:
                     logger.debug("%s: %r", self._namespace, event)
 
     def _engine_lost(self, engine: str, error: str) -> None:
-        if engine not in self._lost:
-            self._lost.add(engine)
-            logger.warning("%s: the %s engine does not answer: %s", self._namespace, engine, error)
+        losses, now = self._losses.setdefault(engine, _Losses()), self._clock()
+        if losses.lost:
+            return
+        losses.lost, level = True, logging.DEBUG if losses.are_many(now) else logging.WARNING
+        losses.note(now)
+        more = "; it comes and goes, which is not told of any more until it is rarer" if losses.are_many(now) else ""
+        logger.log(level, "%s: the %s engine does not answer: %s%s", self._namespace, engine, error, more)
 
     def _engine_back(self, engine: str) -> None:
-        if engine in self._lost:
-            self._lost.discard(engine)
-            logger.warning("%s: the %s engine answers again", self._namespace, engine)
+        losses = self._losses.get(engine)
+        if losses is not None and losses.lost:
+            losses.lost, level = False, logging.DEBUG if losses.are_many(self._clock()) else logging.WARNING
+            logger.log(level, "%s: the %s engine answers again", self._namespace, engine)
 
     def _seldom(self, what: str, happened: str, error: str) -> None:
         """Warn of what may happen often, at most once a minute for each thing it happens to."""

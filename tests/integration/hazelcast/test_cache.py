@@ -17,6 +17,7 @@ import pytest
 
 from nearcache import AsyncCache, Cache, ConfigError, Queued
 from nearcache._checkup import Check, examine
+from nearcache._core.events import Command, EngineBack, Event
 from nearcache._io.blocking import drive
 from nearcache._io.port import Flavour
 from nearcache.backends.hazelcast.aio import AwaitingMaps
@@ -158,6 +159,33 @@ async def test_what_was_queued_in_an_outage_is_done_before_anything_is_read(new_
         await asyncio.sleep(0.05)
     for _ in range(20):
         assert await face.get("users:1") is None
+
+
+@pytest.mark.alone
+async def test_a_member_that_does_not_answer_is_not_taken_for_one_that_does(new_face: NewFace, own_member: Member):
+    """Who listens asks it as well, and says what it has heard."""
+    told = list[Event]()
+
+    class Seen:
+        on = staticmethod(told.append)
+
+    face = new_face(own_member.url, near="1MB", timeout=0.3, staleness=0.5, observers=(Seen(),))
+    deadline = time.monotonic() + 20
+    while not (await face.health()).coherent:
+        assert time.monotonic() < deadline, "nobody listens"
+        await taken(face, face.set("users:1", 1, ttl=600))
+        await face.get("users:1")
+        await asyncio.sleep(0.02)
+    told.clear()
+    own_member.pause()
+    try:
+        while sum(isinstance(event, Command) and event.failed for event in told) < 4:
+            assert time.monotonic() < deadline, "nobody asks"
+            await face.get("users:1")
+            await asyncio.sleep(0.02)
+        assert not [event for event in told if isinstance(event, EngineBack)]
+    finally:
+        own_member.resume()
 
 
 async def test_a_member_that_was_restarted_is_found_again(new_face: NewFace, own_member: Member):

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import Any
 
+import msgspec
 import pytest
 
 from nearcache import AsyncCache, Cache
@@ -17,9 +18,11 @@ from nearcache.backends.base import Ask, Backend, EngineReplaced, Fill, Item
 from nearcache.backends.memcached import MemcachedBackend
 from nearcache.backends.memcached.registers import COARSE, Number
 from nearcache.backends.registers.base import Answer, Look, Put, Swap
+from nearcache.backends.registers.marks import head_of
 from nearcache.backends.registry import BackendSpec, build
 from nearcache.errors import BackendError, BackendUnavailableError
 from tests.faces import Awaited
+from tests.memcached import registers
 from tests.servers import MemcachedServer, RedisServer, memcached_server
 
 NewBackend = Callable[..., MemcachedBackend]
@@ -129,6 +132,28 @@ async def test_a_cache_survives_a_restart_and_forgets(new_face: NewFace, own_mem
     assert await face.get("users:1") is None
     await face.set("users:1", "b", ttl=60)
     assert await face.get("users:1") == "b"
+
+
+MADE_UP: list[tuple[int, int, int, dict[str, int]]] = [
+    (0, 0, 0, {}),
+    (1, 1, 1, {}),
+    *[((1 << 61) + at, (1 << 62) - 1, 1, {}) for at in range(9)],
+]
+"""Heads of marks as nobody stores them: of no incarnation, and of more marks than a process can count."""
+
+
+async def test_marks_that_somebody_made_up_cost_loads_and_nothing_else(new_face: NewFace, memcached: MemcachedServer):
+    namespace = f"t{uuid.uuid4().hex[:10]}"
+    face, other = (new_face(memcached, namespace=namespace) for _ in range(2))
+    somebody, connections = registers(memcached)
+    for head in MADE_UP:
+        (answer,) = await somebody.run(Put(head_of(namespace), msgspec.msgpack.encode(head), 60.0))
+        assert answer.done
+        await face.set("users:1", "a", ttl=60, tags=["t:1"])
+        assert await face.get("users:1") == "a"
+        await other.invalidate_tags("t:1")
+        assert await other.get("users:1") is None, "what was invalidated is served"
+    await connections.close()
 
 
 # Servers that do not answer

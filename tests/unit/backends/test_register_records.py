@@ -106,6 +106,21 @@ def test_bytes_of_others_are_neither_head_nor_bucket(raw: bytes):
     assert bucket is None or isinstance(bucket, Bucket)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        Head(0, 1, 1, {}),
+        Head(1, 1, 1, {}),
+        Head(FIRST, 0, 0, {}),
+        Head(FIRST, 1 << 48, 1, {}),
+        Head(FIRST, 5, 6, {}),
+        Head(FIRST, 5, 1, {"a:1": 6}),
+    ],
+)
+def test_a_head_that_nobody_can_have_stored_is_none(head: Head):
+    assert head_in(packed(head)) is None
+
+
 def test_a_head_is_no_bucket_and_the_other_way_round():
     assert bucket_in(packed(new_head())) is None
     assert head_in(packed(opened(FIRST, 1))) is None

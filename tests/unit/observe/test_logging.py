@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from nearcache._core.events import EngineBack, EngineLost, Failure, Load, Miss, QueueFull
-from nearcache.observe.logging import Logging
+from nearcache.observe.logging import MOST_LOSSES, Logging
 from tests.unit.near.helpers import Clock
 
 
@@ -35,6 +35,25 @@ def test_a_lost_engine_is_one_warning_until_it_is_back(listener, caplog):
     assert len(warnings(caplog)) == 2
     listener.on(EngineLost("redis", "gone"))
     assert len(warnings(caplog)) == 3
+
+
+def test_an_engine_that_comes_and_goes_is_told_of_until_that_is_no_news(listener, clock, caplog):
+    def flap(times: int) -> None:
+        for _ in range(times):
+            clock.now += 0.1
+            listener.on(EngineLost("redis", "no answer"))
+            listener.on(EngineBack("redis"))
+
+    flap(300)
+    told = warnings(caplog)
+    assert len(told) == 2 * MOST_LOSSES - 1
+    assert told[-1].endswith("no answer; it comes and goes, which is not told of any more until it is rarer")
+    listener.on(EngineLost("redis", "no answer"))
+    clock.now += 60
+    listener.on(EngineBack("redis"))
+    assert warnings(caplog)[len(told) :] == ["app: the redis engine answers again"], "that was a long one"
+    flap(1)
+    assert len(warnings(caplog)) == len(told) + 3, "it is rare again"
 
 
 def test_failed_loads_are_one_warning_a_minute_for_each_entity(listener, clock, caplog):

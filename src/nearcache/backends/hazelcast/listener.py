@@ -78,8 +78,6 @@ class HazelcastListener(Listening):
         try:
             while not life.ended.is_set():
                 due = time.monotonic() + max(SHORTEST_BEAT, self._coherence.budget / BEATS)
-                with suppress(BackendError):  # which the cache has told of already
-                    drive(speaker.settle())
                 self._prove(life, reading, speaker)
                 self._await_news(life, reading, due)
         finally:
@@ -92,6 +90,8 @@ class HazelcastListener(Listening):
         except BackendError as error:
             self._coherence.doubt(f"the engine does not tell the marks of tags: {error}")
             return
+        with suppress(BackendError):  # which the cache has told of already
+            drive(speaker.settle())  # not before: it takes for granted that the members answer
         reading.catch_up()
         if life.session is not None:
             self._coherence.prove(life.session, sent)

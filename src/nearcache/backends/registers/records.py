@@ -71,7 +71,9 @@ def record_in(raw: bytes | None) -> bytes | None:
 
 # Marks
 
-_Stamp = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+_First = Annotated[int, msgspec.Meta(ge=1 << 32, lt=1 << 62)]
+_Stamp = Annotated[int, msgspec.Meta(ge=1, lt=1 << 48)]
+"""More than are ever made, and so few that those of a process do not run out, whatever heads somebody makes up."""
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True):
@@ -81,7 +83,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     everything was invalidated.
     """
 
-    first: _Stamp
+    first: _First
     last: _Stamp
     above: _Stamp
     log: dict[str, _Stamp]
@@ -104,7 +106,7 @@ class Bucket(msgspec.Struct, frozen=True, array_like=True):
     before. No two that are opened have the same `salt`.
     """
 
-    first: _Stamp
+    first: _First
     salt: bytes
     floor: _Stamp
     marks: dict[str, _Stamp]
@@ -154,7 +156,8 @@ def packed(record: Head | Bucket) -> bytes:
 
 def head_in(raw: bytes) -> Head | None:
     """Return the head that these bytes are, None if they are none."""
-    return _read(_head, raw)
+    head = _read(_head, raw)
+    return head if head is not None and max([head.above, *head.log.values()]) <= head.last else None
 
 
 def bucket_in(raw: bytes) -> Bucket | None:
