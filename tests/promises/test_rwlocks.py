@@ -80,19 +80,18 @@ PATIENCE = 1.5
 
 def gets_in(cache: Cache) -> None:
     """Have readers come all the time, so that one at least is in until the writer was, and wait for the writer."""
-    stop, inside, got = threading.Event(), [0], list[bool]()
+    stop, came, got = threading.Event(), [0], list[bool]()
     changed = threading.Condition()
 
     def read() -> None:
         while not stop.is_set():
             with cache.rwlock("a", wait=20).reading(), changed:
-                inside[0] += 1
+                came[0] = mine = came[0] + 1
                 changed.notify_all()
-                changed.wait_for(lambda: inside[0] > 1 or stop.is_set(), timeout=0.5)
-                inside[0] -= 1
+                changed.wait_for(lambda: came[0] > mine or stop.is_set(), timeout=0.5)  # noqa: B023 -- it waits now
 
     def write() -> None:
-        eventually(lambda: inside[0], "somebody reads")
+        eventually(lambda: came[0], "somebody reads")
         try:
             with suppress(LockNotAcquiredError), cache.rwlock("a", wait=PATIENCE).writing():
                 got.append(True)
