@@ -72,6 +72,27 @@ class Awaited:
             with self.cache.lock(*args, **options) as held:
                 yield held
 
+    @contextlib.asynccontextmanager
+    async def semaphore(self, *args: Any, **options: Any) -> AsyncIterator[Held]:
+        """Hold a permit during a block."""
+        if self.is_async:
+            async with self.cache.semaphore(*args, **options) as held:
+                yield held
+        else:
+            with self.cache.semaphore(*args, **options) as held:
+                yield held
+
+    @contextlib.asynccontextmanager
+    async def rwlock(self, side: str, *args: Any, **options: Any) -> AsyncIterator[Held]:
+        """Hold a lock during a block, "reading" or "writing"."""
+        block = getattr(self.cache.rwlock(*args, **options), side)()
+        if self.is_async:
+            async with block as held:
+                yield held
+        else:
+            with block as held:
+                yield held
+
     async def scanned(self, prefix: str = "") -> list[str]:
         """Return what `scan` brings."""
         pages = self.cache.scan(prefix)

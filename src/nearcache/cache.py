@@ -10,16 +10,15 @@ from nearcache._core.missing import MISS, Missing
 from nearcache._core.queued import Queued
 from nearcache._core.ttl import TTL
 from nearcache._engine.health import Health
-from nearcache._engine.held import Held
 from nearcache._engine.warm import Pace, Warmed
 from nearcache._face import Face
 from nearcache._io.blocking import drive
 from nearcache._io.port import Flavour
 from nearcache.decorate import AsyncCachedFunction, CachedFunction
 from nearcache.decorate_many import cached_many
-from nearcache.errors import LockLostError
 from nearcache.limits import AsyncLimiter, Limiter
-from nearcache.options import Duration, LoadOptions
+from nearcache.locks import AsyncLocks, Locks
+from nearcache.options import LoadOptions
 from nearcache.sessions import AsyncSessions, Sessions
 
 P = ParamSpec("P")
@@ -28,7 +27,7 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 
-class Cache(Face):
+class Cache(Locks, Face):
     """A cache for threads: every method blocks until it is done."""
 
     _flavour: Flavour = "sync"
@@ -302,41 +301,6 @@ class Cache(Face):
         """
         return _blocks.transaction(self._engine)
 
-    def lock(
-        self,
-        name: str,
-        ttl: TTL = 60,
-        *,
-        wait: Duration = 10,
-        fair: bool = False,
-        on_loss: Callable[[LockLostError], object] | None = None,
-    ) -> AbstractContextManager[Held]:
-        """Hold a lock during the block, which nobody else has meanwhile: no thread, task, process or host.
-
-        `with cache.lock("payment:42") as held:`. The lock is renewed while the block runs. It is not re-entrant.
-
-        Args:
-            name: like a key, but it may have one part; a key of the same name is something else.
-            ttl: how long the lock outlives a holder that died, at least 1 second.
-            wait: how long to wait for it, at most; 0 does not wait.
-            fair: those who wait get it in the order in which they came.
-            on_loss: called with the `LockLostError` when the lock is lost while the block runs; in a thread of its own.
-
-        `held.token` grows with each acquisition, by whomever: hand it to what you write to, and have that refuse older
-        ones. `held.token` and `held.check()` raise `LockLostError` if the lock may be another's by now, and so does the
-        end of the block. With `AsyncCache` a loss cancels the task that holds the lock, and the block raises that
-        error.
-
-        Raises:
-            LockNotAcquiredError: somebody else had it for `wait` seconds.
-            BackendError: the engine does not answer, or refuses.
-            UnsupportedError: the engine has no locks; raised by the call itself, before the block.
-            ConfigError: a wrong `ttl` or `wait`.
-
-        """
-        locks = self._engine.locks
-        return _blocks.lock(locks, locks.terms(ttl, wait, fair, on_loss)(name))
-
     def limiter(self, name: str, *limits: str, kind: str = "sliding") -> Limiter:
         """Return a limiter, which counts how often identities do something, in all processes together.
 
@@ -414,24 +378,8 @@ class Cache(Face):
         plan = decorate.plan(self._engine, template, ttl, {})
         return lambda function: decorate.writes(self._engine, function, template, returns, plan, tags)
 
-    def exclusive(
-        self,
-        template: str,
-        ttl: TTL = 60,
-        *,
-        wait: Duration = 10,
-        fair: bool = False,
-        on_loss: Callable[[LockLostError], object] | None = None,
-    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-        """Decorate a function so that of the calls with the same name one runs at a time.
 
-        Each holds the lock of that name, such as "payment:{order_id}", while the function runs; options are those of
-        `lock`. Parameters that the template does not name do not count. A call raises what `lock` and its block raise.
-        """
-        return decorate.exclusive(self._engine, template, self._engine.locks.terms(ttl, wait, fair, on_loss))
-
-
-class AsyncCache(Face):
+class AsyncCache(AsyncLocks, Face):
     """A cache for asyncio: the twin of `Cache`, with the same names, arguments and meaning."""
 
     _flavour: Flavour = "async"
@@ -592,19 +540,6 @@ class AsyncCache(Face):
         """Send what the block changes in the cache when it has ended, and drop it if it raises."""
         return _blocks.async_transaction(self._engine)
 
-    def lock(
-        self,
-        name: str,
-        ttl: TTL = 60,
-        *,
-        wait: Duration = 10,
-        fair: bool = False,
-        on_loss: Callable[[LockLostError], object] | None = None,
-    ) -> AbstractAsyncContextManager[Held]:
-        """Hold a lock during the block, which nobody else has meanwhile: no thread, task, process or host."""
-        locks = self._engine.locks
-        return _blocks.async_lock(locks, locks.terms(ttl, wait, fair, on_loss)(name))
-
     def limiter(self, name: str, *limits: str, kind: str = "sliding") -> AsyncLimiter:
         """Return a limiter, which counts how often identities do something, in all processes together."""
         return AsyncLimiter(self._engine, self._engine.limits.terms(name, limits, kind))
@@ -644,15 +579,3 @@ class AsyncCache(Face):
         """Decorate a function that writes the source, so that its result is cached afterwards."""
         plan = decorate.plan(self._engine, template, ttl, {})
         return lambda function: decorate.writes(self._engine, function, template, returns, plan, tags)
-
-    def exclusive(
-        self,
-        template: str,
-        ttl: TTL = 60,
-        *,
-        wait: Duration = 10,
-        fair: bool = False,
-        on_loss: Callable[[LockLostError], object] | None = None,
-    ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
-        """Decorate a function so that of the calls with the same name one runs at a time."""
-        return decorate.exclusive(self._engine, template, self._engine.locks.terms(ttl, wait, fair, on_loss))

@@ -24,6 +24,10 @@ async def test_an_engine_without_locks_says_so_before_the_block(face: Awaited) -
     if face.cache._engine.backend.locks is None:
         with pytest.raises(UnsupportedError, match="cannot do locks; engines that can: memory, embedded, redis"):
             face.cache.lock("a")
+        with pytest.raises(UnsupportedError, match="cannot do locks; engines that can: memory, embedded, redis"):
+            face.cache.semaphore("a", 3)
+        with pytest.raises(UnsupportedError, match="cannot do locks; engines that can: memory, embedded, redis"):
+            face.cache.rwlock("a")
 
 
 async def test_a_block_holds_its_lock_and_no_longer(locked: Awaited) -> None:
@@ -88,3 +92,56 @@ async def test_wrong_times_are_refused(locked: Awaited) -> None:
             locked.cache.lock("a", **options)
     with pytest.raises(TypeError, match="on_loss"):
         locked.cache.lock("a", on_loss="me")
+
+
+# Semaphores
+
+
+async def test_a_semaphore_has_so_many_permits(locked: Awaited) -> None:
+    async with locked.semaphore("exports", 2, ttl=30) as one, locked.semaphore("exports", 2, wait=0) as two:
+        assert two.token > one.token
+        with pytest.raises(LockNotAcquiredError, match="semaphore 'exports' has all of its 2 permits taken"):
+            async with locked.semaphore("exports", 2, wait=0):
+                pass
+        async with locked.lock("exports", wait=0), locked.semaphore("imports", 2, wait=0):
+            one.check()
+        token = two.token
+    with pytest.raises(LockLostError, match="the semaphore 'exports' is not held any more: its block has ended; stop"):
+        two.check()
+    async with locked.semaphore("exports", 2, wait=0) as three, locked.semaphore("exports", 2, wait=0, fair=True):
+        assert three.token > token
+    assert repr(three) == "<semaphore 'exports'>"
+
+
+async def test_wrong_numbers_of_permits_are_refused(locked: Awaited) -> None:
+    for number in (0, -1, True, 2.0, None, "3"):
+        with pytest.raises(ConfigError, match="permits is"):
+            locked.cache.semaphore("a", number)
+    with pytest.raises(ConfigError, match="that of a semaphore"):
+        locked.cache.semaphore("a", 3, ttl=0.5)
+
+
+# One who writes, or many who read
+
+
+async def test_many_read_or_one_writes(locked: Awaited) -> None:
+    async def refused(side: str) -> None:
+        with pytest.raises(LockNotAcquiredError, match="the rwlock 'catalogue' is held by others"):
+            async with locked.rwlock(side, "catalogue", wait=0):
+                pass
+
+    async with locked.rwlock("reading", "catalogue") as one, locked.rwlock("reading", "catalogue", wait=0) as two:
+        tokens = [one.token, two.token]
+        await refused("writing")
+        async with locked.lock("catalogue", wait=0), locked.semaphore("catalogue", 1, wait=0):
+            one.check()
+    async with locked.rwlock("writing", "catalogue", wait=0) as held:
+        tokens.append(held.token)
+        await refused("reading")
+        await refused("writing")
+    with pytest.raises(LockLostError, match="the rwlock 'catalogue' is not held any more: its block has ended; stop"):
+        held.check()
+    async with locked.rwlock("reading", "catalogue", wait=0):
+        pass
+    assert tokens == sorted(set(tokens))
+    assert repr(held) == repr(locked.cache.rwlock("catalogue")) == "<rwlock 'catalogue'>"

@@ -92,7 +92,7 @@ def test_tokens_that_are_only_counted_do_not_grow_over_a_fail_over(
     new_cache: NewCache, valkey_server: RedisServer
 ) -> None:
     with (
-        rewritten("lock_acquire", ", micros) + 1", ", 0) + 1"),
+        rewritten("lock_acquire", "micros) + 1", "0) + 1"),
         sentinel_group("valkey") as group,
         noticed("a token did not grow|accepted"),
     ):

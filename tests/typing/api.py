@@ -266,6 +266,15 @@ async def a_lock_is_a_block() -> None:
         held.check()
     async with acache.lock("payment:42") as other:
         assert_type(other, Held)
+    with cache.semaphore("exports", 3, ttl="1m", wait=0, fair=True, on_loss=print) as permit:
+        assert_type(permit, Held)
+    async with acache.semaphore("exports", 3) as another:
+        assert_type(another, Held)
+    with cache.rwlock("catalogue", ttl="1m", wait=0, on_loss=print).reading() as reader:
+        assert_type(reader, Held)
+    async with acache.rwlock("catalogue").writing() as writer:
+        assert_type(writer, Held)
+    cache.semaphore("exports")  # type: ignore[call-arg]
     with acache.lock("payment:42"):  # type: ignore[attr-defined]
         pass
 

@@ -1,4 +1,4 @@
-"""A lock while it is held: until when that is certain, and why it is not any more.
+"""A lock, or a permit, while it is held: until when that is certain, and why it is not any more.
 
 The engine says who holds a lock, by a lease that is renewed while the block runs. The holder knows until when the lease
 lives at least: it began when the last renewal that the engine agreed to was sent, on the holder's own clock. Past that,
@@ -19,20 +19,36 @@ from nearcache.near.inbox import Mail
 LARGEST_MARGIN: Final = 1.0
 """Seconds before the end of its lease at which a lock counts as lost: a tenth of the lease, but no more than this."""
 
-ADVICE: Final = "stop what you do under it, and have what you write to refuse tokens older than the last it has seen"
+STOP: Final = "stop what you do under it"
+FENCE: Final = ", and have what you write to refuse tokens older than the last it has seen"
 
 OnLoss = Callable[[LockLostError], object]
 
 
+LOCK: Final = "lock"
+SEMAPHORE: Final = "semaphore"
+RWLOCK: Final = "rwlock"
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What somebody wants of a lock; `life` and `wait` in seconds."""
+    """What somebody wants of a lock that `most` may hold at a time; `life` and `wait` in seconds."""
 
+    kind: str
     name: str
     life: float
     wait: float
     fair: bool
     on_loss: OnLoss | None
+    most: int
+
+    @property
+    def lock(self) -> str:
+        """Return what the lock is called in the port; no name has an empty part, so that kinds do not meet."""
+        return self.name if self.kind == LOCK else f"{self.name}::{self.kind}"
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r}"
 
 
 class Possession:
@@ -85,17 +101,18 @@ class Possession:
         return self._error(f"its lease of {self.renewal.life:g} s was not renewed in time: {why}")
 
     def _error(self, why: str) -> LockLostError:
-        return LockLostError(f"the lock {self.claim.name!r} is not held any more: {why}; {ADVICE}")
+        advice = STOP + (FENCE if self.claim.most == 1 else "")  # of those who share it, the older ones are right too
+        return LockLostError(f"the {self.claim} is not held any more: {why}; {advice}")
 
 
 class Held:
-    """A lock while it is held: what the block of `cache.lock` works with."""
+    """A lock, or a permit, while it is held: what the block of `cache.lock`, `semaphore` or `rwlock` works with."""
 
     def __init__(self, possession: Possession) -> None:
         self._possession = possession
 
     def __repr__(self) -> str:
-        return f"<lock {self._possession.claim.name!r}>"
+        return f"<{self._possession.claim}>"
 
     @property
     def token(self) -> int:

@@ -11,7 +11,7 @@ from nearcache._core.keys import entity_of
 from nearcache._core.ttl import TTL, described, parse_duration
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core, new_token
-from nearcache._engine.held import Claim, OnLoss, Possession
+from nearcache._engine.held import LOCK, RWLOCK, SEMAPHORE, Claim, OnLoss, Possession
 from nearcache._io.port import Io, require_callable
 from nearcache.backends.base import LOCK_LOOK, Backend, LockAsk, Locks, LostConnection, require
 from nearcache.errors import BackendError, ConfigError, LockNotAcquiredError
@@ -19,6 +19,9 @@ from nearcache.options import Duration
 
 SHORTEST_LEASE: Final = 1.0
 """Seconds that a lock lives at least, so that it can be renewed in time."""
+
+EVERYBODY: Final = 2**31
+"""How many may read at a time."""
 
 BREATH: Final = 0.005
 """Seconds between two looks at a lock at least."""
@@ -33,16 +36,32 @@ class Locking:
         self._backend = backend
         self._commands = commands
 
-    def terms(self, ttl: TTL, wait: Duration, fair: bool, on_loss: OnLoss | None) -> Callable[[str], Claim]:
+    def terms(
+        self, ttl: TTL, wait: Duration, fair: bool, on_loss: OnLoss | None, kind: str = LOCK, most: int = 1
+    ) -> Callable[[str], Claim]:
         """Check what is asked for, whatever the lock; return what claims the lock of a name."""
         _ = self._port
         life = self._core.exact(ttl)
         if life < SHORTEST_LEASE:
-            raise ConfigError(f"ttl is {described(ttl)}; that of a lock must be at least {SHORTEST_LEASE:g} second")
+            raise ConfigError(f"ttl is {described(ttl)}; that of a {kind} must be at least {SHORTEST_LEASE:g} second")
         if on_loss is not None:
             require_callable(on_loss, "on_loss")
         seconds = _seconds_of(wait)
-        return lambda name: Claim(self._core.namespace.check_name(name), life, seconds, fair, on_loss)
+        return lambda name: Claim(kind, self._core.namespace.check_name(name), life, seconds, fair, on_loss, most)
+
+    def permits(
+        self, ttl: TTL, wait: Duration, fair: bool, on_loss: OnLoss | None, number: int
+    ) -> Callable[[str], Claim]:
+        """Do the same for one of so many permits of a semaphore."""
+        return self.terms(ttl, wait, fair, on_loss, SEMAPHORE, _number(number))
+
+    def sides(self, name: str, ttl: TTL, wait: Duration, on_loss: OnLoss | None) -> tuple[Claim, Claim]:
+        """Return what claims the lock of a name to read, with others, and what claims it to write, alone.
+
+        Both wait in one queue, so that those who read cannot keep out one who writes.
+        """
+        read, write = (self.terms(ttl, wait, True, on_loss, RWLOCK, most) for most in (EVERYBODY, 1))
+        return read(name), write(name)
 
     @property
     def _port(self) -> Locks:
@@ -53,7 +72,7 @@ class Locking:
         owner = new_token()
         try:
             token, sent = await self._turn(claim, owner)
-            renewal = self._port.keep(claim.name, owner, claim.life, sent)
+            renewal = self._port.keep(claim.lock, owner, claim.life, sent)
             had = Possession(claim, owner, token, renewal, self._io.holder())
             weakref.finalize(had, self._port.let_go, owner).atexit = False  # an interrupt may lose it before its block
             if had.holder is not None or claim.on_loss is not None:
@@ -66,7 +85,7 @@ class Locking:
 
     async def _turn(self, claim: Claim, owner: str) -> tuple[int, float]:
         """Ask until it is the owner's turn; return the token, and when it was asked for."""
-        ask = LockAsk(claim.name, owner, claim.life, claim.fair, waits=claim.wait > 0)
+        ask = LockAsk(claim.lock, owner, claim.life, claim.fair, claim.wait > 0, claim.most)
         until = time.monotonic() + claim.wait
         while True:
             mail = self._port.expect(owner)
@@ -110,9 +129,9 @@ class Locking:
         self._port.let_go(owner)
         with suppress(BackendError):
             try:
-                return await self._commands.run("unlock", self._port.release, claim.name, owner, claim.fair)
+                return await self._commands.run("unlock", self._port.release, claim.lock, owner, claim.fair)
             except LostConnection:  # it may have been done, so that a second answer says nothing
-                await self._commands.run("unlock", self._port.release, claim.name, owner, claim.fair)
+                await self._commands.run("unlock", self._port.release, claim.lock, owner, claim.fair)
         return None
 
     async def _watch(self, had: Possession) -> None:
@@ -144,6 +163,12 @@ def _over(had: Possession) -> bool:
     return had.ended or had.renewal.lost
 
 
+def _number(permits: object) -> int:
+    if isinstance(permits, int) and not isinstance(permits, bool) and permits >= 1:
+        return permits
+    raise ConfigError(f"permits is {permits!r}; it must be an int of at least 1")
+
+
 def _seconds_of(wait: Duration) -> float:
     """Return how many seconds to wait; 0 is allowed."""
     no_wait = isinstance(wait, (int, float)) and not isinstance(wait, bool) and wait == 0
@@ -152,4 +177,9 @@ def _seconds_of(wait: Duration) -> float:
 
 def _refusal(claim: Claim) -> str:
     waited = f"after {claim.wait:g} s" if claim.wait else "and wait is 0"
-    return f"the lock {claim.name!r} is held by somebody else, {waited}; locks are not re-entrant"
+    held = {
+        LOCK: "is held by somebody else",
+        SEMAPHORE: f"has all of its {claim.most} permits taken",
+        RWLOCK: "is held by others, or awaited by one who came before",
+    }
+    return f"the {claim} {held[claim.kind]}, {waited}; {claim.kind}s are not re-entrant"

@@ -202,12 +202,13 @@ class Renewal:
     """A lease, or a lock, that is renewed until it is let go.
 
     `record` is what it is called in the engine, `life` how many seconds it lives without a renewal, `until` the time
-    (monotonic) beyond which it is not renewed.
+    (monotonic) beyond which it is not renewed, `how` what renews it, where the engine has to be told.
     """
 
-    __slots__ = ("life", "lost", "record", "renewed", "until")
+    __slots__ = ("how", "life", "lost", "record", "renewed", "until")
 
-    def __init__(self, record: str, life: float, until: float, renewed: float) -> None:
+    def __init__(self, record: str, life: float, until: float, renewed: float, how: str = "") -> None:
+        self.how: str = how
         self.record: str = record
         self.life: float = life
         self.until: float = until
@@ -222,6 +223,7 @@ class LockAsk(msgspec.Struct, frozen=True, gc=False):
 
     `owner` names who asks, another one for each acquisition, and the same each time somebody who waits asks again.
     `life` is how many seconds the lock lives unless it is renewed. Who `waits` asks again within `LOCK_LOOK` seconds.
+    At `most` so many may hold it at the same time; all who hold it must have agreed to as many.
     """
 
     name: str
@@ -229,10 +231,11 @@ class LockAsk(msgspec.Struct, frozen=True, gc=False):
     life: float
     fair: bool
     waits: bool
+    most: int = 1
 
 
 class LockGrant(msgspec.Struct, frozen=True, gc=False):
-    """The answer to a `LockAsk`: a token above 0, or how many seconds another's lock lives unless it is renewed."""
+    """The answer to a `LockAsk`: a token above 0, or how many seconds another holds it at least, who may renew it."""
 
     token: int = 0
     left: float = 0.0
@@ -251,18 +254,18 @@ LOCK_CLAIM: Final = 1.0
 class Locks(Protocol):
     """Locks with names: each has one owner at a time among all processes, and a token that grows with each acquisition.
 
-    A lock whose owner does not renew it is free after its life. Tokens grow also where the engine forgot the last one:
-    they are at least its time in microseconds.
+    Those who ask may allow more owners at a time. A lock whose owner does not renew it is free after its life. Tokens
+    grow also where the engine forgot the last one: they are at least its time in microseconds.
     """
 
     async def acquire(self, ask: LockAsk) -> LockGrant:
-        """Take a lock that is free and nobody else's turn; else join those who wait, if the asker `waits`."""
+        """Take a lock that has room and is nobody else's turn; else join those who wait, if the asker `waits`."""
         ...
 
     async def release(self, name: str, owner: str, fair: bool) -> bool:
         """Give a lock back, or wait no longer; tell whether the owner held it. Whoever waits longest is told.
 
-        A `fair` lock is theirs from then on, for `LOCK_CLAIM` seconds in which they have to ask for it.
+        If it is `fair`, it is theirs from then on, for `LOCK_CLAIM` seconds in which they have to ask for it.
         """
         ...
 

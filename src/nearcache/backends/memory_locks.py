@@ -16,19 +16,31 @@ from nearcache.near.inbox import Inbox, Mail
 class _Lock:
     """One lock that somebody holds or waits for."""
 
-    holder: str = ""
-    until: float = 0.0
-    waiting: dict[str, float] = field(default_factory=dict[str, float])
-    """When those who wait last asked (monotonic), in the order in which they came."""
+    holders: dict[str, float] = field(default_factory=dict[str, float])
+    """When the lease of each of those who hold it ends."""
+    most: int = 1
+    """How many may hold it at a time, as the last who took it said."""
+    waiting: dict[str, tuple[float, int]] = field(default_factory=dict[str, tuple[float, int]])
+    """When those who wait last asked (monotonic), and how many may hold it with them, in the order in which they came.
+    """
 
     def first(self) -> str:
         """Return who waits longest, "" if nobody does; those who have not asked for too long are gone."""
         now = time.monotonic()
-        for owner, asked in list(self.waiting.items()):
+        for owner, (asked, _) in list(self.waiting.items()):
             if now - asked <= LOCK_PATIENCE:
                 return owner
             del self.waiting[owner]
         return ""
+
+    def fits(self, most: int) -> bool:
+        """Tell whether one who lets so many hold it at a time can join those who do."""
+        return not self.holders or len(self.holders) < min(most, self.most)
+
+    def seat(self, owner: str, until: float, most: int) -> None:
+        """Have somebody hold it."""
+        self.holders[owner], self.most = until, most
+        self.waiting.pop(owner, None)
 
 
 class MemoryLocks:
@@ -45,31 +57,34 @@ class MemoryLocks:
         """Ask for a lock."""
         with self._mutex:
             lock = self._present(ask.name)
-            told = ""
-            if not lock.holder and ask.fair and lock.first() not in ("", ask.owner):
-                told = self._pass_on(ask.name, lock, fair=True)
-            grant = self._take(ask, lock) if lock.holder in ("", ask.owner) else self._wait(ask, lock)
+            told = self._pass_on(lock, fair=True) if ask.fair and ask.owner not in lock.holders else []
+            if ask.owner in lock.holders or (lock.fits(ask.most) and not (ask.fair and lock.first())):
+                grant = self._take(ask, lock)
+                told += self._pass_on(lock, ask.fair)
+            else:
+                grant = self._wait(ask, lock)
         self._tell(told)
         return grant
 
     def _take(self, ask: LockAsk, lock: _Lock) -> LockGrant:
         self._last = max(self._last, time.time_ns() // 1000) + 1
-        lock.holder, lock.until = ask.owner, self._clock() + ask.life
-        lock.waiting.pop(ask.owner, None)
+        lock.seat(ask.owner, self._clock() + ask.life, ask.most)
         return LockGrant(self._last)
 
     def _wait(self, ask: LockAsk, lock: _Lock) -> LockGrant:
         if ask.waits:
-            lock.waiting[ask.owner] = time.monotonic()
-        return LockGrant(left=max(0.0, lock.until - self._clock()))
+            lock.waiting[ask.owner] = time.monotonic(), ask.most
+        return LockGrant(left=max(0.0, min(lock.holders.values()) - self._clock()))
 
     async def release(self, name: str, owner: str, fair: bool) -> bool:
         """Give a lock back."""
         with self._mutex:
             lock = self._present(name)
             lock.waiting.pop(owner, None)
-            held = lock.holder == owner
-            told = self._pass_on(name, lock, fair) if lock.holder in ("", owner) else ""
+            held = lock.holders.pop(owner, None) is not None
+            told = self._pass_on(lock, fair)
+            if not (lock.holders or lock.waiting):
+                del self._locks[name]
         self._tell(told)
         return held
 
@@ -77,8 +92,8 @@ class MemoryLocks:
         """Let a lock live as long as it is held: who holds it and does not live any more has taken all this along."""
         with self._mutex:
             lock = self._present(name)
-            if lock.holder == owner:
-                lock.until = math.inf
+            if owner in lock.holders:
+                lock.holders[owner] = math.inf
         return Renewal(name, life, math.inf, math.inf)
 
     def let_go(self, owner: str) -> None:
@@ -96,24 +111,23 @@ class MemoryLocks:
 
     def _present(self, name: str) -> _Lock:
         """Return the state of a lock as it is now; under the mutex."""
-        lock = self._locks.setdefault(name, _Lock())
-        if lock.holder and lock.until <= self._clock():
-            lock.holder = ""
+        lock, now = self._locks.setdefault(name, _Lock()), self._clock()
+        for owner in [owner for owner, until in lock.holders.items() if until <= now]:
+            del lock.holders[owner]
         return lock
 
-    def _pass_on(self, name: str, lock: _Lock, fair: bool) -> str:
-        """Let the lock go, and return who is to be told; under the mutex."""
-        waiter = lock.first()
-        lock.holder = waiter if fair else ""
-        if waiter and fair:
-            lock.until = self._clock() + LOCK_CLAIM
-            del lock.waiting[waiter]
-        elif not waiter:
-            del self._locks[name]
-        return waiter
+    def _pass_on(self, lock: _Lock, fair: bool) -> list[str]:
+        """Give a lock that has room to those who wait, if it is `fair`; return who is to be told; under the mutex."""
+        told = list[str]()
+        while (waiter := lock.first()) and lock.fits(most := lock.waiting[waiter][1]):
+            told.append(waiter)
+            if not fair:
+                break
+            lock.seat(waiter, self._clock() + LOCK_CLAIM, most)
+        return told
 
-    def _tell(self, waiter: str) -> None:
-        if waiter:
+    def _tell(self, waiters: list[str]) -> None:
+        for waiter in waiters:
             self._inbox.deliver(waiter, waiter, "free")
 
 

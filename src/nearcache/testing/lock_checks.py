@@ -153,6 +153,76 @@ class LockChecks(Suite):
         assert await locks.release("a", "three", True)
 
     @both
+    async def test_as_many_hold_a_lock_as_all_of_them_allow(self, backend: Backend) -> None:
+        """Each for a life of its own; each token is larger than the one before."""
+        if (locks := backend.locks) is None:
+            return
+        tokens = [(await locks.acquire(_ask(owner, most=3))).token for owner in ("one", "two", "three")]
+        assert tokens == sorted(set(tokens))
+        assert tokens[0] > 0
+        assert not (await locks.acquire(_ask("four", most=3))).token
+        assert await locks.release("a", "two", False)
+        for most in (1, 2):
+            assert not (await locks.acquire(_ask("four", most=most))).token
+        assert (await locks.acquire(_ask("four", most=3))).token > tokens[-1]
+        for owner in ("one", "three", "four"):
+            assert await locks.release("a", owner, False)
+        assert (await locks.acquire(_ask("alone"))).token
+        assert not (await locks.acquire(_ask("four", most=3))).token
+        assert await locks.release("a", "alone", False)
+
+    @both
+    async def test_a_place_that_nobody_renews_is_free_after_its_life(self, backend: Backend) -> None:
+        """The others are held all the while."""
+        if (locks := backend.locks) is None:
+            return
+        await locks.acquire(_ask("one", most=2))
+        await locks.acquire(_ask("two", most=2, life=0.1))
+        assert await _acquired(locks, _ask("three", most=2))
+        assert not await locks.release("a", "two", False)
+        assert await locks.release("a", "one", False)
+        assert await locks.release("a", "three", False)
+
+    @both
+    async def test_all_who_find_room_are_told(self, backend: Backend) -> None:
+        """A fair lock tells them together; one that is not, the next as soon as the first has come."""
+        if (locks := backend.locks) is None:
+            return
+        await _hearing(locks)
+        for fair in (False, True):
+            await locks.acquire(_ask("one"))
+            mails = {name: await _waiting(locks, name, fair=fair, most=2) for name in ("two", "three", "four")}
+            await locks.release("a", "one", fair)
+            for owner in ("two", "three"):
+                await _heard(mails[owner])
+                assert (await locks.acquire(_ask(owner, fair=fair, most=2))).token
+            assert mails["four"].heard is None
+            assert not (await locks.acquire(_ask("four", fair=fair, most=2))).token
+            for owner in ("two", "three", "four"):
+                await locks.release("a", owner, fair)
+
+    @both
+    async def test_those_who_would_share_a_fair_lock_do_not_pass_one_who_would_not(self, backend: Backend) -> None:
+        """However many come; when the one has had it, all who waited behind have it together."""
+        if (locks := backend.locks) is None:
+            return
+        await _hearing(locks)
+        await locks.acquire(_ask("reader", fair=True, most=9))
+        alone = await _waiting(locks, "writer", fair=True)
+        mails = {name: await _waiting(locks, name, fair=True, most=9) for name in ("two", "three", "four")}
+        assert not (await locks.acquire(_ask("stranger", fair=True, most=9))).token
+        await locks.release("a", "reader", True)
+        await _heard(alone)
+        assert not (await locks.acquire(_ask("two", fair=True, most=9, waits=True))).token
+        assert (await locks.acquire(_ask("writer", fair=True))).token
+        await locks.release("a", "writer", True)
+        for owner, mail in mails.items():
+            await _heard(mail)
+            assert (await locks.acquire(_ask(owner, fair=True, most=9))).token
+        for owner in mails:
+            assert await locks.release("a", owner, True)
+
+    @both
     async def test_a_lock_is_no_record(self, backend: Backend) -> None:
         """A key of the same name is something else."""
         if (locks := backend.locks) is None:
@@ -164,14 +234,16 @@ class LockChecks(Suite):
         assert await locks.release("t:0", "one", False)
 
 
-def _ask(owner: str, *, name: str = "a", life: float = LONG, fair: bool = False, waits: bool = False) -> LockAsk:
-    return LockAsk(name, owner, life, fair, waits)
+def _ask(
+    owner: str, *, name: str = "a", life: float = LONG, fair: bool = False, waits: bool = False, most: int = 1
+) -> LockAsk:
+    return LockAsk(name, owner, life, fair, waits, most)
 
 
-async def _waiting(locks: Locks, owner: str, *, name: str = "a", fair: bool = False) -> Mail:
+async def _waiting(locks: Locks, owner: str, *, name: str = "a", fair: bool = False, most: int = 1) -> Mail:
     """Have an owner wait for its turn; return what is heard."""
     mail = locks.expect(owner)
-    assert not (await locks.acquire(_ask(owner, name=name, fair=fair, waits=True))).token
+    assert not (await locks.acquire(_ask(owner, name=name, fair=fair, waits=True, most=most))).token
     return mail
 
 

@@ -81,7 +81,7 @@ async def _locks(run: Run, namespace: str) -> Check:
     """Have one hold a lock of its own that another waits for, and give it back."""
     records = lock_of(f"{namespace}:nearcache-doctor:{uuid.uuid4().hex}")
     acquire, release = (("EVAL", script(f"lock_{name}").text, "4", *records) for name in ("acquire", "release"))
-    one, other = (("1", LIFE, LIFE, LIFE, "1", ""), ("1", LIFE, LIFE))
+    one, other = (("1", LIFE, LIFE, LIFE, "1", "", "1"), ("1", LIFE, LIFE))
     tried: list[Command] = [
         (*acquire, "one", *one),
         (*acquire, "two", *one),

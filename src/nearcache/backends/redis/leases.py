@@ -108,7 +108,9 @@ class RedisLeases:
 
     def hold(self, key: str, token: str, until: float) -> None:
         """Have the listener renew a lease."""
-        self._listener.hold(token, Renewal(lease_of(self._backend.named(key)), self.life, until, time.monotonic()))
+        self._listener.hold(
+            token, Renewal(lease_of(self._backend.named(key)), self.life, until, time.monotonic(), "renew")
+        )
 
     def let_go(self, token: str) -> None:
         """Renew a lease no longer."""

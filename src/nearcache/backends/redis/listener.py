@@ -331,7 +331,7 @@ def _renewing(token: str, renewal: Renewal, now: float) -> Command:
     a whole lease more.
     """
     life = max(1, int(min(renewal.life, renewal.until - now) * 1000))
-    return "EVAL", script("renew").text, "1", renewal.record, token, str(life)
+    return "EVAL", script(renewal.how).text, "1", renewal.record, token, str(life)
 
 
 def _greeted(line: Line) -> tuple[object, ...]:

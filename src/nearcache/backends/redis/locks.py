@@ -1,4 +1,4 @@
-"""Locks in Redis and Valkey: who holds one, its last token and those who wait for it are in one slot of a cluster, so
+"""Locks in Redis and Valkey: who hold one, its last token and those who wait for it are in one slot of a cluster, so
 that one script decides.
 
 The lock `payment:42` of the namespace `app` has the records `{app:payment:42}~k`, `~t`, `~q` and `~a`.
@@ -30,7 +30,9 @@ class RedisLocks:
         """Ask for a lock; the message that it is free comes on the channel of this process."""
         channel = self._listener.channel() if ask.waits else ""
         life = str(math.floor(ask.life * 1000))
-        reply = await self._evaluate("lock_acquire", ask.name, ask.owner, ask.fair, life, _flag(ask.waits), channel)
+        reply = await self._evaluate(
+            "lock_acquire", ask.name, ask.owner, ask.fair, life, _flag(ask.waits), channel, str(ask.most)
+        )
         return _granted(reply, ask.name)
 
     async def release(self, name: str, owner: str, fair: bool) -> bool:
@@ -40,7 +42,7 @@ class RedisLocks:
     def keep(self, name: str, owner: str, life: float, sent: float) -> Renewal:
         """Have the listener renew a lock."""
         record, *_ = lock_of(self._backend.named(name))
-        return self._listener.hold(owner, Renewal(record, life, math.inf, sent))
+        return self._listener.hold(owner, Renewal(record, life, math.inf, sent, "lock_renew"))
 
     def let_go(self, owner: str) -> None:
         """Renew a lock no longer."""
@@ -65,8 +67,6 @@ def _granted(reply: Any, name: str) -> LockGrant:
         case [b"HELD", bytes(token)] if token.isdigit():
             return LockGrant(int(token))
         case [b"WAIT", int(left)]:
-            return LockGrant(
-                left=left / 1000 if left >= 0 else math.inf
-            )  # a record of somebody else's may live for ever
+            return LockGrant(left=left / 1000)
         case _:
             return unexpected(reply, name)

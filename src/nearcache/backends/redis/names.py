@@ -12,7 +12,7 @@ def waiters_of(key: str) -> str:
 
 
 def lock_of(name: str) -> tuple[str, str, str, str]:
-    """Return the names of the records of a lock, all in one slot of a cluster: who holds it, its last token, the queue
+    """Return the names of the records of a lock, all in one slot of a cluster: who hold it, its last token, the queue
     of those who wait, and when they last asked. `name` is that of the lock, with the namespace in front.
     """
     return f"{{{name}}}~k", f"{{{name}}}~t", f"{{{name}}}~q", f"{{{name}}}~a"

@@ -1,4 +1,4 @@
--- Let a lease live on, or a lock. Returns 1 if it is still the caller's, else 0.
+-- Let a lease live on. Returns 1 if it is still the caller's, else 0.
 local lease = KEYS[1] -- string: who has it
 local token = ARGV[1]
 local life = ARGV[2] -- milliseconds
