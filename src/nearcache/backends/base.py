@@ -223,7 +223,7 @@ class LockAsk(msgspec.Struct, frozen=True, gc=False):
 
     `owner` names who asks, another one for each acquisition, and the same each time somebody who waits asks again.
     `life` is how many seconds the lock lives unless it is renewed. Who `waits` asks again within `LOCK_LOOK` seconds.
-    At `most` so many may hold it at the same time; all who hold it must have agreed to as many.
+    At `most` so many may hold it at the same time, or fewer if whoever took it last said so.
     """
 
     name: str
