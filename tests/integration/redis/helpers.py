@@ -36,7 +36,7 @@ def made(url: str, flavour: Flavour, namespace: str, **options: Any) -> RedisBac
 
 def lease(key: str, until: float, life: float = 0.9) -> Renewal:
     """Return the lease of an engine key as something to renew."""
-    return Renewal(lease_of(key), life, until, time.monotonic())
+    return Renewal(lease_of(key), life, until, time.monotonic(), "renew")
 
 
 def drive(work: Coroutine[Any, Any, T]) -> T:
