@@ -4,6 +4,7 @@ its target.
 
 import asyncio
 import contextlib
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -30,7 +31,8 @@ class Proxy:
         self._open: asyncio.Event
         self._swallowing = self._halving = False
         self._writers: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server
+        self._inside = set[asyncio.Task[None]]()
+        self._listener: socket.socket
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
 
     # For the test, from its own thread
@@ -90,11 +92,26 @@ class Proxy:
     async def _start(self) -> None:
         self._open = asyncio.Event()
         self._open.set()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setblocking(False)
+        self.port = self._listener.getsockname()[1]
+        self._loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        """Let somebody in. What asyncio accepts while it closes a server of its own, it never closes."""
+        with contextlib.suppress(OSError):
+            connection, _ = self._listener.accept()
+            task = self._loop.create_task(self._let_in(connection))
+            self._inside.add(task)
+            task.add_done_callback(self._inside.discard)
+
+    async def _let_in(self, connection: socket.socket) -> None:
+        await self._serve(*await asyncio.open_connection(sock=connection))
 
     async def _stop(self) -> None:
-        self._server.close()
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+        await asyncio.sleep(0)  # whoever was let in last has begun then: a task that never began closes nothing
         self._open.set()
         self._cut()
         others = asyncio.all_tasks() - {asyncio.current_task()}

@@ -190,15 +190,16 @@ class LockChecks(Suite):
             return
         await _hearing(locks)
         for fair in (False, True):
+            owners = [f"{name}-{fair}" for name in ("two", "three", "four")]  # what the others are told may come late
             await locks.acquire(_ask("one"))
-            mails = {name: await _waiting(locks, name, fair=fair, most=2) for name in ("two", "three", "four")}
+            mails = [await _waiting(locks, owner, fair=fair, most=2) for owner in owners]
             await locks.release("a", "one", fair)
-            for owner in ("two", "three"):
-                await _heard(mails[owner])
+            for owner, mail in zip(owners[:2], mails[:2], strict=True):
+                await _heard(mail)
                 assert (await locks.acquire(_ask(owner, fair=fair, most=2))).token
-            assert mails["four"].heard is None
-            assert not (await locks.acquire(_ask("four", fair=fair, most=2))).token
-            for owner in ("two", "three", "four"):
+            assert mails[2].heard is None
+            assert not (await locks.acquire(_ask(owners[2], fair=fair, most=2))).token
+            for owner in owners:
                 await locks.release("a", owner, fair)
 
     @both
