@@ -21,10 +21,11 @@ from msgspec.structs import replace
 
 from nearcache import Cache
 from nearcache._core.outcome import Outcome
-from nearcache.backends.base import Ask, Fill, Grant, Renewal
+from nearcache.backends.base import Ask, Fill, Grant
 from nearcache.backends.redis.leases import RedisLeases
 from nearcache.backends.redis.listener import Listener
 from nearcache.backends.redis.lua import script
+from nearcache.backends.renewal import Renewal
 from nearcache.backends.transport.dialect import Command
 from tests.promises.fleet import IDLE, Source
 from tests.promises.helpers import Crowd, awaited, outcome_of, waiting

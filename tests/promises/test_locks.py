@@ -18,7 +18,7 @@ import pytest
 
 from nearcache import AsyncCache, Cache, Held, LockLostError
 from nearcache._io.blocking import drive
-from nearcache.backends.base import LOCK_CLAIM, LOCK_LOOK, LOCK_PATIENCE, LockAsk
+from nearcache.backends.locks import LOCK_CLAIM, LOCK_LOOK, LOCK_PATIENCE, LockAsk
 from nearcache.backends.memory_locks import MemoryLocks
 from nearcache.backends.redis import backend as redis_backend
 from nearcache.backends.redis import lua

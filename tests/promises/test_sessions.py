@@ -15,10 +15,10 @@ import pytest
 from nearcache import AsyncCache, Cache, Session, SessionLostError
 from nearcache._engine.sessions import SessionVerbs, _user_of
 from nearcache.backends import memory_sessions
-from nearcache.backends.base import SessionChange, SessionRecord, Sessions
 from nearcache.backends.memory_sessions import MemorySessions
 from nearcache.backends.redis import backend as redis_backend
 from nearcache.backends.redis import lua
+from nearcache.backends.sessions import SessionChange, SessionRecord, Sessions
 from tests.promises.conftest import NewCache
 from tests.promises.helpers import broken, noticed
 from tests.promises.schedules import Schedule, stepwise

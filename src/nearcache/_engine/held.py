@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nearcache._io.port import Holder
-from nearcache.backends.base import Renewal
+from nearcache.backends.renewal import Renewal
 from nearcache.errors import LockLostError
 from nearcache.near.inbox import Mail
 

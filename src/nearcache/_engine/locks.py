@@ -13,7 +13,8 @@ from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core, new_token
 from nearcache._engine.held import LOCK, RWLOCK, SEMAPHORE, Claim, OnLoss, Possession
 from nearcache._io.port import Io, require_callable
-from nearcache.backends.base import LOCK_LOOK, Backend, LockAsk, Locks, LostConnection, require
+from nearcache.backends.base import Backend, LostConnection, require
+from nearcache.backends.locks import LOCK_LOOK, LockAsk, Locks
 from nearcache.errors import BackendError, ConfigError, LockNotAcquiredError
 from nearcache.options import Duration
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, Final
 
-from nearcache.backends.base import SessionChange, session_size, session_too_large
+from nearcache.backends.sessions import SessionChange, session_size, session_too_large
 from nearcache.codecs import field
 from nearcache.codecs.codec import Codec
 from nearcache.codecs.same import difference

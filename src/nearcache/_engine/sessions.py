@@ -25,15 +25,8 @@ from nearcache._core.ttl import TTL
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
 from nearcache._engine.session import MOST, Fields, Session
-from nearcache.backends.base import (
-    Backend,
-    SessionChange,
-    SessionRecord,
-    Sessions,
-    require,
-    session_size,
-    session_too_large,
-)
+from nearcache.backends.base import Backend, require
+from nearcache.backends.sessions import SessionChange, SessionRecord, Sessions, session_size, session_too_large
 from nearcache.codecs.sealing import Sealing
 from nearcache.errors import BackendError, CodecError, SessionLostError
 

@@ -20,18 +20,18 @@ from nearcache.backends.base import (
     Grant,
     Item,
     Leases,
-    Locks,
     Marks,
     Scan,
-    Sessions,
     identity_of,
 )
 from nearcache.backends.counting import counted, patched
 from nearcache.backends.limits import Limits
+from nearcache.backends.locks import Locks
 from nearcache.backends.memory_limits import MemoryLimits
 from nearcache.backends.memory_locks import MemoryLocks
 from nearcache.backends.memory_sessions import MemorySessions
 from nearcache.backends.registry import BackendSpec, Flavour
+from nearcache.backends.sessions import Sessions
 from nearcache.codecs.envelope import AGES, FILL_ID
 from nearcache.errors import ConfigError
 from nearcache.near.inbox import Inbox, Mail

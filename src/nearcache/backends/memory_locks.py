@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from nearcache._core.clock import Clock
 from nearcache._core.fork import on_fork
-from nearcache.backends.base import LOCK_CLAIM, LOCK_PATIENCE, LockAsk, LockGrant, Renewal
+from nearcache.backends.locks import LOCK_CLAIM, LOCK_PATIENCE, LockAsk, LockGrant
+from nearcache.backends.renewal import Renewal
 from nearcache.near.inbox import Inbox, Mail
 
 

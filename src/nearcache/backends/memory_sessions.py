@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nearcache._core.clock import Clock
 from nearcache._core.fork import on_fork
-from nearcache.backends.base import SessionChange, SessionRecord, session_size, session_too_large
+from nearcache.backends.sessions import SessionChange, SessionRecord, session_size, session_too_large
 
 FEW = 1_000
 """Sessions that are kept before anybody looks for those that have ended."""

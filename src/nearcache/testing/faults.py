@@ -5,27 +5,10 @@ from contextlib import contextmanager
 from typing import ClassVar, ParamSpec, TypeVar
 
 from nearcache._core.clock import EngineTime
-from nearcache.backends.base import (
-    Admin,
-    Ask,
-    Backend,
-    Check,
-    Counters,
-    Facts,
-    Fill,
-    Grant,
-    Item,
-    Leases,
-    LockAsk,
-    LockGrant,
-    Locks,
-    Marks,
-    Scan,
-    SessionChange,
-    SessionRecord,
-    Sessions,
-)
+from nearcache.backends.base import Admin, Ask, Backend, Check, Counters, Facts, Fill, Grant, Item, Leases, Marks, Scan
 from nearcache.backends.limits import LimitAsk, LimitGrant, Limits
+from nearcache.backends.locks import LockAsk, LockGrant, Locks
+from nearcache.backends.sessions import SessionChange, SessionRecord, Sessions
 from nearcache.cache import AsyncCache, Cache
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 from nearcache.near.view import View

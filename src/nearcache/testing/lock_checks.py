@@ -3,7 +3,8 @@
 import itertools
 import time
 
-from nearcache.backends.base import LOCK_CLAIM, Backend, LockAsk, Locks
+from nearcache.backends.base import Backend
+from nearcache.backends.locks import LOCK_CLAIM, LockAsk, Locks
 from nearcache.near.inbox import Mail
 from nearcache.testing.suite import Suite, both
 

@@ -5,7 +5,8 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-from nearcache.backends.base import Backend, SessionChange, SessionRecord, Sessions
+from nearcache.backends.base import Backend
+from nearcache.backends.sessions import SessionChange, SessionRecord, Sessions
 from nearcache.errors import CodecError
 from nearcache.testing.suite import HOUR, Suite, both
 

@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 
 import hiredis
 
-from nearcache.backends.base import Item, Renewal
+from nearcache.backends.base import Item
 from nearcache.backends.redis import RedisBackend, build
 from nearcache.backends.redis.names import lease_of
 from nearcache.backends.registry import BackendSpec, Flavour
+from nearcache.backends.renewal import Renewal
 from nearcache.backends.transport.aio import AwaitingLink
 from nearcache.backends.transport.stream import Stream
 from tests.servers import RedisServer

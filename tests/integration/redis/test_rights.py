@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from nearcache import Cache
-from nearcache.backends.base import Ask, Fill, Item, LockAsk, SessionChange, SessionRecord
+from nearcache.backends.base import Ask, Fill, Item
 from nearcache.backends.limits import LimitAsk
+from nearcache.backends.locks import LockAsk
 from nearcache.backends.redis import RedisBackend, leases
 from nearcache.backends.registry import Flavour
+from nearcache.backends.sessions import SessionChange, SessionRecord
 from nearcache.codecs.envelope import NO_SCHEMA, Record, pack, pack_ages
 from nearcache.errors import BackendError
 from nearcache.near.coherence import Coherence

@@ -7,8 +7,9 @@ from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from nearcache._core.clock import Clock, EngineTime
-from nearcache.backends.base import Admin, Backend, Counters, Item, Leases, Locks, LostConnection, Marks, Scan, Sessions
+from nearcache.backends.base import Admin, Backend, Counters, Item, Leases, LostConnection, Marks, Scan
 from nearcache.backends.limits import Limits
+from nearcache.backends.locks import Locks
 from nearcache.backends.redis import tooling
 from nearcache.backends.redis.carrier import Call
 from nearcache.backends.redis.dialect import repeatable
@@ -32,6 +33,7 @@ from nearcache.backends.redis.names import lease_of
 from nearcache.backends.redis.replicas import Lag
 from nearcache.backends.redis.sessions import RedisSessions
 from nearcache.backends.registry import BackendSpec
+from nearcache.backends.sessions import Sessions
 from nearcache.backends.transport.dialect import Command
 from nearcache.backends.transport.link import Link
 from nearcache.errors import BackendError, CodecError

@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from nearcache.backends.base import BACK_OFF, Ask, Fill, Grant, Item, NotServing, Renewal, identity_of
+from nearcache.backends.base import BACK_OFF, Ask, Fill, Grant, Item, NotServing, identity_of
 from nearcache.backends.redis.errors import MISSHAPEN, good, in_part, unexpected
 from nearcache.backends.redis.listener import Ears
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import lease_of, marks_of, waiters_of
+from nearcache.backends.renewal import Renewal
 from nearcache.backends.transport.dialect import Command
 from nearcache.codecs.envelope import FILL_ID
 from nearcache.near.inbox import Mail

@@ -22,7 +22,6 @@ import hiredis
 
 from nearcache._core.weak import weakly
 from nearcache._io.blocking import drive
-from nearcache.backends.base import Renewal
 from nearcache.backends.listening import Life, Listening
 from nearcache.backends.redis.bus import Bus
 from nearcache.backends.redis.carrier import Carrier
@@ -32,6 +31,7 @@ from nearcache.backends.redis.line import Line
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.tracking import Tracking
 from nearcache.backends.registry import BackendSpec
+from nearcache.backends.renewal import Renewal
 from nearcache.backends.transport.dial import Route, dial
 from nearcache.backends.transport.dialect import Command
 from nearcache.backends.transport.history import History

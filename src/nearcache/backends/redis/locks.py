@@ -7,10 +7,11 @@ The lock `payment:42` of the namespace `app` has the records `{app:payment:42}~k
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from nearcache.backends.base import LOCK_CLAIM, LOCK_PATIENCE, LockAsk, LockGrant, Renewal
+from nearcache.backends.locks import LOCK_CLAIM, LOCK_PATIENCE, LockAsk, LockGrant
 from nearcache.backends.redis.errors import unexpected
 from nearcache.backends.redis.listener import Ears
 from nearcache.backends.redis.names import lock_of
+from nearcache.backends.renewal import Renewal
 from nearcache.near.inbox import Mail
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from nearcache.backends.base import SessionChange, SessionRecord, session_too_large
 from nearcache.backends.redis.errors import MISSHAPEN, good, in_part, unexpected, whole
 from nearcache.backends.redis.names import session_of, sessions_of
+from nearcache.backends.sessions import SessionChange, SessionRecord, session_too_large
 
 if TYPE_CHECKING:
     from nearcache.backends.redis.backend import RedisBackend
