@@ -30,6 +30,8 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
     ),
     "policies": ("libcachesim",),
     "redis": ("redis", "hiredis", "uvloop", "dogpile.cache", "django", "django-redis"),
+    "locks": ("redis", "hiredis", "python-redis-lock"),
+    "limits": ("limits[redis]", "hiredis", "throttled-py[redis]"),
     "memcached": ("pymemcache", "aiomcache"),
     "hazelcast": ("hazelcast-python-client",),
     "hazelcast-nearcache": ("msgspec", "prometheus-client", "hazelcast-python-client"),

@@ -50,9 +50,9 @@ def ratio(row: rows.Row, run: Run, against: str, *, throughput: bool = False) ->
 
 def opponent(row: rows.Row, run: Run, target: rows.Target) -> str | None:
     """Return whom a target is about; the best one of a kind is another one in each run."""
-    if target.against != rows.BEST_WITH_TTL:
+    if target.against not in (rows.BEST, rows.BEST_WITH_TTL):
         return target.against
-    peers = [one.name for one in row.contenders if one.ttl and one.name != rows.US]
+    peers = [one.name for one in row.contenders if one.name != rows.US and (one.ttl or target.against == rows.BEST)]
     numbers = {name: number(row, run.get(name, {})) for name in peers}
     found = {name: value for name, value in numbers.items() if value is not None}
     return min(found, key=lambda name: found[name]) if found else None

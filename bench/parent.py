@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, TypeVar, cast
 
-from bench import coherence, crowd, environments, rows
+from bench import coherence, crowd, environments, handoff, rows
 from bench.coherence import WorkerError
 from bench.contenders import start
 from bench.team import Team
@@ -132,6 +132,8 @@ def measure(row: rows.Row) -> dict[str, Result]:
         return {contender.name: measure_crowd(row, contender) for contender in row.contenders}
     if row.kind == "visible":
         return {contender.name: measure_visible(row, contender) for contender in row.contenders}
+    if row.kind == "handoff":
+        return {contender.name: measure_handoff(row, contender) for contender in row.contenders}
     if row.kind == "hits":
         return measure_hits(row)
     if row.kind == "memory":
@@ -334,6 +336,16 @@ def measure_visible(row: rows.Row, contender: rows.Contender) -> Result:
         if contender.environment == OURS and (stale := told["stale"][0]) > STALENESS:
             raise BenchError(f"{row.name}: a read that began {stale:.2f} s after a write got an older value")
         results[contender.name] = {"versions": versions, "copies": None} | told
+    return results[contender.name]
+
+
+def measure_handoff(row: rows.Row, contender: rows.Contender) -> Result:
+    """Have two processes pass a lock to each other, over a server of their own."""
+    results: dict[str, Result] = {}
+    with noted(results, contender), server_of(row) as server, ExitStack() as stack:
+        pair = hired(row, contender, url_of(row, server), stack, 2)
+        told = handoff.passes(pair, row.rounds)
+        results[contender.name] = {"versions": pair[0].hello["versions"], "copies": None} | told
     return results[contender.name]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import chart, coherence, crowd, results, rows, staleness, tables
+from bench import chart, coherence, crowd, handoff, results, rows, staleness, tables
 from bench.traces import page as eviction
 from bench.work import BRIEF, LOAD, PROCESSES, READERS
 from tools.source import ROOT
@@ -138,6 +138,12 @@ def amounts(row: rows.Row) -> str:
             f"reads it, with pauses of {coherence.LOOK * 1e6:g} µs. The time is that from when a write was "
             "acknowledged until its version, or a newer one, was read first. The last old read is the latest moment "
             "after an acknowledgement at which a read began that got an older version."
+        )
+    if row.kind == "handoff":
+        return (
+            f"{row.rounds} times, another process having waited for {handoff.SETTLED * 1000:g} to "
+            f"{handoff.WAITS * 1000:g} ms. The time is that from the holder's call that gives the lock back until the "
+            "waiting call has returned."
         )
     if row.kind == "hits":
         return f"{row.rounds} blocks of {coherence.BLOCK:g} s each. {TOLD[row.measure]}"

@@ -22,9 +22,10 @@ Measure = Literal[
     "stale",
     "rate",
 ]
-Kind = Literal["calls", "awaits", "memory", "start", "crowd", "hits", "visible"]
+Kind = Literal["calls", "awaits", "memory", "start", "crowd", "hits", "visible", "handoff"]
 
 US = "nearcache"
+BEST = "the best peer"
 BEST_WITH_TTL = "the best peer with a TTL"
 ONE = "one, which is wanted"
 """What a target is against that wants a number, and no comparison."""
@@ -88,6 +89,8 @@ class Row:
             return ("loads", "wait") if self.measure == "loads" else ("tail", "tail_near", "tail_else")
         if self.kind == "visible":
             return "p50", "p99", "longest", "stale"
+        if self.kind == "handoff":
+            return "p50", "p99", "longest"
         if self.kind == "hits":
             return (self.measure,)
         if self.measure == "commands":

@@ -1,13 +1,14 @@
 """What is measured: groups, rows, contenders and targets, as data."""
 
-from bench.row import BEST_WITH_TTL, ONE, US, Contender, Kind, Measure, Row, Target
+from bench.row import BEST, BEST_WITH_TTL, ONE, US, Contender, Kind, Measure, Row, Target
 from bench.rows_coherence import COHERENCE
+from bench.rows_coordination import LIMITS, LOCKS, SESSIONS
 from bench.rows_hazelcast import HAZELCAST
 from bench.rows_memcached import MEMCACHED
 from bench.rows_shared import EXPIRY, OURS, OURS_REMOTE, TAGS
 from bench.work import MANY, TASKS, THREADS
 
-__all__ = ["BEST_WITH_TTL", "ONE", "US", "Contender", "Kind", "Measure", "Row", "Target"]
+__all__ = ["BEST", "BEST_WITH_TTL", "ONE", "US", "Contender", "Kind", "Measure", "Row", "Target"]
 
 GROUPS = {
     "near": "hits in this process, through the decorator and through `get`",
@@ -20,6 +21,9 @@ GROUPS = {
     "expiry": "loads when a value expires that 4 processes read",
     "tags": "invalidation by tags, and what tags cost",
     "coherence": "near values that other processes change",
+    "locks": "locks in a server: taken and given back, and passed to somebody who waits",
+    "limits": "decisions of rate limits, in a server and in this process",
+    "sessions": "sessions in a server, loaded and saved",
     "eviction": "reads of a full near tier, by its size",
     "memory": "the memory of a million values in this process",
     "import": "import, construct and ask once",
@@ -318,6 +322,9 @@ ROWS: tuple[Row, ...] = (
     *EXPIRY,
     *TAGS,
     *COHERENCE,
+    *LOCKS,
+    *LIMITS,
+    *SESSIONS,
     *EVICTION,
     *MEMORY,
     *START,

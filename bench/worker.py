@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 from importlib.metadata import version
 from typing import Any, TextIO, cast
 
-from bench import coherence, crowd
+from bench import coherence, crowd, handoff
 from bench.contenders import near, remote, remote_async
 from bench.found import found, versions
 from bench.rows import Contender, Row, find
@@ -61,6 +61,8 @@ def main() -> None:
     try:
         if row.kind == "crowd":
             crowd.live(out, row, contender, url)
+        elif row.kind == "handoff":
+            handoff.live(out, contender, url)
         elif row.kind in ("hits", "visible"):
             coherence.live(out, contender, url)
         elif row.kind == "awaits":

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bench import judge, rows
-from bench.rows import BEST_WITH_TTL, US, Contender, Target
+from bench.rows import BEST, BEST_WITH_TTL, US, Contender, Target
 
 ROW = replace(
     rows.find("near-int"),
@@ -42,6 +42,7 @@ def test_a_ratio_is_what_we_take_divided_by_what_they_take() -> None:
 def test_the_best_peer_with_a_ttl_is_neither_us_nor_one_without() -> None:
     assert judge.opponent(ROW, RUN, Target(BEST_WITH_TTL, 0.5)) == "quick"
     assert judge.opponent(ROW, {US: RUN[US]}, Target(BEST_WITH_TTL, 0.5)) is None
+    assert judge.opponent(ROW, RUN, Target(BEST, 0.5)) == "no-ttl"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def test_a_row_begins_with_nearcache_and_its_targets_name_peers(row) -> None:
     names = [one.name for one in row.contenders]
     assert names[0] == rows.US
     assert len(set(names)) == len(names)
-    assert {target.against for target in row.targets} <= {*names[1:], rows.BEST_WITH_TTL, rows.ONE}
+    assert {target.against for target in row.targets} <= {*names[1:], rows.BEST, rows.BEST_WITH_TTL, rows.ONE}
 
 
 @pytest.mark.parametrize("row", rows.ROWS, ids=lambda row: row.name)
