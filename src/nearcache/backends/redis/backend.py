@@ -278,8 +278,7 @@ class RedisBackend(Backend):
         rests = [(str(len(keys)), *keys, *arguments) for keys, arguments in calls]
         replies = await send(*[("EVALSHA", code.sha, *rest) for rest in rests], fresh=fresh)
         self._look_for_another_primary(replies)
-        if any(code_of(reply) == "NOSCRIPT" for reply in replies):
-            missing = [at for at, reply in enumerate(replies) if code_of(reply) == "NOSCRIPT"]
+        if missing := [at for at, reply in enumerate(replies) if code_of(reply) == "NOSCRIPT"]:
             again = await send(*[("EVAL", code.text, *rests[at]) for at in missing], fresh=fresh)
             for at, reply in zip(missing, again, strict=True):
                 replies[at] = reply
