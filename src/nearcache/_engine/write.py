@@ -132,7 +132,7 @@ class Writer:
             await self._commands.run("invalidate", self._backend.marks.mark, names, everything)
             core.invalidated(())
         except BaseException as error:
-            core.view.owe(names, everything)
+            core.owe_marks(names, everything)
             if not self._queues(error):
                 raise
             return QUEUED
@@ -141,13 +141,8 @@ class Writer:
         return None
 
     def _queues(self, error: BaseException) -> bool:
-        """Tell whether an invalidation that failed is no error, because it is repeated when the engine answers; see to
-        it that somebody finds out when that is.
-        """
-        queues = isinstance(error, GONE) and self._core.options.policy.invalidate == "queue"
-        if queues:
-            self._core.coherence.seek()
-        return queues
+        """Tell whether an invalidation that failed is no error, because it is repeated when the engine answers."""
+        return isinstance(error, GONE) and self._core.options.policy.invalidate == "queue"
 
     async def touch(self, key: str, ttl: TTL) -> bool:
         """Give a fresh value a new time to live, from now on; False if there is none."""

@@ -66,9 +66,6 @@ class HazelcastListener(Listening):
     # In the thread
 
     def _listen(self, life: Life) -> None:
-        if not self._coherence.wanted:
-            life.ended.wait()
-            return
         maps, sent = self._maps.lent(life.ended.is_set), self._clock()
         speaker = self._speaker(maps)
         reading = _Reading(_Ring(maps, self._feed.ring, self._timeout), self._feed, self._announced)
