@@ -17,6 +17,7 @@ from nearcache._core.queued import QUEUED, Queued
 from nearcache._core.ttl import TTL
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core, new_fill_id, new_token
+from nearcache._engine.found import REPLACEABLE
 from nearcache._engine.modes import Mode
 from nearcache._engine.read import Reader
 from nearcache._io.port import Io, require_mapping
@@ -79,8 +80,8 @@ class Writer:
             return False
         if await self._add(draft, await self._reader.dead(key) if self._backend.time.simulated else b""):
             return True
-        # What is in the way may be past its age, or invalid: nobody is served from it.
-        dead = await self._reader.dead(key)
+        # What is in the way may be past its age, invalid, or no record at all: nobody is served from it.
+        dead = await self._reader.dead(key, REPLACEABLE)
         return dead != b"" and await self._add(draft, dead)
 
     async def _add(self, draft: Draft, dead: bytes) -> bool:
