@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from nearcache import MISS, CodecError, ConfigError, Entry, InvalidKeyError, UnsupportedError
+from nearcache._io.blocking import drive
+from nearcache.backends.base import Item
 from tests.faces import Awaited
 
 
@@ -50,6 +52,17 @@ async def test_an_add_stores_only_what_is_absent(face: Awaited) -> None:
     await face.delete("a:1")
     assert await face.add("a:1", "third") is True
     assert await face.get("a:1") == "third"
+
+
+@pytest.mark.parametrize("raw", [b"hello", b"\x00\x01 of somebody else", b"\xc1\xff of a later release", b"\xc0stub"])
+async def test_an_add_replaces_what_is_no_record(face: Awaited, raw: bytes) -> None:
+    await face.get("a:1")  # the engine's marks are known
+    stored = face.cache._engine.backend.set(Item("a:1", raw, 60.0))
+    await stored if face.is_async else drive(stored)
+    assert await face.exists("a:1") is False
+    assert await face.add("a:1", "second") is True
+    assert await face.get("a:1") == "second"
+    assert await face.add("a:1", "third") is False
 
 
 async def test_an_entry_tells_value_age_ttl_and_tier(face: Awaited) -> None:

@@ -41,6 +41,7 @@ def namespace(monkeypatch: pytest.MonkeyPatch) -> str:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the doctor wait no longer than the time to connect for what an engine does not say."""
     monkeypatch.setattr(_checkup, "PATIENCE", 0.0)
+    monkeypatch.setattr(_checkup, "WARM_UP", 0.0)
 
 
 def examined(capsys: pytest.CaptureFixture[str], url: str, *arguments: str) -> tuple[int, dict[str, Any], Any]:
@@ -255,6 +256,7 @@ def test_an_engine_without_the_newer_protocol_is_told_of(capsys) -> None:
         assert "bus" not in checks["tracking"]["advice"]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_engine_that_is_silent_is_the_only_finding(capsys, own_server: RedisServer) -> None:
     own_server.pause()
     code, checks, _ = examined(capsys, own_server.url)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nearcache import Cache, _checkup
+from nearcache import BackendTimeoutError, Cache, _checkup
 from nearcache._checkup import examine
 from nearcache.backends.memory import Ledger, MemoryBackend
 from nearcache.backends.registry import build
@@ -48,6 +48,19 @@ def test_a_verb_that_does_nothing_is_noticed(monkeypatch, verb, answer, said) ->
 def test_a_lease_that_binds_nobody_is_noticed(monkeypatch, verb, said) -> None:
     monkeypatch.setattr(Ledger, verb, nothing)
     assert works(Cache("memory://"))["leases"] == (False, said)
+
+
+@pytest.mark.parametrize(("patience", "right"), [(60.0, True), (0.0, False)])
+def test_an_engine_that_has_just_started_may_take_its_time_for_the_first_answer(monkeypatch, patience, right) -> None:
+    late = [BackendTimeoutError("no answer within 1 s")] * 2
+
+    async def ping(_: MemoryBackend) -> None:
+        if late:
+            raise late.pop()
+
+    monkeypatch.setattr(MemoryBackend, "ping", ping)
+    monkeypatch.setattr(_checkup, "WARM_UP", patience)
+    assert works(Cache("memory://"))["connection"][0] is right
 
 
 def test_an_engine_need_not_count_or_list(monkeypatch) -> None:

@@ -175,10 +175,20 @@ class Core:
     # Debts
 
     def owe(self, *keys: str) -> None:
-        """Note that these records may be wrong in the engine and must be deleted before they are read again.
+        """Note that these records may be wrong in the engine and must be deleted before they are read again; see to it
+        that somebody does so, even if nobody calls.
 
         Of too many, one invalidation of everything is made, where values have a header.
         """
+        self._owe(keys)
+        self.coherence.seek()
+
+    def owe_marks(self, tags: Iterable[str], everything: bool) -> None:
+        """Note likewise that the engine must be told of these invalidations."""
+        self.view.owe(tags, everything)
+        self.coherence.seek()
+
+    def _owe(self, keys: Sequence[str]) -> None:
         for key in keys:
             self.debts[key] = object()
         self.changed(*keys)
@@ -225,7 +235,7 @@ class Core:
         else:
             if self.codec.enveloped:
                 self.view.owe((KNOWN,), False)
-            self.owe(*keys)
+            self._owe(keys)  # whoever has found out pays; who listens may have been told to end
         self.pay_from = 0.0  # whoever could not be told before, another one answers now
 
     # Marks

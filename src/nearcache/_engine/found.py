@@ -84,3 +84,6 @@ DO_NOT_STORE: Final = (Absence.SCHEMA, Absence.ERROR, Absence.INCOHERENT)
 
 DEAD: Final = (Absence.EXPIRED, Absence.INVALIDATED)
 """Why a record counts as absent although it is in order."""
+
+REPLACEABLE: Final = (*DEAD, Absence.UNDECODABLE)
+"""Why a record is no reason not to add one."""

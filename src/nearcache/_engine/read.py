@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 from nearcache._core.entry import Entry
@@ -143,12 +143,15 @@ class Reader:
             record = self._fresh(key, raw)
         return record
 
-    async def dead(self, key: str) -> bytes:
-        """Return the fill id of a record that the engine still holds although it may not be served, else b""."""
+    async def dead(self, key: str, why: Container[Absence] = DEAD) -> bytes:
+        """Return the fill id of a record that the engine still holds although it may not be served, else b"".
+
+        Of one that has no header it is the bytes that stand in its place.
+        """
         if not self._core.codec.enveloped:
             return b""
         lack = await self.record(key)
-        return lack.seen[1:] if isinstance(lack, Lack) and lack.reason in DEAD else b""
+        return lack.seen[1:] if isinstance(lack, Lack) and lack.reason in why else b""
 
     async def fetch(self, key: str, schema: Schema | None, *, refreshes: bool = False) -> Found | Lack:
         """Read one key from the engine and keep near what is fresh; a caller that `refreshes` is told what is due."""

@@ -136,7 +136,7 @@ class Transaction:
         core = self._core
         core.owe(*(self.held if self._succeeded else self.written))
         if self._succeeded and (self.tags or self.everything):
-            core.view.owe(self.tags, self.everything)
+            core.owe_marks(self.tags, self.everything)
             core.marked(self.tags, self.everything)
 
     def _join(self, outer: "Transaction") -> None:

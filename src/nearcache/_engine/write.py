@@ -17,6 +17,7 @@ from nearcache._core.queued import QUEUED, Queued
 from nearcache._core.ttl import TTL
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core, new_fill_id, new_token
+from nearcache._engine.found import REPLACEABLE
 from nearcache._engine.modes import Mode
 from nearcache._engine.read import Reader
 from nearcache._io.port import Io, require_mapping
@@ -79,8 +80,8 @@ class Writer:
             return False
         if await self._add(draft, await self._reader.dead(key) if self._backend.time.simulated else b""):
             return True
-        # What is in the way may be past its age, or invalid: nobody is served from it.
-        dead = await self._reader.dead(key)
+        # What is in the way may be past its age, invalid, or no record at all: nobody is served from it.
+        dead = await self._reader.dead(key, REPLACEABLE)
         return dead != b"" and await self._add(draft, dead)
 
     async def _add(self, draft: Draft, dead: bytes) -> bool:
@@ -132,7 +133,7 @@ class Writer:
             await self._commands.run("invalidate", self._backend.marks.mark, names, everything)
             core.invalidated(())
         except BaseException as error:
-            core.view.owe(names, everything)
+            core.owe_marks(names, everything)
             if not self._queues(error):
                 raise
             return QUEUED
@@ -141,13 +142,8 @@ class Writer:
         return None
 
     def _queues(self, error: BaseException) -> bool:
-        """Tell whether an invalidation that failed is no error, because it is repeated when the engine answers; see to
-        it that somebody finds out when that is.
-        """
-        queues = isinstance(error, GONE) and self._core.options.policy.invalidate == "queue"
-        if queues:
-            self._core.coherence.seek()
-        return queues
+        """Tell whether an invalidation that failed is no error, because it is repeated when the engine answers."""
+        return isinstance(error, GONE) and self._core.options.policy.invalidate == "queue"
 
     async def touch(self, key: str, ttl: TTL) -> bool:
         """Give a fresh value a new time to live, from now on; False if there is none."""

@@ -50,7 +50,9 @@ class Coherence:
         self.budget: float = budget
         self.wanted: bool = wanted
         self.seek: Callable[[], None] = _ignore
-        """Called when values are kept that nobody announces the changes of: looks for a session, in the background."""
+        """Called when values are kept that nobody announces the changes of, or invalidations wait for the engine: looks
+        for a session, and repeats them, in the background.
+        """
         self.lagged: Callable[[float], None] = _ignore_lag
         """Called with the seconds from a write by this process until its announcement was heard."""
         self.forgot: Callable[[str], None] = _ignore_reset

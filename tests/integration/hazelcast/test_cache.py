@@ -161,6 +161,24 @@ async def test_what_was_queued_in_an_outage_is_done_before_anything_is_read(new_
         assert await face.get("users:1") is None
 
 
+async def test_errors_name_what_was_asked_for_and_no_record_of_the_librarys_own(new_face: NewFace, own_member: Member):
+    face = new_face(own_member.url, timeout=0.5, namespace="app", policy={"invalidate": "closed"})
+    deadline = time.monotonic() + 20
+    while isinstance((await taken(face, face.set("users:1", 1, ttl=600, tags=["t"])))[0], BackendError):
+        assert time.monotonic() < deadline, "it is there"
+    own_member.pause()
+    try:
+        for work, about in (
+            (face.invalidate_tags("t"), "what was invalidated in the namespace 'app': "),
+            (face.health(), ""),
+        ):
+            said, _ = await taken(face, work)
+            assert about in str(said)
+            assert "app~" not in str(said)
+    finally:
+        own_member.resume()
+
+
 @pytest.mark.alone
 async def test_a_member_that_does_not_answer_is_not_taken_for_one_that_does(new_face: NewFace, own_member: Member):
     """Who listens asks it as well, and says what it has heard."""
@@ -362,7 +380,10 @@ def test_the_doctor_finds_a_ring_that_cannot_be_read(hazelcast: Member):
         mine = [call._replace(arguments=(bytearray(b"a 1"),)) if call.method == "add" else call for call in calls]
         return list(await real(maps, mine, until))
 
-    for call, said in ((lost, "lost (planned)"), (another, "unread~b: what was announced is not what is there")):
+    for call, said in (
+        (lost, "lost (planned)"),
+        (another, "the announcement of changes in the namespace 'unread': what was announced is not what is there"),
+    ):
         with broken(BlockingMaps, "call", call):
             checks = found_by_the_doctor(hazelcast, "unread", everything=True)
         assert [(check.name, check.found) for check in checks if check.works is False] == [("ring", said)]

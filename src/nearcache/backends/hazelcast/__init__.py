@@ -15,6 +15,7 @@ from nearcache.backends.hazelcast.feed import Feed, ring_of
 from nearcache.backends.hazelcast.listener import HazelcastListener, Speaker
 from nearcache.backends.hazelcast.maps import Maps, Place
 from nearcache.backends.hazelcast.registers import HazelcastRegisters
+from nearcache.backends.payer import Payer
 from nearcache.backends.registers.backend import RegisterBackend
 from nearcache.backends.registers.marks import head_of
 from nearcache.backends.registry import BackendSpec
@@ -42,17 +43,23 @@ class HazelcastBackend(RegisterBackend):
 
 
 class _Heard:
-    """What both flavours have in common: the ring of changes, and the client that reads it."""
+    """What both flavours have in common: the ring of changes, and who reads it. Where nothing is kept near nobody does,
+    and somebody else repeats invalidations.
+    """
 
     def __init__(self, spec: BackendSpec, place: Place) -> None:
         self.maps: BlockingMaps = BlockingMaps(place)
         self.feed: Feed = Feed(spec.namespace)
-        speaker = functools.partial(_speaker, feed=self.feed, spec=spec)
-        self.listener: HazelcastListener = HazelcastListener(self.maps, self.feed, spec, speaker)
+        speaking = functools.partial(_speaking, feed=self.feed, spec=spec)
+        self._thread: HazelcastListener | Payer = (
+            HazelcastListener(self.maps, self.feed, spec, lambda maps: _speaker(speaking(maps), spec))
+            if spec.coherence.wanted
+            else Payer(spec, lambda ended: speaking(self.maps.lent(ended)))
+        )
 
     def end(self) -> None:
-        """Listen no more, and give up the client; a later call connects again."""
-        self.listener.stop()
+        """End the thread, and give up the client; a later call connects again."""
+        self._thread.stop()
         drive(self.maps.close())
 
 
@@ -69,6 +76,9 @@ def _registers(maps: Maps, feed: Feed, spec: BackendSpec) -> HazelcastRegisters:
     return HazelcastRegisters(maps, spec.namespace, spec.enveloped, spec.timeout, feed)
 
 
-def _speaker(maps: BlockingMaps, feed: Feed, spec: BackendSpec) -> Speaker:
-    backend = HazelcastBackend(_registers(maps, feed, spec), spec, "sync")
+def _speaking(maps: BlockingMaps, feed: Feed, spec: BackendSpec) -> HazelcastBackend:
+    return HazelcastBackend(_registers(maps, feed, spec), spec, "sync")
+
+
+def _speaker(backend: HazelcastBackend, spec: BackendSpec) -> Speaker:
     return Speaker(spec.settling(backend), functools.partial(backend.run, fresh=True))

@@ -8,6 +8,7 @@ from typing import Final
 from nearcache.backends.base import NotServing
 from nearcache.backends.hazelcast.library import errors
 from nearcache.backends.hazelcast.maps import Call, Place
+from nearcache.backends.registers.names import about
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 
 GONE: Final = (
@@ -32,7 +33,7 @@ ADVICE: Final[dict[str, str]] = {
 
 def failed(error: BaseException, call: Call | None, place: Place) -> BackendError:
     """Return the error for what a call ended with, or, without one, what kept a client from being opened."""
-    subject = "" if call is None else call.name
+    subject = "" if call is None else about(call.name)
     match error:
         case BackendError():
             return _copied(error)

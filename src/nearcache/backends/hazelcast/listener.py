@@ -18,6 +18,7 @@ from nearcache.backends.hazelcast.blocking import BlockingMaps, Later
 from nearcache.backends.hazelcast.feed import MARKS, Entry, Feed
 from nearcache.backends.hazelcast.maps import Call
 from nearcache.backends.listening import Life, Listening
+from nearcache.backends.registers.names import about
 from nearcache.backends.registry import BackendSpec
 from nearcache.errors import BackendError
 from nearcache.near.announced import Announced
@@ -66,9 +67,6 @@ class HazelcastListener(Listening):
     # In the thread
 
     def _listen(self, life: Life) -> None:
-        if not self._coherence.wanted:
-            life.ended.wait()
-            return
         maps, sent = self._maps.lent(life.ended.is_set), self._clock()
         speaker = self._speaker(maps)
         reading = _Reading(_Ring(maps, self._feed.ring, self._timeout), self._feed, self._announced)
@@ -156,7 +154,9 @@ class _Reading:
             end = self._ring.call(first.method, *first.arguments)
         found = self._ring.call("read_many", end, 0, 1)
         if not found.size or found.get_sequence(0) != end:
-            raise NotServing("the ring of changes is overwritten, or lost, as soon as it is read", self._ring.name)
+            raise NotServing(
+                "the ring of changes is overwritten, or lost, as soon as it is read", about(self._ring.name)
+            )
         self._at = _Mark(end, found[0])
 
     def catch_up(self) -> None:

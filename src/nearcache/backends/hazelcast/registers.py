@@ -19,6 +19,7 @@ from nearcache.backends.hazelcast.library import FOREIGN
 from nearcache.backends.hazelcast.maps import Call, Maps
 from nearcache.backends.registers.base import Add, Answer, Drop, Look, Put, Step, Swap
 from nearcache.backends.registers.marks import head_of
+from nearcache.backends.registers.names import about
 from nearcache.errors import BackendError
 
 COARSE: Final = 1.0
@@ -96,7 +97,7 @@ class HazelcastRegisters:
         kept = time.monotonic()
         (view,) = _good(await self._maps.call([self._call("get_entry_view", self._clock)], until))
         if view is None:
-            raise NotServing("the record by which the time is told is lost at once", self._clock).undone()
+            raise NotServing("the record by which the time is told is lost at once", about(self._clock)).undone()
         return float(self._learned(view, CLOCK_LIFE, sent, kept))
 
     async def default_life(self) -> float:
@@ -122,7 +123,7 @@ class HazelcastRegisters:
         calls = [Call(ring, method, ring, arguments) for method, arguments in asked]
         found, capacity, left = _good(await self._maps.call(calls, until))
         if not found.size or (found[0],) != told.arguments:
-            raise BackendError("what was announced is not what is there", ring)
+            raise BackendError("what was announced is not what is there", about(ring))
         return capacity, left
 
     async def open(self) -> None:

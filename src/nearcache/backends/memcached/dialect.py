@@ -13,6 +13,7 @@ from typing import Final, cast
 
 import msgspec
 
+from nearcache.backends.registers.names import about
 from nearcache.backends.transport.dialect import INCOMPLETE, Command
 from nearcache.errors import BackendError, InvalidKeyError
 
@@ -192,7 +193,7 @@ def repeatable(commands: Sequence[Command]) -> bool:
 def subject(commands: Sequence[Command]) -> str:
     """Name the first command and its record, for messages."""
     verb, name, _ = commands[0]
-    return f"{verb!s} {name!s}" if name else str(verb)
+    return f"{verb!s} {about(str(name))}" if name else str(verb)
 
 
 class Reader:

@@ -6,6 +6,7 @@ Only the first words of an answer are repeated: further on it may quote what was
 from typing import Final
 
 from nearcache.backends.base import NotServing
+from nearcache.backends.registers.names import about
 from nearcache.errors import BackendError
 
 ADVICE: Final[dict[str, str]] = {
@@ -26,11 +27,11 @@ SHOWN: Final = 60
 def refused(answer: str, subject: str) -> BackendError:
     """Build the error for an error answer to a command about `subject`."""
     advice = next((advice for start, advice in ADVICE.items() if answer.startswith(start)), "")
-    return BackendError(f"the engine answered {answer[:SHOWN]}{f'; {advice}' if advice else ''}", subject)
+    return BackendError(f"the engine answered {answer[:SHOWN]}{f'; {advice}' if advice else ''}", about(subject))
 
 
 def unexpected(reply: object, subject: str) -> BackendError:
     """Build the error for an answer that does not belong to the command."""
     return NotServing(
-        f"the engine answered with a {type(reply).__name__} where none belongs; is it a Memcached?", subject
+        f"the engine answered with a {type(reply).__name__} where none belongs; is it a Memcached?", about(subject)
     )

@@ -18,6 +18,7 @@ from typing import Final
 from nearcache._core.clock import Clock
 from nearcache.backends.base import GONE, NotServing
 from nearcache.backends.registers.base import Add, Answer, Look, Put, Registers, Step, Swap, good
+from nearcache.backends.registers.names import about
 from nearcache.backends.registers.records import (
     Bucket,
     Head,
@@ -101,7 +102,7 @@ class RegisterMarks:
             (answer,) = await self._take(self.news())
             if held := await self._taken_in(answer, sent, asked):
                 return held
-        raise NotServing("it changes all the time", self.name)
+        raise NotServing("it changes all the time", about(self.name))
 
     async def take_in(self, answer: Answer, sent: float, asked: int) -> None:
         """Learn from the answer to `news`, which was asked for at `sent`, when so much was `learned`."""
@@ -188,7 +189,7 @@ class RegisterMarks:
                     del waiting[number]
             if not waiting:
                 return True
-        raise NotServing("the engine does not keep older marks", self.name)
+        raise NotServing("the engine does not keep older marks", about(self.name))
 
     async def _buckets(self, numbers: Sequence[int], first: int) -> dict[int, tuple[Answer, Bucket]]:
         """Return the buckets of an incarnation, as far as they are there, or could be opened."""

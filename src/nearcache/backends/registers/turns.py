@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from nearcache._io.port import Flavour
 from nearcache.backends.base import NotServing
+from nearcache.backends.registers.names import about
 
 T = TypeVar("T")
 
@@ -54,7 +55,7 @@ class Turns(ABC):
         finally:
             if leave is not None:
                 leave()
-        raise NotServing("others change it all the time", name).undone()
+        raise NotServing("others change it all the time", about(name)).undone()
 
     @abstractmethod
     def after_fork(self) -> None:

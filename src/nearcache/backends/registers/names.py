@@ -1,0 +1,12 @@
+"""What messages call the records of engines without scripts: those of the library's own by what they are for."""
+
+from typing import Final
+
+_KINDS: Final = {"m": "what was invalidated", "b": "the announcement of changes", "t": "the engine's time"}
+"""What a record is for, by what stands behind the namespace and "~"; no key of a cache has that."""
+
+
+def about(name: str) -> str:
+    """Return what a message says that it is about, where that is a record with this name."""
+    namespace, _, kind = name.partition(":")[0].partition("~")
+    return f"{_KINDS[kind]} in the namespace {namespace!r}" if kind in _KINDS else name

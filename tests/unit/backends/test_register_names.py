@@ -1,0 +1,31 @@
+"""What messages call records."""
+
+import pytest
+
+from nearcache.backends.hazelcast.feed import ring_of
+from nearcache.backends.memcached import dialect
+from nearcache.backends.memcached.errors import refused
+from nearcache.backends.registers.marks import head_of
+from nearcache.backends.registers.names import about
+
+
+@pytest.mark.parametrize(
+    "name", ["app:users:1", "app:users:~m", "app:~:b", "stats", "", "the connection to host1:11211"]
+)
+def test_what_users_have_named_is_called_by_its_name(name: str) -> None:
+    assert about(name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        (head_of("app"), "what was invalidated in the namespace 'app'"),
+        (f"{head_of('app')}:17", "what was invalidated in the namespace 'app'"),
+        (ring_of("app"), "the announcement of changes in the namespace 'app'"),
+        ("app~t", "the engine's time in the namespace 'app'"),
+    ],
+)
+def test_the_librarys_own_are_called_by_what_they_are_for(name: str, called: str) -> None:
+    assert about(name) == called
+    assert str(refused("SERVER_ERROR", name)).startswith(f"{called}: ")
+    assert dialect.subject([dialect.get(name)]) == f"mg {called}"
