@@ -11,6 +11,7 @@ from nearcache.backends.memcached.servers import LinkedServers, Nodes
 from nearcache.backends.memcached.tooling import Admin
 from nearcache.backends.registers.backend import RegisterBackend
 from nearcache.backends.registers.marks import head_of
+from nearcache.backends.registers.sessions import RegisterSessions
 from nearcache.backends.registry import BackendSpec
 
 
@@ -28,6 +29,10 @@ def build(spec: BackendSpec, flavour: Flavour) -> MemcachedBackend:
     ring: Places = Ring(places)
     if ejects:
         ring = spec.shared(Ejecting, lambda: Ejecting(Ring(places), nodes, spec.namespace))
-    backend = MemcachedBackend(MemcachedRegisters(servers, ring, head_of(spec.namespace)), spec, flavour)
+    home = head_of(spec.namespace)
+    backend = MemcachedBackend(MemcachedRegisters(servers, ring, home), spec, flavour)
+    if ejects:  # a session stays where it is: elsewhere one could be destroyed, and still be there afterwards
+        unmoved = MemcachedRegisters(servers, Ring(places), home)
+        backend.sessions = RegisterSessions(backend, unmoved, spec.namespace)
     backend.admin = Admin(servers, [node.where for node in nodes.all], ejects=ejects)
     return backend
