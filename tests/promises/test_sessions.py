@@ -8,7 +8,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -66,7 +66,7 @@ class World:
 
     def every(self, check: Check, *acts: Act) -> int:
         """Run every schedule of some actors, and check what is left after each; return how many there were."""
-        return asyncio.run(self._run(self._every, check, acts))
+        return cast(int, asyncio.run(self._run(self._every, check, acts)))
 
     def by_luck(self, number: int, check: Check, *acts: Act) -> None:
         """Run so many schedules by luck."""
