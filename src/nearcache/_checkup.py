@@ -16,6 +16,7 @@ from nearcache._core.urls import scheme_of
 from nearcache._io.blocking import drive
 from nearcache.backends.base import Ask, Backend, Check, Fill, Item, Replicas
 from nearcache.backends.registry import BackendSpec, build
+from nearcache.backends.sessions import SessionChange, SessionRecord
 from nearcache.cache import Cache
 from nearcache.codecs.codec import COUNTER
 from nearcache.codecs.envelope import NO_SCHEMA, Record, pack, pack_ages
@@ -92,6 +93,7 @@ class _Examination:
                 yield Check("halves", None, "members that lose sight of one another go on by themselves")
         else:
             yield self._tried("tags", self._tags)
+            yield self._tried("sessions", self._sessions)
             yield Check("sharing", None, "all of it is in this process, and ends with it")
 
     def _heard(self) -> Iterator[Check]:
@@ -104,6 +106,7 @@ class _Examination:
 
     def _asked(self) -> Iterator[Check]:
         yield self._tried("tags", self._marks_known)
+        yield self._tried("sessions", self._sessions)
         yield Check("asking", None, ASKED)
         if (admin := self._backend.admin) is not None:
             yield from drive(admin.examine(forgets=self._forgets))
@@ -213,6 +216,16 @@ class _Examination:
     def _marks_known(self) -> str:
         drive(self._backend.marks.ask([self._key]))
         return "the record of what was invalidated can be read"
+
+    def _sessions(self) -> str:
+        """Begin a session, change it and end it."""
+        name, change = uuid.uuid4().hex, SessionChange({b"b": b"2"}, [b"a"], 100)
+        if (sessions := self._backend.sessions) is None:
+            raise UnsupportedError("this engine has none")
+        drive(sessions.create(name, SessionRecord(LIFE, LIFE, {b"a": b"1"})))
+        _expect(drive(sessions.save(name, change)), True, "a session that was begun cannot be changed")
+        _expect(drive(sessions.destroy([name])), 1, "a session that was begun cannot be ended")
+        return "visitors may have sessions"
 
     def _counters(self) -> str:
         counters, fresh = self._backend.counters, self._record(b"") if self._enveloped else b""

@@ -8,7 +8,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,13 +18,17 @@ from nearcache.backends import memory_sessions
 from nearcache.backends.memory_sessions import MemorySessions
 from nearcache.backends.redis import backend as redis_backend
 from nearcache.backends.redis import lua
+from nearcache.backends.registers import sessions as register_sessions
+from nearcache.backends.registers.base import Answer, Put
+from nearcache.backends.registers.sessions import RegisterSessions, Stored
 from nearcache.backends.sessions import SessionChange, SessionRecord, Sessions
-from tests.promises.conftest import NewCache
-from tests.promises.helpers import broken, noticed
-from tests.promises.schedules import Schedule, stepwise
-from tests.servers import RedisServer
+from tests.promises.conftest import NewCache, url_of
+from tests.promises.helpers import broken, dice, noticed
+from tests.promises.schedules import Lucky, Schedule, pause, stepwise, waits
+from tests.registers import server_of
 
 Act = Callable[[AsyncCache, "Story"], Awaitable[Any]]
+Check = Callable[[AsyncCache, "Story"], Awaitable[None]]
 
 USER = 7
 
@@ -47,7 +51,10 @@ class Story:
 
 
 class World:
-    """The caches of the actors, over one engine."""
+    """The caches of the actors, over one engine; a step is an operation of its port."""
+
+    most = 10_000
+    """Schedules that are played; if there are more, so many of them by luck."""
 
     def __init__(self, new_cache: NewCache, url: str) -> None:
         first = new_cache(url, near=None)
@@ -55,47 +62,96 @@ class World:
         shared = url != "memory://"
         others = [new_cache(url, near=None, namespace=namespace) if shared else first for _ in range(3)]
         self.caches: list[Cache] = [first, *others]
+        self.dice = dice()
 
-    def every(self, check: Callable[[AsyncCache, Story], Awaitable[None]], *acts: Act) -> int:
+    def every(self, check: Check, *acts: Act) -> int:
         """Run every schedule of some actors, and check what is left after each; return how many there were."""
-        return asyncio.run(self._every(check, acts))
+        return cast(int, asyncio.run(self._run(self._every, check, acts)))
 
-    async def _every(self, check: Callable[[AsyncCache, Story], Awaitable[None]], acts: tuple[Act, ...]) -> int:
-        last, *others = [cache.aio for cache in self.caches]
-        for cache in (last, *others):
-            await cache.open()
-        choices: list[int] | None = []
-        played = 0
-        with stepwise(*{id(cache): cache for cache in (last, *others)}.values()):
-            while choices is not None:
-                story = Story(await last.sessions.create({"user_id": USER, "mine": 0, "yours": 0}))
-                schedule = Schedule(choices)
-                for number, (act, cache) in enumerate(zip(acts, others, strict=False)):
-                    schedule.add(str(number), functools.partial(act, cache, story))
-                outcomes = await schedule.run()
-                trace = " ".join(schedule.trace)
-                errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-                assert not errors, f"{errors[0]!r} after {trace}"
-                try:
-                    await check(last, story)
-                except AssertionError as error:
-                    raise AssertionError(f"{error}: {trace}") from None
-                await last.sessions.destroy_all(USER)
-                choices, played = schedule.following(), played + 1
-        for cache in (last, *others):
-            await cache.aclose()
+    def by_luck(self, number: int, check: Check, *acts: Act) -> None:
+        """Run so many schedules by luck."""
+        asyncio.run(self._run(functools.partial(self._by_luck, number), check, acts))
+
+    @contextmanager
+    def stepwise(self) -> Iterator[None]:
+        """Make steps of what the actors do."""
+        with stepwise(*{id(cache): cache.aio for cache in self.caches}.values()):
+            yield
+
+    async def _run(self, play: Callable[..., Awaitable[Any]], check: Check, acts: tuple[Act, ...]) -> Any:
+        for cache in self.caches:
+            await cache.aio.open()
+        with self.stepwise():
+            played = await play(check, acts)
+        for cache in self.caches:
+            await cache.aio.aclose()
         return played
 
+    async def _every(self, check: Check, acts: tuple[Act, ...]) -> int:
+        choices: list[int] | None = []
+        played = 0
+        while choices is not None:
+            if played == self.most:
+                await self._by_luck(self.most, check, acts)
+                break
+            schedule = Schedule(choices)
+            await self._play(schedule, check, acts)
+            choices, played = schedule.following(), played + 1
+        return played
 
-@pytest.fixture(params=["memory", "valkey", "redis", "cluster"])
+    async def _by_luck(self, number: int, check: Check, acts: tuple[Act, ...]) -> None:
+        for _ in range(number):
+            await self._play(Lucky(self.dice), check, acts)
+
+    async def _play(self, schedule: Schedule, check: Check, acts: tuple[Act, ...]) -> None:
+        last, *others = [cache.aio for cache in self.caches]
+        story = Story(await last.sessions.create({"user_id": USER, "mine": 0, "yours": 0}))
+        for number, (act, cache) in enumerate(zip(acts, others, strict=False)):
+            schedule.add(str(number), functools.partial(act, cache, story))
+        outcomes = await schedule.run()
+        trace = " ".join(schedule.trace)
+        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        assert not errors, f"{errors[0]!r} after {trace}"
+        try:
+            await check(last, story)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {trace}") from None
+        await last.sessions.destroy_all(USER)
+
+
+class Registers(World):
+    """The same over an engine without scripts, where a step is one on a single record. Every use is written."""
+
+    most = 200
+
+    def __init__(self, new_cache: NewCache, url: str) -> None:
+        super().__init__(new_cache, url)
+        self._server = server_of(url)
+
+    @contextmanager
+    def stepwise(self) -> Iterator[None]:
+        """Make steps of those of the engine, and of each wait for others that have crossed a call."""
+        with broken(self._server, "pause", pause), broken(register_sessions, "MOST_SLACK", -1_000), waits():
+            yield
+
+
+REAL = ("memory", "valkey", "redis", "cluster", "memcached", pytest.param("hazelcast", marks=pytest.mark.slow))
+SINGLE = ("forgetful://sessions", "forgetful://bytes-of-sessions")
+"""Engines without scripts: one that numbers its records, and one that compares them."""
+
+
+@pytest.fixture(params=[*REAL, *SINGLE])
 def world(request: pytest.FixtureRequest, new_cache: NewCache) -> World:
     """Caches over each engine."""
-    if request.param == "memory":
-        return World(new_cache, "memory://")
-    if request.param == "cluster":
-        return World(new_cache, request.getfixturevalue("cluster").url)
-    server: RedisServer = request.getfixturevalue(f"{request.param}_server")
-    return World(new_cache, server.unix_url)
+    if request.param in SINGLE:
+        return Registers(new_cache, request.param)
+    return World(new_cache, url_of(request.param, request))
+
+
+@pytest.fixture(params=SINGLE)
+def registers(request: pytest.FixtureRequest, new_cache: NewCache) -> Registers:
+    """Caches over engines without scripts."""
+    return Registers(new_cache, request.param)
 
 
 # What actors do
@@ -143,6 +199,11 @@ async def rotating(cache: AsyncCache, story: Story) -> None:
         return
     story.ids.append(session.id)
     story.fields["rotated"] = True
+
+
+async def listing(cache: AsyncCache, _story: Story) -> None:
+    """Look at all sessions of the user, which strikes those that have ended."""
+    await cache.sessions.of(USER)
 
 
 async def loading(cache: AsyncCache, story: Story) -> None:
@@ -211,6 +272,10 @@ def test_all_sessions_of_a_user_are_destroyed_also_such_as_get_another_id(world:
     assert world.every(what_was_ended_is_gone, rotating, destroying_all) >= 50
 
 
+def test_who_lists_sessions_hides_none_from_those_who_destroy_them(world: World) -> None:
+    world.by_luck(40, what_was_ended_is_gone, rotating, destroying_all, listing)
+
+
 async def test_a_session_that_becomes_a_users_is_destroyed_or_not_saved(new_cache: NewCache) -> None:
     """Who saves it knows that it is the user's; from then on whoever ends all of the user's ends it."""
 
@@ -229,6 +294,14 @@ async def test_a_session_that_becomes_a_users_is_destroyed_or_not_saved(new_cach
 
     world = World(new_cache, "memory://")
     assert await asyncio.to_thread(world.every, check, logging_in, destroying_all) >= 20
+
+
+@pytest.mark.slow
+def test_more_of_the_orders_of_single_steps(registers: Registers) -> None:
+    for act in (loading, saving("mine"), destroying, destroying_all):
+        registers.by_luck(500, it_has_one_id if act is loading else what_was_ended_is_gone, rotating, act)
+    registers.by_luck(500, what_was_ended_is_gone, rotating, saving("mine"), destroying)
+    registers.by_luck(500, what_was_ended_is_gone, rotating, destroying_all, listing)
 
 
 # Mechanisms that are taken away
@@ -287,8 +360,29 @@ def careless() -> Iterator[None]:
         sessions._sessions.setdefault(name, memory_sessions._Session(60.0, ends, ends, {}))
         return real_changed(sessions, name, change)
 
-    with broken(redis_backend, "script", script), broken(MemorySessions, "_changed", changed):
+    with broken(redis_backend, "script", script), broken(MemorySessions, "_changed", changed), blind():
         yield
+
+
+@contextmanager
+def blind() -> Iterator[None]:
+    """Have sessions of engines without scripts stored over whatever is there."""
+    real_present = register_sessions._present
+
+    def present(answer: Answer, now: int, to: str = "") -> Stored:
+        return real_present(answer, now, to) or Stored(b"", 60_000, now + 60_000, now + 60_000, "", {})
+
+    async def kept(sessions: RegisterSessions, record: str, _seen: Answer, stored: Stored, now: int) -> Any:
+        await sessions._take(Put(record, register_sessions._packed(stored), 60.0))
+        return (stored.told(now),)
+
+    with broken(register_sessions, "_present", present), broken(RegisterSessions, "_kept", kept):
+        yield
+
+
+def test_a_swap_that_compares_nothing_is_noticed(registers: Registers) -> None:
+    with blind(), noticed("is left of"):
+        registers.every(nothing_is_lost, saving("mine"), saving("yours"))
 
 
 def port_of(world: World) -> Any:
@@ -320,6 +414,15 @@ def test_an_end_that_nobody_looks_at_when_the_id_is_replaced_is_noticed(world: W
 
     with broken(port, "leave", leave), noticed("is back"):
         world.every(what_was_ended_is_gone, rotating, destroying)
+
+
+def test_taking_sessions_that_move_for_absent_is_noticed(world: World) -> None:
+    async def absent(sessions: Sessions, names: list[str]) -> list[str]:
+        found = await sessions.load(names, used=False)
+        return [name for name, record in zip(names, found, strict=True) if record is None]
+
+    with broken(port_of(world), "absent", absent), noticed("is back|is left"):
+        world.by_luck(3_000, what_was_ended_is_gone, rotating, destroying_all, listing)
 
 
 def test_who_looks_once_for_all_sessions_of_a_user_is_noticed(world: World) -> None:

@@ -36,6 +36,9 @@ USER: Final = "user_id"
 OLDEST: Final = 30 * 86_400.0
 """Seconds that a session lives at most, unless it says more."""
 
+ENGINES: Final = "memory, embedded, redis, memcached, hazelcast"
+"""The engines that have sessions."""
+
 _BYTES: Final = 32
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{43}").fullmatch
 """What ids look like: so many bytes in URL-safe base64."""
@@ -54,7 +57,9 @@ class SessionVerbs:
     @property
     def port(self) -> Sessions:
         """What the engine offers; raises `UnsupportedError` if that is nothing."""
-        return require(self._backend.sessions, self._backend, "sessions", "memory, embedded, redis")
+        return require(
+            self._backend.sessions, self._backend, "sessions", "memory, embedded, redis, memcached, hazelcast"
+        )
 
     async def create(self, values: Mapping[str, Any], ttl: TTL, absolute: TTL | None) -> Session:
         """Begin a session with these fields."""
@@ -115,6 +120,7 @@ class SessionVerbs:
         names = await self._names_of(user)
         records = await self._run("session_load", self.port.load, names, used=False)
         found = [self._opened(name, record) for name, record in zip(names, records, strict=True)]
+        await self._struck(user, [name for name, record in zip(names, records, strict=True) if record is None])
         return [each.values for each in found if each is not None and _user(each.values) == user]
 
     async def destroy_all(self, user_id: object, but: Session | None) -> int:
@@ -134,6 +140,12 @@ class SessionVerbs:
         await self._run("session_create", self.port.create, name, replace(record, fields=change.fields))
         if user is not None:
             await self._run("session_enlist", self.port.enlist, user, name, record.left, before)
+
+    async def _struck(self, user: str, names: list[str]) -> None:
+        """Take sessions that have ended from those of a user; one that moves has not, or who ends all would miss it."""
+        with suppress(BackendError):  # they are looked at again the next time
+            if names and (absent := await self._run("session_absent", self.port.absent, names)):
+                await self._run("session_strike", self.port.strike, user, absent)
 
     async def _names_of(self, user: str) -> list[str]:
         return await self._run("session_list", self.port.names_of, user)

@@ -73,7 +73,7 @@ class MemorySessions:
         """Remove a session that has moved."""
         with self._mutex:
             session = self._sessions.get(name)
-            if session is None or session.moved != to:
+            if session is None or session.moved != to or session.until <= self._clock():
                 return False
             del self._sessions[name]
             return True
@@ -83,6 +83,13 @@ class MemorySessions:
         with self._mutex:
             now = self._clock()
             return sum(session is not None and session.until > now for session in map(self._pop, names))
+
+    async def absent(self, names: Sequence[str]) -> list[str]:
+        """Tell under which names there is nothing."""
+        with self._mutex:
+            now = self._clock()
+            found = [(name, self._sessions.get(name)) for name in names]
+            return [name for name, session in found if session is None or session.until <= now]
 
     async def enlist(self, user: str, name: str, left: float, before: str = "") -> None:
         """Add a session to those of a user."""

@@ -77,6 +77,10 @@ class Sessions(Protocol):
         """Remove sessions, also such that move; return how many there were."""
         ...
 
+    async def absent(self, names: Sequence[str]) -> list[str]:
+        """Tell under which names there is nothing; one that moves is something."""
+        ...
+
     async def enlist(self, user: str, name: str, left: float, before: str = "") -> None:
         """Add a session that lives at most `left` seconds to those of a user, in the place of that named `before`."""
         ...

@@ -190,6 +190,9 @@ class _FaultySessions:
     async def destroy(self, names: Sequence[str]) -> int:
         return await self._do("session_destroy", self._inner.destroy, names)
 
+    async def absent(self, names: Sequence[str]) -> list[str]:
+        return await self._do("session_absent", self._inner.absent, names)
+
     async def enlist(self, user: str, name: str, left: float, before: str = "") -> None:
         await self._do("session_enlist", self._inner.enlist, user, name, left, before)
 

@@ -65,6 +65,18 @@ class SessionChecks(Suite):
         assert await sessions.save(other, _change())
 
     @both
+    async def test_what_is_absent_is_told(self, backend: Backend) -> None:
+        """A session that moves is not."""
+        if (sessions := backend.sessions) is None:
+            return
+        there, moves, gone = [await _created(sessions) for _ in range(3)]
+        await sessions.move(moves, _change(), _name())
+        await sessions.destroy([gone])
+        never = _name()
+        assert await sessions.absent([there, moves, gone, never]) == [gone, never]
+        assert await sessions.absent([]) == []
+
+    @both
     async def test_a_session_that_would_be_too_large_is_not_changed(self, backend: Backend) -> None:
         """What counts is all of it, whoever has saved it, and without what is gone."""
         if (sessions := backend.sessions) is None:

@@ -1,6 +1,7 @@
 """Keys of a Memcached server that does not answer: by default they wait for it, with `?eject=yes` they move."""
 
 import asyncio
+import hashlib
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,7 @@ class World:
         ring = Ring([(server.host, server.port) for server in servers])
         number = (ring.of(head_of(self.namespace)) + 1) % len(servers)
         self.victim = servers[number]
+        self.keeps: Callable[[str], bool] = lambda name: ring.of(f"{self.namespace}{name}") == number
         self.others = [server for server in servers if server is not self.victim]
         names = [f"users:{number}" for number in range(100)]
         self.keys = [key for key in names if ring.of(f"{self.namespace}:{key}") == number][:10]
@@ -133,6 +135,33 @@ async def test_what_was_deleted_may_come_back_with_a_server_whose_keys_had_moved
     while [await cache.get(key) for key in away] != ["old"] * len(away):
         assert time.monotonic() < deadline, "they never came back"
     await cache.close()
+
+
+async def test_sessions_stay_where_they_are(three: list[MemcachedServer]):
+    """Else one that is ended while its server is away would be there again with the server."""
+    world = World(three, "sync", "?eject=yes")
+    sessions = world.cache.cache.sessions
+    found = [sessions.create({"a": 1}) for _ in range(30)]
+    mine = [session for session in found if world.keeps(f"~s:{hashlib.sha256(session.id.encode()).hexdigest()}")]
+    assert 0 < len(mine) < 30
+    world.victim.pause()
+    try:
+        await world.until(lambda: world.kept(*world.others) == set(world.keys))
+        for session in found:
+            if any(session is each for each in mine):
+                with pytest.raises(BackendError):
+                    sessions.load(session.id)
+                with pytest.raises(BackendError):
+                    sessions.destroy(session.id)
+            else:
+                assert sessions.load(session.id) == {"a": 1}
+    finally:
+        world.victim.resume()
+    await world.until(lambda: world.kept(world.victim) == set(world.keys))
+    for session in found:
+        sessions.destroy(session.id)
+        assert sessions.load(session.id) is None
+    await world.cache.close()
 
 
 async def test_without_any_server_the_keys_stay(three: list[MemcachedServer]):

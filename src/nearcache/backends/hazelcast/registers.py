@@ -39,6 +39,7 @@ class HazelcastRegisters:
     """The port, over two maps: one has the marks of the namespace, the other everything else."""
 
     coarse: float = COARSE
+    longest: float = math.inf
     spreads: bool = False
 
     def __init__(self, maps: Maps, namespace: str, enveloped: bool, timeout: float, feed: Feed) -> None:

@@ -13,6 +13,7 @@ from nearcache.backends.memcached.tooling import Admin
 from nearcache.backends.payer import Payer
 from nearcache.backends.registers.backend import RegisterBackend
 from nearcache.backends.registers.marks import head_of
+from nearcache.backends.registers.sessions import RegisterSessions
 from nearcache.backends.registry import BackendSpec
 
 
@@ -44,7 +45,7 @@ def build(spec: BackendSpec, flavour: Flavour) -> MemcachedBackend:
     if ejects:
         ring = spec.shared(Ejecting, lambda: Ejecting(Ring(places), nodes, spec.namespace))
 
-    def registers(servers: LinkedServers) -> MemcachedRegisters:
+    def registers(servers: LinkedServers, ring: Places = ring) -> MemcachedRegisters:
         return MemcachedRegisters(servers, ring, head_of(spec.namespace))
 
     def paying(_ended: object) -> MemcachedBackend:
@@ -52,5 +53,7 @@ def build(spec: BackendSpec, flavour: Flavour) -> MemcachedBackend:
 
     servers = LinkedServers(nodes, spec, flavour)
     backend = MemcachedBackend(registers(servers), spec, flavour, spec.shared(Payer, lambda: Payer(spec, paying)))
+    if ejects:  # a session stays where it is: elsewhere one could be destroyed, and still be there afterwards
+        backend.sessions = RegisterSessions(backend, registers(servers, Ring(places)), spec.namespace)
     backend.admin = Admin(servers, [node.where for node in nodes.all], ejects=ejects)
     return backend

@@ -103,6 +103,7 @@ class MemcachedRegisters:
     """The port, over servers on a ring; the server of the record `home` tells the time."""
 
     coarse: float = COARSE
+    longest: float = dialect.LONGEST_LIFE
 
     def __init__(self, servers: Servers, ring: Places, home: str) -> None:
         self._servers = servers

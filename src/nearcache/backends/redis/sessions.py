@@ -20,6 +20,9 @@ SUBJECT: Final = "a session"
 
 TOO_LARGE: Final = -1
 
+NOTHING: Final = -2
+"""What PTTL says of a record that is not there."""
+
 
 class RedisSessions:
     """The port of sessions."""
@@ -59,6 +62,11 @@ class RedisSessions:
         if isinstance(reply, Exception):
             raise in_part([SUBJECT] * len(names), reply)
         return whole(reply, SUBJECT)
+
+    async def absent(self, names: Sequence[str]) -> list[str]:
+        """Tell under which names there is nothing."""
+        replies = await self._backend.run(*[("PTTL", self._session(name)) for name in names]) if names else []
+        return [name for name, reply in zip(names, replies, strict=True) if good(reply, SUBJECT) == NOTHING]
 
     async def enlist(self, user: str, name: str, left: float, before: str = "") -> None:
         """Add a session to those of a user."""

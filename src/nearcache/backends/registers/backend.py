@@ -13,9 +13,11 @@ from nearcache.backends.registers.base import Add, Answer, Drop, Look, Put, Regi
 from nearcache.backends.registers.leases import RegisterLeases
 from nearcache.backends.registers.marks import RegisterMarks
 from nearcache.backends.registers.records import BARE, record_in
+from nearcache.backends.registers.sessions import RegisterSessions
 from nearcache.backends.registers.stamps import Stamps
 from nearcache.backends.registers.turns import Turns, turns
 from nearcache.backends.registry import BackendSpec
+from nearcache.backends.sessions import Sessions
 from nearcache.codecs.envelope import AGES, FILL_ID
 from nearcache.errors import BackendError
 from nearcache.near.inbox import Inbox
@@ -59,6 +61,7 @@ class RegisterBackend(Backend):
         self._marks = RegisterMarks(registers, common.stamps, spec.namespace, self._clock, self.turns)
         self.marks: Marks = self._marks
         self.counters: Counters | None = self
+        self.sessions: Sessions | None = RegisterSessions(self, registers, spec.namespace)
 
     @property
     def spreads(self) -> bool:
@@ -80,7 +83,7 @@ class RegisterBackend(Backend):
 
     async def ping(self) -> None:
         """Ask the engine for its time, and for the marks."""
-        await self._learn_time()
+        await self.learn_time()
         await self.run(fresh=True)
 
     async def get(self, key: str) -> bytes | None:
@@ -231,7 +234,7 @@ class RegisterBackend(Backend):
         self._asking = True
         try:
             if self.time.due():
-                await self._learn_time()
+                await self.learn_time()
             sent, asked = self._clock(), self._stamps.learned
             answers = await self._registers.run(*steps, *([self._marks.news()] if asks_marks else []))
         finally:
@@ -244,7 +247,8 @@ class RegisterBackend(Backend):
                 raise
         return answers
 
-    async def _learn_time(self) -> None:
+    async def learn_time(self) -> None:
+        """Ask the engine for its time."""
         sent = self._clock()
         try:
             seconds = await self._registers.time()

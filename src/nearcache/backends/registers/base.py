@@ -85,6 +85,8 @@ class Registers(Protocol):
 
     coarse: float
     """How many seconds the engine's time may be ahead of what it tells."""
+    longest: float
+    """How many seconds a record lives at most, unless for ever."""
 
     @property
     def spreads(self) -> bool:
