@@ -2,6 +2,7 @@
 
 import functools
 import weakref
+from collections.abc import Callable
 from typing import ClassVar
 
 from nearcache._io.blocking import drive
@@ -15,8 +16,11 @@ from nearcache.backends.hazelcast.feed import Feed, ring_of
 from nearcache.backends.hazelcast.listener import HazelcastListener, Speaker
 from nearcache.backends.hazelcast.maps import Maps, Place
 from nearcache.backends.hazelcast.registers import HazelcastRegisters
-from nearcache.backends.registers.backend import RegisterBackend
+from nearcache.backends.locks import Locks
+from nearcache.backends.registers.backend import RegisterBackend, common_of
+from nearcache.backends.registers.locks import RegisterLocks, locks_of
 from nearcache.backends.registers.marks import head_of
+from nearcache.backends.registers.renewing import Renewer
 from nearcache.backends.registry import BackendSpec
 
 
@@ -31,7 +35,9 @@ class HazelcastBackend(RegisterBackend):
         super().__init__(registers, spec, flavour)
         self.admin: Admin | None = HazelcastAdmin(registers)
         self._heard = heard
-        if heard is not None:  # not at exit: a process that ends takes its connections with it
+        if heard is not None:
+            self.locks: Locks | None = RegisterLocks(registers, spec.namespace, self.turns, self.inbox, heard.renewer)
+            # not at exit: a process that ends takes its connections with it
             weakref.finalize(self, heard.end).atexit = False
 
     async def close(self) -> None:
@@ -42,23 +48,26 @@ class HazelcastBackend(RegisterBackend):
 
 
 class _Heard:
-    """What both flavours have in common: the ring of changes, and the client that reads it."""
+    """What both flavours have in common: the client of the threads that read the ring of changes, and renew locks."""
 
     def __init__(self, spec: BackendSpec, place: Place) -> None:
         self.maps: BlockingMaps = BlockingMaps(place)
         self.feed: Feed = Feed(spec.namespace)
         speaker = functools.partial(_speaker, feed=self.feed, spec=spec)
         self.listener: HazelcastListener = HazelcastListener(self.maps, self.feed, spec, speaker)
+        lent = functools.partial(_lent, self.maps, self.feed, spec)
+        self.renewer: Renewer = Renewer(lent, common_of(spec).inbox)
 
     def end(self) -> None:
-        """Listen no more, and give up the client; a later call connects again."""
+        """Listen and renew no more, and give up the client; a later call connects again."""
         self.listener.stop()
+        self.renewer.stop()
         drive(self.maps.close())
 
 
 def build(spec: BackendSpec, flavour: Flavour) -> HazelcastBackend:
     """Build the backend for a URL, without opening anything; raises `ConfigError` for a wrong URL."""
-    tables = (spec.namespace, head_of(spec.namespace))
+    tables = (spec.namespace, head_of(spec.namespace), locks_of(spec.namespace))
     place = Place(cluster_of(spec.url), tables, ring_of(spec.namespace), spec.timeout)
     heard = spec.shared(_Heard, lambda: _Heard(spec, place))
     maps: Maps = heard.maps if flavour == "sync" else AwaitingMaps(place)
@@ -67,6 +76,10 @@ def build(spec: BackendSpec, flavour: Flavour) -> HazelcastBackend:
 
 def _registers(maps: Maps, feed: Feed, spec: BackendSpec) -> HazelcastRegisters:
     return HazelcastRegisters(maps, spec.namespace, spec.enveloped, spec.timeout, feed)
+
+
+def _lent(maps: BlockingMaps, feed: Feed, spec: BackendSpec, ended: Callable[[], bool]) -> HazelcastRegisters:
+    return _registers(maps.lent(ended), feed, spec)
 
 
 def _speaker(maps: BlockingMaps, feed: Feed, spec: BackendSpec) -> Speaker:
