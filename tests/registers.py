@@ -14,8 +14,11 @@ from typing import Any, ClassVar, Final
 
 from nearcache._core.urls import KINDS
 from nearcache._io.port import Flavour
+from nearcache.backends.locks import Locks
 from nearcache.backends.registers.backend import RegisterBackend
-from nearcache.backends.registers.base import Add, Answer, Drop, Look, Put, Step, Swap
+from nearcache.backends.registers.base import Add, Answer, Drop, Look, Put, Registers, Step, Swap
+from nearcache.backends.registers.locks import RegisterLocks
+from nearcache.backends.registers.renewing import Renewer
 from nearcache.backends.registry import SCHEMES, BackendSpec
 from nearcache.errors import BackendError, BackendUnavailableError
 
@@ -177,6 +180,11 @@ class ForgetfulBackend(RegisterBackend):
     """The backend of forgetful://."""
 
     name: ClassVar[str] = "forgetful"
+
+    def __init__(self, registers: Registers, spec: BackendSpec, flavour: Flavour) -> None:
+        super().__init__(registers, spec, flavour)
+        renewer = spec.shared(Renewer, lambda: Renewer(lambda _: registers, self.inbox))
+        self.locks: Locks | None = RegisterLocks(registers, spec.namespace, self.turns, self.inbox, renewer)
 
 
 _servers: dict[str, Server] = {}

@@ -25,6 +25,7 @@ from nearcache.backends.redis import lua
 from nearcache.backends.redis.listener import Listener
 from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import lock_of
+from nearcache.backends.registers.locks import RegisterLocks
 from tests.promises.conftest import NewCache, url_of
 from tests.promises.fleet import in_time
 from tests.promises.helpers import Crowd, broken, dice, eventually, noticed, noticed_within, values
@@ -35,7 +36,7 @@ LOOSE = 1.0
 """Seconds that somebody may be late, on a busy machine."""
 
 
-@pytest.fixture(params=["memory", "valkey", "redis", "embedded", "cluster"])
+@pytest.fixture(params=["memory", "valkey", "redis", "embedded", "cluster", "hazelcast"])
 def locked_url(request: pytest.FixtureRequest) -> str:
     """Every engine that has locks."""
     return url_of(request.param, request)
@@ -204,10 +205,13 @@ def stopped_holders_do_no_harm(
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("engine", ["valkey", pytest.param("redis", marks=pytest.mark.slow)])
-def test_a_holder_that_was_stopped_beyond_its_lease_does_no_harm(request: pytest.FixtureRequest, engine: str) -> None:
-    server: RedisServer = request.getfixturevalue(f"{engine}_server")
-    stopped_holders_do_no_harm(server.unix_url, server.socket)
+@pytest.mark.parametrize(
+    "engine", ["valkey", *(pytest.param(name, marks=pytest.mark.slow) for name in ("redis", "hazelcast"))]
+)
+def test_a_holder_that_was_stopped_beyond_its_lease_does_no_harm(
+    request: pytest.FixtureRequest, valkey_server: RedisServer, engine: str
+) -> None:
+    stopped_holders_do_no_harm(url_of(engine, request), valkey_server.socket)
 
 
 @pytest.mark.alone
@@ -461,6 +465,8 @@ def waiting_in(cache: Cache) -> int:
     backend: Any = cache._engine.backend
     if isinstance(backend.locks, MemoryLocks):
         return len(backend.locks._locks["a"].waiting)
+    if isinstance(backend.locks, RegisterLocks):
+        return len(drive(backend.locks._look("a"))[1].waiting)
     return int(drive(backend.single(("ZCARD", lock_of(cache.engine_key("a"))[2]))))
 
 

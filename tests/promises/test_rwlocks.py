@@ -62,7 +62,7 @@ def one_writes_or_many_read(url: str, new_cache: NewCache) -> None:
     assert page.most > 1, "nobody read together"
 
 
-@pytest.mark.parametrize("engine", ["memory", "valkey", "redis", "embedded", "cluster"])
+@pytest.mark.parametrize("engine", ["memory", "valkey", "redis", "embedded", "cluster", "hazelcast"])
 def test_one_writes_or_many_read(request: pytest.FixtureRequest, new_cache: NewCache, engine: str) -> None:
     one_writes_or_many_read(url_of(engine, request), new_cache)
 
@@ -102,7 +102,7 @@ def gets_in(cache: Cache) -> None:
     assert got, "those who read kept out the one who writes"
 
 
-@pytest.mark.parametrize("engine", ["memory", "valkey"])
+@pytest.mark.parametrize("engine", ["memory", "valkey", "hazelcast"])
 def test_one_who_writes_gets_in_while_others_come_to_read(
     request: pytest.FixtureRequest, new_cache: NewCache, engine: str
 ) -> None:

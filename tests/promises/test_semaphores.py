@@ -77,7 +77,7 @@ def so_many_at_a_time(url: str, new_cache: NewCache, fair: bool = False) -> None
 
 
 @pytest.mark.parametrize("fair", [False, True])
-@pytest.mark.parametrize("engine", ["memory", "valkey", "redis", "embedded", "cluster"])
+@pytest.mark.parametrize("engine", ["memory", "valkey", "redis", "embedded", "cluster", "hazelcast"])
 def test_so_many_hold_a_semaphore_at_a_time(
     request: pytest.FixtureRequest, new_cache: NewCache, engine: str, fair: bool
 ) -> None:

@@ -66,7 +66,7 @@ class Locking:
 
     @property
     def _port(self) -> Locks:
-        return require(self._backend.locks, self._backend, "locks", "memory, embedded, redis")
+        return require(self._backend.locks, self._backend, "locks", "memory, embedded, redis, hazelcast")
 
     async def acquire(self, claim: Claim) -> Possession:
         """Wait for the lock, and begin to keep it; raises `LockNotAcquiredError` after `claim.wait` seconds."""

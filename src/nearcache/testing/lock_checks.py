@@ -80,6 +80,7 @@ class LockChecks(Suite):
         renewal = locks.keep("a", "one", 1.0, sent)
         while time.monotonic() < sent + 1.2:
             assert not (await locks.acquire(_ask("two"))).token
+            time.sleep(0.01)
         assert renewal.renewed > sent
         assert not renewal.lost
         locks.let_go("one")
@@ -90,14 +91,14 @@ class LockChecks(Suite):
         """Whoever came first is, and may be overtaken; one who has left is not."""
         if (locks := backend.locks) is None:
             return
-        await _hearing(locks)
+        await _hearing(backend, locks)
         await locks.acquire(_ask("one"))
         await _waiting(locks, "left", fair=False)
         await locks.release("a", "left", False)
         mail = await _waiting(locks, "two", fair=False)
         later = await _waiting(locks, "three", fair=False)
         assert await locks.release("a", "one", False)
-        await _heard(mail)
+        await _heard(backend, mail)
         assert later.heard is None
         assert (await locks.acquire(_ask("three"))).token
         assert await locks.release("a", "three", False)
@@ -109,15 +110,15 @@ class LockChecks(Suite):
         """Or the others would not know until they look again."""
         if (locks := backend.locks) is None:
             return
-        await _hearing(locks)
+        await _hearing(backend, locks)
         for fair in (False, True):
             await locks.acquire(_ask("one"))
             mail = await _waiting(locks, "two", fair=fair)
             later = await _waiting(locks, "three", fair=fair)
             await locks.release("a", "one", fair)
-            await _heard(mail)
+            await _heard(backend, mail)
             await locks.release("a", "two", fair)
-            await _heard(later)
+            await _heard(backend, later)
             assert (await locks.acquire(_ask("three", fair=fair))).token
             assert await locks.release("a", "three", fair)
 
@@ -126,14 +127,14 @@ class LockChecks(Suite):
         """Nobody overtakes them, and asking again does not cost them their place."""
         if (locks := backend.locks) is None:
             return
-        await _hearing(locks)
+        await _hearing(backend, locks)
         owners = ["one", "two", "three", "four"]
         await locks.acquire(_ask(owners[0], fair=True))
         mails = {owner: await _waiting(locks, owner, fair=True) for owner in owners[1:]}
         await _waiting(locks, "two", fair=True)
         for place, (owner, successor) in enumerate(itertools.pairwise(owners)):
             assert await locks.release("a", owner, True)
-            await _heard(mails[successor])
+            await _heard(backend, mails[successor])
             assert not (await locks.acquire(_ask("one in a hurry"))).token
             for other in ("stranger", *owners[place + 2 :]):
                 assert not (await locks.acquire(_ask(other, fair=True, waits=other in mails))).token
@@ -189,14 +190,14 @@ class LockChecks(Suite):
         """A fair lock tells them together; one that is not, the next as soon as the first has come."""
         if (locks := backend.locks) is None:
             return
-        await _hearing(locks)
+        await _hearing(backend, locks)
         for fair in (False, True):
             owners = [f"{name}-{fair}" for name in ("two", "three", "four")]  # what the others are told may come late
             await locks.acquire(_ask("one"))
             mails = [await _waiting(locks, owner, fair=fair, most=2) for owner in owners]
             await locks.release("a", "one", fair)
             for owner, mail in zip(owners[:2], mails[:2], strict=True):
-                await _heard(mail)
+                await _heard(backend, mail)
                 assert (await locks.acquire(_ask(owner, fair=fair, most=2))).token
             assert mails[2].heard is None
             assert not (await locks.acquire(_ask(owners[2], fair=fair, most=2))).token
@@ -208,18 +209,18 @@ class LockChecks(Suite):
         """However many come; when the one has had it, all who waited behind have it together."""
         if (locks := backend.locks) is None:
             return
-        await _hearing(locks)
+        await _hearing(backend, locks)
         await locks.acquire(_ask("reader", fair=True, most=9))
         alone = await _waiting(locks, "writer", fair=True)
         mails = {name: await _waiting(locks, name, fair=True, most=9) for name in ("two", "three", "four")}
         assert not (await locks.acquire(_ask("stranger", fair=True, most=9))).token
         await locks.release("a", "reader", True)
-        await _heard(alone)
+        await _heard(backend, alone)
         assert not (await locks.acquire(_ask("two", fair=True, most=9, waits=True))).token
         assert (await locks.acquire(_ask("writer", fair=True))).token
         await locks.release("a", "writer", True)
         for owner, mail in mails.items():
-            await _heard(mail)
+            await _heard(backend, mail)
             assert (await locks.acquire(_ask(owner, fair=True, most=9))).token
         for owner in mails:
             assert await locks.release("a", owner, True)
@@ -249,8 +250,10 @@ async def _waiting(locks: Locks, owner: str, *, name: str = "a", fair: bool = Fa
     return mail
 
 
-async def _hearing(locks: Locks) -> None:
-    """Wait until messages are heard: until then, who waits only looks now and then."""
+async def _hearing(backend: Backend, locks: Locks) -> None:
+    """Wait until messages are heard: until then, who waits only looks now and then, as always where none are sent."""
+    if not backend.hears:
+        return
     deadline = time.monotonic() + WITHIN
     while True:
         await locks.acquire(_ask("one", name="first"))
@@ -272,8 +275,8 @@ def _hears(mail: Mail, seconds: float) -> bool:
     return mail.heard == (mail.key, "free")
 
 
-async def _heard(mail: Mail) -> None:
-    assert _hears(mail, WITHIN), "who waits was not told"
+async def _heard(backend: Backend, mail: Mail) -> None:
+    assert not backend.hears or _hears(mail, WITHIN), "who waits was not told"
     mail.close()
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import weakref
+from collections.abc import Callable
 from typing import ClassVar
 
 from nearcache._io.blocking import drive
@@ -15,9 +16,12 @@ from nearcache.backends.hazelcast.feed import Feed, ring_of
 from nearcache.backends.hazelcast.listener import HazelcastListener, Speaker
 from nearcache.backends.hazelcast.maps import Maps, Place
 from nearcache.backends.hazelcast.registers import HazelcastRegisters
+from nearcache.backends.locks import Locks
 from nearcache.backends.payer import Payer
-from nearcache.backends.registers.backend import RegisterBackend
+from nearcache.backends.registers.backend import RegisterBackend, common_of
+from nearcache.backends.registers.locks import RegisterLocks, locks_of
 from nearcache.backends.registers.marks import head_of
+from nearcache.backends.registers.renewing import Renewer
 from nearcache.backends.registry import BackendSpec
 
 
@@ -32,7 +36,9 @@ class HazelcastBackend(RegisterBackend):
         super().__init__(registers, spec, flavour)
         self.admin: Admin | None = HazelcastAdmin(registers)
         self._heard = heard
-        if heard is not None:  # not at exit: a process that ends takes its connections with it
+        if heard is not None:
+            self.locks: Locks | None = RegisterLocks(registers, spec.namespace, self.turns, self.inbox, heard.renewer)
+            # not at exit: a process that ends takes its connections with it
             weakref.finalize(self, heard.end).atexit = False
 
     async def close(self) -> None:
@@ -43,8 +49,8 @@ class HazelcastBackend(RegisterBackend):
 
 
 class _Heard:
-    """What both flavours have in common: the ring of changes, and who reads it. Where nothing is kept near nobody does,
-    and somebody else repeats invalidations.
+    """What both flavours have in common: the client of those threads that read the ring of changes, and renew locks.
+    Where nothing is kept near nobody reads the ring, and somebody else repeats invalidations.
     """
 
     def __init__(self, spec: BackendSpec, place: Place) -> None:
@@ -56,16 +62,19 @@ class _Heard:
             if spec.coherence.wanted
             else Payer(spec, lambda ended: speaking(self.maps.lent(ended)))
         )
+        lent = functools.partial(_lent, self.maps, self.feed, spec)
+        self.renewer: Renewer = Renewer(lent, common_of(spec).inbox)
 
     def end(self) -> None:
-        """End the thread, and give up the client; a later call connects again."""
+        """End the threads, and give up the client; a later call connects again."""
         self._thread.stop()
+        self.renewer.stop()
         drive(self.maps.close())
 
 
 def build(spec: BackendSpec, flavour: Flavour) -> HazelcastBackend:
     """Build the backend for a URL, without opening anything; raises `ConfigError` for a wrong URL."""
-    tables = (spec.namespace, head_of(spec.namespace))
+    tables = (spec.namespace, head_of(spec.namespace), locks_of(spec.namespace))
     place = Place(cluster_of(spec.url), tables, ring_of(spec.namespace), spec.timeout)
     heard = spec.shared(_Heard, lambda: _Heard(spec, place))
     maps: Maps = heard.maps if flavour == "sync" else AwaitingMaps(place)
@@ -74,6 +83,10 @@ def build(spec: BackendSpec, flavour: Flavour) -> HazelcastBackend:
 
 def _registers(maps: Maps, feed: Feed, spec: BackendSpec) -> HazelcastRegisters:
     return HazelcastRegisters(maps, spec.namespace, spec.enveloped, spec.timeout, feed)
+
+
+def _lent(maps: BlockingMaps, feed: Feed, spec: BackendSpec, ended: Callable[[], bool]) -> HazelcastRegisters:
+    return _registers(maps.lent(ended), feed, spec)
 
 
 def _speaking(maps: BlockingMaps, feed: Feed, spec: BackendSpec) -> HazelcastBackend:

@@ -41,6 +41,11 @@ class Common:
             each.after_fork()
 
 
+def common_of(spec: BackendSpec) -> Common:
+    """Return what the backends of both flavours share."""
+    return spec.shared(Common, lambda: Common(spec.view, spec.timeout))
+
+
 class RegisterBackend(Backend):
     """A store of bytes in one namespace; an engine's own class gives it a name."""
 
@@ -51,12 +56,13 @@ class RegisterBackend(Backend):
         self._clock: Clock = spec.time.clock
         self._prefix = f"{spec.namespace}:"
         self._enveloped = spec.enveloped
-        common = spec.shared(Common, lambda: Common(spec.view, spec.timeout))
+        common = common_of(spec)
         self._stamps = common.stamps
         self.turns: Turns = common.turns[flavour]
         self._asking = False
         self.time: EngineTime = spec.time
         self.view: View = spec.view
+        self.inbox: Inbox = common.inbox
         self.leases: Leases = RegisterLeases(self, common.inbox, spec.enveloped)
         self._marks = RegisterMarks(registers, common.stamps, spec.namespace, self._clock, self.turns)
         self.marks: Marks = self._marks
