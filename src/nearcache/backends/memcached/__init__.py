@@ -2,9 +2,11 @@
 
 from typing import ClassVar
 
+from nearcache._core.limits import Kind
 from nearcache._core.ring import Ring
 from nearcache._io.port import Flavour
 from nearcache.backends.memcached.connect import settings_of
+from nearcache.backends.memcached.dialect import LONGEST_LIFE
 from nearcache.backends.memcached.eject import Ejecting
 from nearcache.backends.memcached.registers import MemcachedRegisters, Places
 from nearcache.backends.memcached.servers import LinkedServers, Nodes
@@ -18,6 +20,8 @@ class MemcachedBackend(RegisterBackend):
     """One namespace on Memcached servers."""
 
     name: ClassVar[str] = "memcached"
+    limit_kinds: ClassVar[tuple[Kind, ...]] = ("fixed",)
+    longest_life: ClassVar[float] = LONGEST_LIFE
 
 
 def build(spec: BackendSpec, flavour: Flavour) -> MemcachedBackend:
