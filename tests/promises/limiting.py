@@ -1,7 +1,8 @@
 """Processes that consume units of one limiter as fast as they can, and note what was admitted; run as a module, one of
 them. It says when it is ready, and begins when it is told a line.
 
-When something was admitted is what the engine's script had for the time: it returns that with the receipt.
+When something was admitted is what the engine's script had for the time: it returns that with the receipt. Engines
+without scripts have it in their receipts.
 """
 
 import asyncio
@@ -17,6 +18,8 @@ from nearcache.backends.redis import backend as redis_backend
 from nearcache.backends.redis import lua
 from nearcache.backends.redis.limits import RedisLimits
 from nearcache.backends.redis.lua import script
+from nearcache.backends.registers import limits as register_limits
+from nearcache.backends.registers.base import Answer, Put
 from tests.faces import Awaited
 from tests.promises.helpers import broken
 
@@ -24,34 +27,42 @@ CONSUMES = "if allowed == 1 and verb == 'hit' then"
 """Where a script decides and consumes."""
 
 
-async def work(order: dict[str, Any]) -> list[tuple[int, int]]:
-    """Hit for so many seconds; return what was admitted: when (microseconds), and how many units."""
+Admitted = tuple[str, int, float, float]
+"""A receipt, how many units, and when (seconds since 1970) that was asked for and answered."""
+
+
+async def work(order: dict[str, Any]) -> tuple[list[Admitted], float]:
+    """Hit for so many seconds; return what was admitted, and how well the engine's time was known, in seconds."""
     kind: Any = Cache if order["flavour"] == "sync" else AsyncCache
     face = Awaited(kind(order["url"], namespace=order["namespace"], timeout=10.0, observers=()))
     limiter = Awaited.__new__(Awaited)
     limiter.cache, limiter.is_async = face.cache.limiter("a", *order["limits"], kind=order["kind"]), face.is_async
-    admitted = list[tuple[int, int]]()
+    admitted, time_of_engine, error = list[Admitted](), face.cache._engine.backend.time, 0.0
     with ExitStack() as stack:
         stack.enter_context(broken(redis_backend, "script", lambda name: defective(name, order)))
         if order["defect"] == "careless":
             stack.enter_context(broken(RedisLimits, "hit", careless(RedisLimits.hit)))
+        if order["defect"] == "swaps blindly":
+            stack.enter_context(broken(register_limits, "Swap", swaps_blindly))
         await limiter.peek("me")  # it is connected
         print("ready", flush=True)
         sys.stdin.readline()
         until, cost = time.monotonic() + order["seconds"], 1
         while time.monotonic() < until:
+            asked = time.time()
             verdict: Verdict = await limiter.hit("me", cost)
+            error = max(error, time_of_engine.latest() - time_of_engine.earliest())
             if verdict:
-                admitted.append((time_of(verdict), cost))
+                ((_, receipt),) = verdict._receipts
+                admitted.append((receipt, cost, asked, time.time()))
                 cost = 3 - cost
     await face.close()
-    return admitted
+    return admitted, error
 
 
-def time_of(verdict: Verdict) -> int:
-    """Return when the engine admitted something."""
-    ((_, receipt),) = verdict._receipts
-    return int(receipt.split("@")[1])
+def swaps_blindly(name: str, _seen: Answer, raw: bytes, ttl: float) -> Put:
+    """Store a record whatever has become of it since it was read."""
+    return Put(name, raw, ttl)
 
 
 def careless(hit: Any) -> Any:

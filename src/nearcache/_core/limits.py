@@ -3,13 +3,15 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal, cast, get_args
+from typing import Final, Literal, get_args
 
 from nearcache._core.ttl import LONGEST_TTL, described, parse_duration
 from nearcache.errors import ConfigError
 
 Kind = Literal["sliding", "fixed", "gcra"]
 """How a limit is counted."""
+
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 LONGEST_LOG: Final = 1_000
 """The largest count of a sliding limit, which keeps the time of every unit."""
@@ -40,8 +42,8 @@ class Limit:
 
 def parse_limits(texts: Iterable[object], kind: object) -> tuple[Kind, tuple[Limit, ...]]:
     """Return the kind and the limits of a limiter; `ConfigError` says what is wrong with them."""
-    if kind not in get_args(Kind):
-        raise ConfigError(f"kind is {described(kind)}; it must be {' or '.join(map(repr, get_args(Kind)))}")
+    if kind not in KINDS:
+        raise ConfigError(f"kind is {described(kind)}; it must be {' or '.join(map(repr, KINDS))}")
     limits = tuple(map(_parsed, texts))
     if not limits:
         raise ConfigError(f"a limiter needs at least one limit: {_EXAMPLES}")
@@ -51,7 +53,7 @@ def parse_limits(texts: Iterable[object], kind: object) -> tuple[Kind, tuple[Lim
         if kind == "sliding" and limit.count > LONGEST_LOG:
             advice = 'take kind="gcra" or kind="fixed", which count without it'
             raise ConfigError(f"{limit.text!r} keeps a log of more than {LONGEST_LOG:,} units; {advice}")
-    return cast(Kind, kind), limits
+    return kind, limits
 
 
 def _parsed(text: object) -> Limit:

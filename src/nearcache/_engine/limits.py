@@ -15,8 +15,14 @@ from nearcache._engine.verdict import Terms, Verdict
 from nearcache._io.port import Io, pause
 from nearcache.backends.base import Backend, require
 from nearcache.backends.limits import LimitAsk, LimitGrant, Limits
-from nearcache.errors import ConfigError, LimitExceededError
+from nearcache.errors import ConfigError, LimitExceededError, UnsupportedError
 from nearcache.options import Duration
+
+ALL_KINDS = "memory, embedded, redis, hazelcast"
+"""The engines that can keep limits of every kind."""
+
+DAY = 86_400.0
+"""Seconds."""
 
 BREATH = 0.001
 """Seconds between two tries of one who waits, at least."""
@@ -33,12 +39,22 @@ class Limiting:
 
     def terms(self, name: str, limits: Iterable[str], kind: str) -> Terms:
         """Check what a limiter is made of."""
-        _ = self._port
-        return Terms(self._core.namespace.check_name(name), *parse_limits(limits, kind))
+        terms = Terms(self._core.namespace.check_name(name), *parse_limits(limits, kind))
+        port = self._port
+        if terms.kind not in port.kinds:
+            able, which = " and ".join(map(repr, port.kinds)), f"not {terms.kind!r}; engines that can: {ALL_KINDS}"
+            raise UnsupportedError(f"{self._backend.name} can do rate limits of kind={able}, {which}")
+        for limit in terms.limits:
+            if limit.period > port.longest:
+                raise UnsupportedError(
+                    f"{self._backend.name} forgets records after {port.longest / DAY:g} days, so that it cannot keep "
+                    f"{limit.text!r}; engines that can: {ALL_KINDS}"
+                )
+        return terms
 
     @property
     def _port(self) -> Limits:
-        return require(self._backend.limits, self._backend, "rate limits", "memory, embedded, redis")
+        return require(self._backend.limits, self._backend, "rate limits", f"{ALL_KINDS}, memcached")
 
     async def hit(self, terms: Terms, identity: object, cost: int) -> Verdict:
         """Consume units of all limits, or of none."""

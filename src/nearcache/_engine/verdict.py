@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 
 from nearcache._core.limits import Kind, Limit
-from nearcache.backends.limits import LimitAsk, LimitGrant, Standing
+from nearcache._core.quotas import Standing
+from nearcache.backends.limits import LimitAsk, LimitGrant
 from nearcache.errors import ConfigError
 
 

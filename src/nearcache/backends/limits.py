@@ -5,9 +5,7 @@ from typing import Protocol
 import msgspec
 
 from nearcache._core.limits import Kind
-
-Quota = tuple[int, int]
-"""So many units in so many microseconds."""
+from nearcache._core.quotas import Quota, Standing
 
 
 class LimitAsk(msgspec.Struct, frozen=True, gc=False):
@@ -18,18 +16,6 @@ class LimitAsk(msgspec.Struct, frozen=True, gc=False):
     kind: Kind
     quotas: tuple[Quota, ...]
     cost: int
-
-
-class Standing(msgspec.Struct, frozen=True, gc=False):
-    """How one limit stands for an identity.
-
-    `left` is how many units may be consumed now. In seconds: after `reset` all of them may be, if nobody consumes any;
-    after `wait` those that were asked for, 0.0 if they may be now.
-    """
-
-    left: int
-    reset: float
-    wait: float
 
 
 class LimitGrant(msgspec.Struct, frozen=True, gc=False):
@@ -49,8 +35,15 @@ class Limits(Protocol):
     - "fixed": no more than the count in each window; windows begin at multiples of the period, in UTC.
     - "gcra": no more than count + count / period * t in any time span t.
 
-    Times are those of the engine. What was consumed is forgotten when it counts no longer.
+    Times are those of the engine. Where a process knows them only between bounds that are `e` apart: units of "sliding"
+    come back up to `e` late, windows begin up to `e` late, and of "gcra" no more than count + count / period * (t + e).
+    What was consumed is forgotten when it counts no longer.
     """
+
+    kinds: tuple[Kind, ...]
+    """The kinds that the engine can keep."""
+    longest: float
+    """The longest period that it can keep, in seconds."""
 
     async def hit(self, ask: LimitAsk) -> LimitGrant:
         """Consume the cost if every quota allows it."""

@@ -206,6 +206,7 @@ class _FaultySessions:
 class _FaultyLimits:
     def __init__(self, inner: Limits, faults: Faults) -> None:
         self._inner, self._do = inner, faults.around
+        self.kinds, self.longest = inner.kinds, inner.longest
 
     async def hit(self, ask: LimitAsk) -> LimitGrant:
         return await self._do("limit_hit", self._inner.hit, ask)

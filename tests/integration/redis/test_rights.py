@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from nearcache import Cache
+from nearcache._core.limits import KINDS as LIMITS
 from nearcache.backends.base import Ask, Fill, Item
 from nearcache.backends.limits import LimitAsk
 from nearcache.backends.locks import LockAsk
@@ -21,7 +22,6 @@ from nearcache.near.coherence import Coherence
 from nearcache.near.flights import Flights
 from nearcache.near.store import Limit, Store
 from nearcache.near.view import View
-from nearcache.testing.limit_checks import KINDS as LIMITS
 from tests.cluster import Cluster
 from tests.integration.redis.helpers import PATIENCE, drive, made
 from tests.rights import PAGE, of_namespace, permissions, user

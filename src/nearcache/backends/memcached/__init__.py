@@ -3,6 +3,7 @@
 import weakref
 from typing import ClassVar
 
+from nearcache._core.limits import Kind
 from nearcache._core.ring import Ring
 from nearcache._io.port import Flavour
 from nearcache.backends.memcached.connect import settings_of
@@ -21,6 +22,7 @@ class MemcachedBackend(RegisterBackend):
     """One namespace on Memcached servers."""
 
     name: ClassVar[str] = "memcached"
+    limit_kinds: ClassVar[tuple[Kind, ...]] = ("fixed",)
 
     def __init__(
         self, registers: MemcachedRegisters, spec: BackendSpec, flavour: Flavour, payer: Payer | None = None

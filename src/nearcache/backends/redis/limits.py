@@ -5,7 +5,10 @@ The record of the limiter `login` of the namespace `app` is `{app:login:<digest>
 
 from typing import TYPE_CHECKING, Any
 
-from nearcache.backends.limits import LimitAsk, LimitGrant, Standing
+from nearcache._core.limits import KINDS, Kind
+from nearcache._core.quotas import Standing
+from nearcache._core.ttl import LONGEST_TTL
+from nearcache.backends.limits import LimitAsk, LimitGrant
 from nearcache.backends.redis.errors import MISSHAPEN, good, unexpected
 from nearcache.backends.redis.names import limit_of
 
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
 
 class RedisLimits:
     """The port of limits."""
+
+    kinds: tuple[Kind, ...] = KINDS
+    longest: float = LONGEST_TTL
 
     def __init__(self, backend: "RedisBackend") -> None:
         self._backend = backend

@@ -6,11 +6,14 @@ from typing import Any, ClassVar, cast
 
 from nearcache._core.clock import Clock, EngineTime
 from nearcache._core.fork import on_fork
+from nearcache._core.limits import KINDS, Kind
 from nearcache._io.port import Flavour
 from nearcache.backends.base import Backend, Counters, Item, Leases, Marks, in_part
 from nearcache.backends.counting import counted, patched
+from nearcache.backends.limits import Limits
 from nearcache.backends.registers.base import Add, Answer, Drop, Look, Put, Registers, Step, Swap, each_good, good
 from nearcache.backends.registers.leases import RegisterLeases
+from nearcache.backends.registers.limits import RegisterLimits
 from nearcache.backends.registers.marks import RegisterMarks
 from nearcache.backends.registers.records import BARE, record_in
 from nearcache.backends.registers.sessions import RegisterSessions
@@ -50,6 +53,8 @@ class RegisterBackend(Backend):
     """A store of bytes in one namespace; an engine's own class gives it a name."""
 
     hears: ClassVar[bool] = False
+    limit_kinds: ClassVar[tuple[Kind, ...]] = KINDS
+    """The kinds of limits that the engine can keep."""
 
     def __init__(self, registers: Registers, spec: BackendSpec, flavour: Flavour) -> None:
         self._registers = registers
@@ -68,6 +73,7 @@ class RegisterBackend(Backend):
         self.marks: Marks = self._marks
         self.counters: Counters | None = self
         self.sessions: Sessions | None = RegisterSessions(self, registers, spec.namespace)
+        self.limits: Limits | None = RegisterLimits(self, self.limit_kinds, registers.longest)
 
     @property
     def spreads(self) -> bool:
