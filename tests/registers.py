@@ -147,7 +147,7 @@ class Forgetful:
     """The port, over a server."""
 
     coarse: float = 1.0
-    longest: float = 86_400.0
+    longest: float = 30 * 86_400.0
     spreads: bool = True
 
     def __init__(self, server: Server) -> None:

@@ -132,7 +132,7 @@ def test_the_engine_keeps_a_record_for_longer_than_its_session_lives(world: Worl
         (0.001, 5, 1, 4),
         (600, 6_000, 610, 615),
         (600, 60, 60, 65),
-        (2 * day, 5 * day, float("inf"), float("inf")),
+        (40 * day, 50 * day, float("inf"), float("inf")),
     ):
         world.create(idle=idle, left=left)
         assert least <= (world.node.look("app~s:a").left or 0) <= most
