@@ -301,7 +301,7 @@ class Cache(Locks, Face):
         """
         return _blocks.transaction(self._engine)
 
-    def limiter(self, name: str, *limits: str, kind: str = "sliding") -> Limiter:
+    def limiter(self, name: str, *limits: str, kind: str = "sliding", lease: int | None = None) -> Limiter:
         """Return a limiter, which counts how often identities do something, in all processes together.
 
         `limiter = cache.limiter("login", "5/minute", "100/day")`, then `limiter.hit(ip)`, which is true if this is
@@ -312,10 +312,13 @@ class Cache(Locks, Face):
             limits: a count and a period, "second", "minute", "hour", "day" or a duration from 1 second: "20/30s".
             kind: "sliding" (default) allows the count, 1,000 at most, in any period; "fixed" in each window, which
             begin at multiples of the period; "gcra" at once, and then as units come back, one by one.
+            lease: how many units are taken from the engine at once, to be handed out by this process without asking it,
+            within a second at most. For limits that are asked very often; some units may stay unused.
 
-        Raises `UnsupportedError` if the engine has no limits, and `ConfigError` for a wrong limit or `kind`.
+        Raises `UnsupportedError` if the engine cannot keep limits of this kind or period, and `ConfigError` for what is
+        wrong with a limit, `kind` or `lease`.
         """
-        return Limiter(self._engine, self._engine.limits.terms(name, limits, kind))
+        return Limiter(self._engine, self._engine.limits.terms(name, limits, kind, lease))
 
     def cached(
         self,
@@ -540,9 +543,9 @@ class AsyncCache(AsyncLocks, Face):
         """Send what the block changes in the cache when it has ended, and drop it if it raises."""
         return _blocks.async_transaction(self._engine)
 
-    def limiter(self, name: str, *limits: str, kind: str = "sliding") -> AsyncLimiter:
+    def limiter(self, name: str, *limits: str, kind: str = "sliding", lease: int | None = None) -> AsyncLimiter:
         """Return a limiter, which counts how often identities do something, in all processes together."""
-        return AsyncLimiter(self._engine, self._engine.limits.terms(name, limits, kind))
+        return AsyncLimiter(self._engine, self._engine.limits.terms(name, limits, kind, lease))
 
     def cached(
         self,

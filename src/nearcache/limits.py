@@ -22,9 +22,11 @@ class Limiter(_Limiter):
     """The limits of one action, for any number of identities: users, addresses, API keys.
 
     An identity is anything that can be an argument in a key: a text, a number, a UUID, a tuple of those. `cost` is how
-    many units a call takes, from 1 to the smallest count of the limits. Each verb is one round trip, which decides all
-    limits at once. All raise `BackendError` when the engine does not answer, or refuses, `InvalidKeyError` for an
-    identity that has no stable text, and `ConfigError` for a wrong cost.
+    many units a call takes, from 1 to the smallest count of the limits. Each verb is one round trip (two on Memcached
+    and Hazelcast), which decides all limits at once. While the engine does not answer, `hit`, `require`, `wait` and
+    `peek` decide by the share of this process (`policy=`). All raise `BackendError` when the engine refuses, or does
+    not answer where that is not enough, `InvalidKeyError` for an identity that has no stable text, and `ConfigError`
+    for a wrong cost.
     """
 
     def hit(self, identity: object, cost: int = 1) -> Verdict:

@@ -36,6 +36,7 @@ OnReset = Literal["repeat", "clear"]
 Bus = Literal["tracking", "stream"]
 ReadPolicy = Literal["open", "closed"]
 InvalidatePolicy = Literal["queue", "closed"]
+LimitPolicy = Literal["share", "closed"]
 Duration = float | int | timedelta | str
 """Seconds, a `timedelta` or a text such as "90s"."""
 
@@ -68,10 +69,12 @@ class Policy(TypedDict, total=False):
 
     `read`: "open" (default), which takes everything for absent, so that loaders answer, or "closed", which raises.
     `invalidate`: "queue" (default), which repeats it later, or "closed", which raises (and repeats it later, too).
+    `limit`: "share" (default), which lets each process consume its share of every limit, or "closed", which raises.
     """
 
     read: ReadPolicy
     invalidate: InvalidatePolicy
+    limit: LimitPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +83,10 @@ class Policies:
 
     read: ReadPolicy = "open"
     invalidate: InvalidatePolicy = "queue"
+    limit: LimitPolicy = "share"
 
 
-POLICIES: Final[dict[str, tuple[str, ...]]] = {"read": get_args(ReadPolicy), "invalidate": get_args(InvalidatePolicy)}
+POLICIES: Final[dict[str, tuple[str, ...]]] = {each.name: get_args(each.type) for each in fields(Policies)}
 """What may be said of each class of operation."""
 
 

@@ -1,5 +1,6 @@
 """Processes that consume units of one limiter as fast as they can, and note what was admitted; run as a module, one of
-them. It says when it is ready, and begins when it is told a line.
+them. It says when it is ready, and begins when it is told a line. Before, it may consume some, and wait until it knows
+of so many workers.
 
 When something was admitted is what the engine's script had for the time: it returns that with the receipt. Engines
 without scripts have it in their receipts.
@@ -20,6 +21,7 @@ from nearcache.backends.redis.limits import RedisLimits
 from nearcache.backends.redis.lua import script
 from nearcache.backends.registers import limits as register_limits
 from nearcache.backends.registers.base import Answer, Put
+from nearcache.near import shares, stock
 from tests.faces import Awaited
 from tests.promises.helpers import broken
 
@@ -34,17 +36,30 @@ Admitted = tuple[str, int, float, float]
 async def work(order: dict[str, Any]) -> tuple[list[Admitted], float]:
     """Hit for so many seconds; return what was admitted, and how well the engine's time was known, in seconds."""
     kind: Any = Cache if order["flavour"] == "sync" else AsyncCache
-    face = Awaited(kind(order["url"], namespace=order["namespace"], timeout=10.0, observers=()))
+    face = Awaited(kind(order["url"], namespace=order["namespace"], timeout=order.get("timeout", 10.0), observers=()))
     limiter = Awaited.__new__(Awaited)
-    limiter.cache, limiter.is_async = face.cache.limiter("a", *order["limits"], kind=order["kind"]), face.is_async
+    terms = {"kind": order["kind"], "lease": order.get("lease")}
+    limiter.cache, limiter.is_async = face.cache.limiter("a", *order["limits"], **terms), face.is_async
+        face.cache.limiter("a", *order["limits"], kind=order["kind"], lease=order.get("lease")),
+        face.is_async,
+    )
     admitted, time_of_engine, error = list[Admitted](), face.cache._engine.backend.time, 0.0
     with ExitStack() as stack:
         stack.enter_context(broken(redis_backend, "script", lambda name: defective(name, order)))
         if order["defect"] == "careless":
             stack.enter_context(broken(RedisLimits, "hit", careless(RedisLimits.hit)))
+        if order["defect"] == "hands out twice":
+            stack.enter_context(broken(stock, "_split", lambda batches, cost: [(batches[-1], cost)]))
         if order["defect"] == "swaps blindly":
             stack.enter_context(broken(register_limits, "Swap", swaps_blindly))
+        stack.enter_context(broken(shares, "BEAT", order.get("beat", shares.BEAT)))
         await limiter.peek("me")  # it is connected
+        for _ in range(order.get("before", 0)):
+            assert await limiter.hit("me")
+        while face.cache._engine.core.shares.workers < order.get("workers", 0):
+            await limiter.peek("me")
+        if order["defect"] == "knows of nobody else":
+            face.cache._engine.core.shares.workers = 1
         print("ready", flush=True)
         sys.stdin.readline()
         until, cost = time.monotonic() + order["seconds"], 1
@@ -53,7 +68,7 @@ async def work(order: dict[str, Any]) -> tuple[list[Admitted], float]:
             verdict: Verdict = await limiter.hit("me", cost)
             error = max(error, time_of_engine.latest() - time_of_engine.earliest())
             if verdict:
-                ((_, receipt),) = verdict._receipts
+                receipt = verdict._spent[0].receipt if verdict._spent else ""
                 admitted.append((receipt, cost, asked, time.time()))
                 cost = 3 - cost
     await face.close()

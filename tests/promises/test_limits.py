@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -54,8 +54,10 @@ def kept(url: str, kind: str, new_cache: NewCache, processes: int, defect: str =
     assert left[2] == 900 - units, "the longest limit has counted something else than what was admitted"
 
 
-def admitted_by(orders: list[dict[str, Any]]) -> list[tuple[list[Admitted], float]]:
-    """Return what processes say that were admitted something, which begin together."""
+def admitted_by(
+    orders: list[dict[str, Any]], begin: Callable[[], object] = lambda: None
+) -> list[tuple[list[Admitted], float]]:
+    """Return what processes say that were admitted something, which begin together, after `begin`."""
     path = f"{Path(LIBRARY).parent}{os.pathsep}{CHECKOUT}"
     with ExitStack() as stack:
         crew = list[subprocess.Popen[str]]()
@@ -73,6 +75,7 @@ def admitted_by(orders: list[dict[str, Any]]) -> list[tuple[list[Admitted], floa
         for process in crew:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
+        begin()
         for process in crew:
             print(file=process.stdin, flush=True)
         said = [process.communicate(timeout=60)[0] for process in crew]

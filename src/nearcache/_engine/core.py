@@ -37,8 +37,10 @@ from nearcache.errors import ConfigError, InvalidKeyError, UnsupportedError
 from nearcache.near.coherence import Coherence
 from nearcache.near.flights import Flight, Flights
 from nearcache.near.recent import Recent
+from nearcache.near.shares import Shares
 from nearcache.near.slot import NEVER, Copier
 from nearcache.near.snapshot import SnapshotError, file_of
+from nearcache.near.stock import Stock
 from nearcache.near.store import Limit, Store
 from nearcache.near.view import ALL, KNOWN, MOST_OWED, View
 from nearcache.options import Options
@@ -100,6 +102,8 @@ class Core:
         self.pays_ahead: bool = True
         """Whether who listens pays debts before the next call does; not while another engine stands in."""
         self.recent: Recent = Recent(clock)
+        self.shares: Shares = Shares(clock)
+        self.stock: Stock = Stock(clock)
         self.check: Callable[[object], str] = self._check_first
         """Checks a key; the first time, also whether the observers can start, before anything is read or written."""
         self.check_all: Callable[[object], list[str]] = self._check_all_first
@@ -409,6 +413,8 @@ class Core:
         self.view.after_fork()
         self.coherence.after_fork()
         self.recent.after_fork()
+        self.shares.after_fork()
+        self.stock.after_fork()
         self.loads.after_fork()
         if self.snapshot is not None:
             self.snapshot.after_fork()

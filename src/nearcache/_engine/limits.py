@@ -3,19 +3,26 @@
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+
+import msgspec
 
 from nearcache._core.arguments import canonical
 from nearcache._core.events import Limited
 from nearcache._core.keys import entity_of
 from nearcache._core.limits import parse_limits
+from nearcache._core.quotas import MICROS
 from nearcache._core.ttl import described, parse_duration
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
 from nearcache._engine.verdict import Terms, Verdict
 from nearcache._io.port import Io, pause
-from nearcache.backends.base import Backend, require
+from nearcache.backends.base import GONE, Backend, require
 from nearcache.backends.limits import LimitAsk, LimitGrant, Limits
-from nearcache.errors import ConfigError, LimitExceededError, UnsupportedError
+from nearcache.errors import BackendError, ConfigError, LimitExceededError, UnsupportedError
+from nearcache.near.shares import LIFE
+from nearcache.near.stock import Batch
 from nearcache.options import Duration
 
 ALL_KINDS = "memory, embedded, redis, hazelcast"
@@ -23,6 +30,9 @@ ALL_KINDS = "memory, embedded, redis, hazelcast"
 
 DAY = 86_400.0
 """Seconds."""
+
+LEASE = 1.0
+"""Seconds within which units are handed out that were consumed ahead, at most: no more than a tenth of a period."""
 
 BREATH = 0.001
 """Seconds between two tries of one who waits, at least."""
@@ -37,9 +47,11 @@ class Limiting:
         self._backend = backend
         self._commands = commands
 
-    def terms(self, name: str, limits: Iterable[str], kind: str) -> Terms:
+    def terms(self, name: str, limits: Iterable[str], kind: str, lease: int | None = None) -> Terms:
         """Check what a limiter is made of."""
         terms = Terms(self._core.namespace.check_name(name), *parse_limits(limits, kind))
+        if lease is not None:
+            terms = replace(terms, lease=_checked_units("lease", lease, terms))
         port = self._port
         if terms.kind not in port.kinds:
             able, which = " and ".join(map(repr, port.kinds)), f"not {terms.kind!r}; engines that can: {ALL_KINDS}"
@@ -64,7 +76,10 @@ class Limiting:
 
     async def peek(self, terms: Terms, identity: object, cost: int) -> Verdict:
         """Say what a hit would be told; consume nothing."""
-        return await self._decide("limit_peek", self._port.peek, terms, identity, cost)
+        ask = _ask(terms, identity, cost)
+        if terms.lease and (taken := self._core.stock.take(_whose(ask), cost, consume=False)):
+            return Verdict(terms, ask, LimitGrant(True, "", taken.standings))
+        return Verdict(terms, ask, await self._decide("limit_peek", self._port.peek, ask, cost))
 
     async def require(self, terms: Terms, identity: object, cost: int) -> Verdict:
         """Consume units, or raise."""
@@ -88,40 +103,97 @@ class Limiting:
         """Give back what a hit has consumed; tell whether there was anything to give back."""
         if (spent := verdict.spent(terms)) is None:
             return False
-        await self._commands.run("limit_refund", self._port.refund, *spent)
+        if spent.parts:
+            return self._core.stock.give_back(spent.parts)
+        await self._commands.run("limit_refund", self._port.refund, spent.ask, spent.receipt)
         return True
 
     async def reset(self, terms: Terms, identity: object) -> None:
         """Forget what was consumed."""
-        await self._commands.run("limit_reset", self._port.reset, _ask(terms, identity, 1))
+        ask = _ask(terms, identity, 1)
+        self._core.stock.drop(_whose(ask))
+        self._core.shares.forget(_whose(ask))
+        await self._commands.run("limit_reset", self._port.reset, ask)
 
     async def _try(self, terms: Terms, identity: object, cost: int) -> Verdict:
-        return await self._decide("limit_hit", self._port.hit, terms, identity, cost)
+        ask, stock = _ask(terms, identity, cost), self._core.stock
+        if terms.lease:
+            if taken := stock.take(_whose(ask), cost):
+                return Verdict(terms, ask, LimitGrant(True, "", taken.standings), taken.parts)
+            if terms.lease > cost and not stock.is_scarce(_whose(ask)):
+                return await self._lease(terms, ask)
+        return Verdict(terms, ask, await self._decide("limit_hit", self._port.hit, ask, cost))
+
+    async def _lease(self, terms: Terms, ask: LimitAsk) -> Verdict:
+        """Take more units than are needed, and keep the rest; only those that are needed where that is too much."""
+        core, sent = self._core, self._core.clock()
+        seconds = min(LEASE, *(limit.period / 10 for limit in terms.limits))
+        more = msgspec.structs.replace(ask, cost=terms.lease)
+        grant = await self._decide("limit_hit", self._port.hit, more, ask.cost)
+        if not grant.receipt:
+            if grant.admitted:  # by the share of this process
+                return Verdict(terms, ask, grant)
+            core.stock.scarce(_whose(ask), seconds)
+            return Verdict(terms, ask, await self._decide("limit_hit", self._port.hit, ask, ask.cost))
+        if terms.kind == "fixed":
+            seconds = min(seconds, *(standing.reset for standing in grant.standings))
+        batch = Batch(terms.lease - ask.cost, sent, sent + seconds, grant.standings)
+        standings = core.stock.put(_whose(ask), batch)
+        return Verdict(terms, ask, LimitGrant(True, "", standings), [(batch, ask.cost)])
 
     def _refused(self, terms: Terms) -> None:
         self._core.emit(Limited(entity_of(terms.name)))
 
     async def _decide(
-        self,
-        operation: str,
-        call: Callable[[LimitAsk], Awaitable[LimitGrant]],
-        terms: Terms,
-        identity: object,
-        cost: int,
-    ) -> Verdict:
-        ask = _ask(terms, identity, cost)
-        return Verdict(terms, ask, await self._commands.run(operation, call, ask))
+        self, operation: str, call: Callable[[LimitAsk], Awaitable[LimitGrant]], ask: LimitAsk, cost: int
+    ) -> LimitGrant:
+        """Ask the engine; while it does not answer, let the share of this process decide about the cost."""
+        if self._core.options.policy.limit == "closed":
+            return await self._commands.run(operation, call, ask)
+        try:
+            grant = await self._commands.run(operation, call, ask)
+        except GONE:
+            if not self._core.shares.workers:
+                raise
+            return self._shared(ask, cost, consume=operation == "limit_hit")
+        self._core.shares.saw(_whose(ask), self._now(), grant.standings)
+        await self._beat()
+        return grant
+
+    def _shared(self, ask: LimitAsk, cost: int, *, consume: bool) -> LimitGrant:
+        shares, whose = self._core.shares, _whose(ask)
+        admitted, standings = shares.decide(whose, ask.kind, ask.quotas, cost, self._now(), consume=consume)
+        return LimitGrant(admitted, "", standings)
+
+    def _now(self) -> int:
+        return round(self._backend.time.earliest() * MICROS)
+
+    async def _beat(self) -> None:
+        """Say now and then that this process lives, and learn how many do; not worth an error."""
+        shares = self._core.shares
+        if shares.beats():
+            with suppress(BackendError):
+                shares.workers = await self._commands.run("limit_beat", self._port.beat, shares.worker, LIFE)
+
+
+def _whose(ask: LimitAsk) -> str:
+    return f"{ask.name}:{ask.digest}"
+
+
+def _checked_units(what: str, units: object, terms: Terms) -> int:
+    smallest = min(terms.limits, key=lambda limit: limit.count)
+    if isinstance(units, bool) or not isinstance(units, int) or not 1 <= units <= smallest.count:
+        may_be = f"a whole number from 1 to {smallest.count}, since {smallest.text!r} of {terms.name!r} allows no more"
+        raise ConfigError(f"{what} is {described(units)}; it must be {may_be}")
+    return units
 
 
 def _ask(terms: Terms, identity: object, cost: object) -> LimitAsk:
-    smallest = min(terms.limits, key=lambda limit: limit.count)
-    if isinstance(cost, bool) or not isinstance(cost, int) or not 1 <= cost <= smallest.count:
-        may_be = f"a whole number from 1 to {smallest.count}, since {smallest.text!r} of {terms.name!r} allows no more"
-        raise ConfigError(f"cost is {described(cost)}; it must be {may_be}")
+    units = _checked_units("cost", cost, terms)
     whose = f"{terms.kind} {' '.join(limit.text for limit in terms.limits)} {canonical(identity, 'identity')}"
     digest = hashlib.blake2b(whose.encode(), digest_size=16).hexdigest()
     quotas = tuple((limit.count, limit.micros) for limit in terms.limits)
-    return LimitAsk(terms.name, digest, terms.kind, quotas, cost)
+    return LimitAsk(terms.name, digest, terms.kind, quotas, units)
 
 
 def _exceeded(verdict: Verdict, terms: Terms) -> LimitExceededError:

@@ -1,12 +1,14 @@
 """What a limiter says of one call, and how a web service says it to its clients."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from nearcache._core.limits import Kind, Limit
 from nearcache._core.quotas import Standing
 from nearcache.backends.limits import LimitAsk, LimitGrant
 from nearcache.errors import ConfigError
+from nearcache.near.stock import Parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,21 +18,31 @@ class Terms:
     name: str
     kind: Kind
     limits: tuple[Limit, ...]
+    lease: int = field(default=0, compare=False)
+    """How many units are taken from the engine at once, 0 for as many as are needed."""
+
+
+class Spent(NamedTuple):
+    """What a hit has consumed: in the engine by a `receipt`, or of what this process had consumed ahead."""
+
+    ask: LimitAsk
+    receipt: str
+    parts: Parts
 
 
 class Verdict:
     """What a limiter says of one call: true if it is allowed."""
 
-    __slots__ = ("_receipts", "_standings", "_terms", "allowed", "retry_after")
+    __slots__ = ("_spent", "_standings", "_terms", "allowed", "retry_after")
 
-    def __init__(self, terms: Terms, ask: LimitAsk, grant: LimitGrant) -> None:
+    def __init__(self, terms: Terms, ask: LimitAsk, grant: LimitGrant, parts: Parts = ()) -> None:
         self.allowed: bool = grant.admitted
         """Whether the call may go on. For `peek`: whether it might."""
         self.retry_after: float = max(standing.wait for standing in grant.standings)
         """Seconds after which the same call would be allowed if nobody else came; 0.0 if it is allowed."""
         self._terms = terms
         self._standings = grant.standings
-        self._receipts = [(ask, grant.receipt)] if grant.receipt else []
+        self._spent = [Spent(ask, grant.receipt, parts)] if grant.receipt or parts else []
 
     def __bool__(self) -> bool:
         return self.allowed
@@ -72,11 +84,11 @@ class Verdict:
         }
         return told if self.allowed else {**told, "Retry-After": _seconds(self.retry_after)}
 
-    def spent(self, terms: Terms) -> tuple[LimitAsk, str] | None:
+    def spent(self, terms: Terms) -> Spent | None:
         """Return, once, what a limiter of these terms needs to give the units back; None where none were consumed."""
         if terms != self._terms:
             raise ConfigError(f"a verdict of {self._terms.name!r} can be refunded only by a limiter with its limits")
-        return self._receipts.pop() if self._receipts else None
+        return self._spent.pop() if self._spent else None
 
 
 def _seconds(seconds: float) -> str:

@@ -60,3 +60,7 @@ class Limits(Protocol):
     async def reset(self, ask: LimitAsk) -> None:
         """Forget what was consumed."""
         ...
+
+    async def beat(self, worker: str, life: float) -> int:
+        """Note that a process lives which uses limiters; return how many have done so within `life` seconds."""
+        ...

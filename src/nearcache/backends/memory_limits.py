@@ -27,6 +27,7 @@ class MemoryLimits:
         # So that windows begin when those of an engine do; a clock made for tests is its own time.
         self._offset = 0.0 if time_of_engine.simulated else time.time() - self._clock()
         self._records: dict[tuple[str, str], Consumed] = {}
+        self._workers: dict[str, float] = {}
         self._sweep_at = SWEEP_AT
         self.after_fork()
         _all.add(self)
@@ -50,6 +51,14 @@ class MemoryLimits:
         """Forget."""
         with self._mutex:
             self._records.pop((ask.name, ask.digest), None)
+
+    async def beat(self, worker: str, life: float) -> int:
+        """Note that a worker lives, and count."""
+        with self._mutex:
+            now = self._clock()
+            self._workers[worker] = now
+            self._workers = {each: at for each, at in self._workers.items() if at > now - life}
+            return len(self._workers)
 
     def after_fork(self) -> None:
         """Let a forked child go on counting by itself."""

@@ -220,6 +220,9 @@ class _FaultyLimits:
     async def reset(self, ask: LimitAsk) -> None:
         await self._do("limit_reset", self._inner.reset, ask)
 
+    async def beat(self, worker: str, life: float) -> int:
+        return await self._do("limit_beat", self._inner.beat, worker, life)
+
 
 class _FaultyMarks:
     def __init__(self, inner: Marks, faults: Faults) -> None:

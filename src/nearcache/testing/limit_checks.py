@@ -107,6 +107,18 @@ class LimitChecks(Suite):
                 assert 0.0 < again.standings[0].wait <= 1.0 + ERROR
             assert (await _admitted(backend, ask)).admitted
 
+    @both
+    async def test_workers_are_counted_that_have_said_lately_that_they_live(self, backend: Backend) -> None:
+        """Each once, and not for longer."""
+        if (limits := backend.limits) is None:
+            return
+        one, other = uuid.uuid4().hex[:16], uuid.uuid4().hex[:16]
+        before = await limits.beat(one, 60.0)
+        assert [await limits.beat(worker, 60.0) for worker in (one, other, one)] == [before, before + 1, before + 1]
+        deadline = time.monotonic() + WITHIN
+        while await limits.beat(one, 1.0) > 1:
+            assert time.monotonic() < deadline, "who has fallen silent is counted for ever"
+
 
 class _Asked(Protocol):
     """Asks a limiter."""

@@ -144,6 +144,7 @@ async def limits(backend: RedisBackend) -> None:
         assert (await backend.limits.peek(ask)).standings[0].left == 1
         await backend.limits.refund(ask, grant.receipt)
         await backend.limits.reset(ask)
+    assert await backend.limits.beat("worker", 15.0) == 1
 
 
 async def marks(one: RedisBackend, other: RedisBackend) -> None:

@@ -10,7 +10,7 @@ from nearcache._core.quotas import Standing
 from nearcache._core.ttl import LONGEST_TTL
 from nearcache.backends.limits import LimitAsk, LimitGrant
 from nearcache.backends.redis.errors import MISSHAPEN, good, unexpected
-from nearcache.backends.redis.names import limit_of
+from nearcache.backends.redis.names import limit_of, workers_of
 
 if TYPE_CHECKING:
     from nearcache.backends.redis.backend import RedisBackend
@@ -41,6 +41,12 @@ class RedisLimits:
         """Forget."""
         (reply,) = await self._backend.run(("DEL", self._record(ask)))
         good(reply, ask.name)
+
+    async def beat(self, worker: str, life: float) -> int:
+        """Note that a worker lives, and count."""
+        record = workers_of(self._backend.named(""))
+        (reply,) = await self._backend.evaluate("workers", [((record,), (worker, f"{life * 1_000:.0f}"))], record)
+        return reply if isinstance(reply, int) else unexpected(reply, record)
 
     async def _evaluate(self, verb: str, ask: LimitAsk, receipt: str = "") -> Any:
         quotas = [str(number) for quota in ask.quotas for number in quota]

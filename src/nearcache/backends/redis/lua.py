@@ -31,9 +31,16 @@ ABOUT_LIMITS: Final = frozenset({"limit_sliding", "limit_fixed", "limit_gcra"})
 SHARED: Final = {"lease": ABOUT_LEASES, "lock": ABOUT_LOCKS, "session": ABOUT_SESSIONS, "limit": ABOUT_LIMITS}
 """What several scripts begin with."""
 
-REPEATABLE: Final = frozenset(
-    {*ABOUT_LEASES, "mark", "restore", "bus", "lock_acquire", "session_create", "session_load", "session_enlist"}
-)
+REPEATABLE: Final = ABOUT_LEASES | {
+    "mark",
+    "restore",
+    "bus",
+    "lock_acquire",
+    "session_create",
+    "session_load",
+    "session_enlist",
+    "workers",
+}
 """Scripts that may run again when a reply was lost: a second run changes nothing that is wrong to change. A second
 `commit` removes what the first has stored.
 """

@@ -33,6 +33,11 @@ def limit_of(name: str) -> str:
     return f"{{{name}}}~r"
 
 
+def workers_of(prefix: str) -> str:
+    """Return the name of the record of the processes that use limiters; `prefix` is that of the namespace's keys."""
+    return f"{{{prefix}}}~w"
+
+
 def marks_of(namespace: str) -> str:
     """Return the name of the record of a namespace's marks."""
     return f"{{{namespace}}}~m"

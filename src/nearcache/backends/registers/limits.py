@@ -7,6 +7,7 @@ nothing. The record of the limiter `login` of the namespace `app` is `{app:login
 
 import math
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from nearcache._core.limits import LONGEST_LOG, Kind
@@ -21,6 +22,8 @@ SPARE: Final = 2.0
 """Seconds that a record is kept for longer than it counts: engines that tell whole seconds let it go early."""
 
 _NUMBERS: Final = re.compile(rb"[0-9]{1,24}(?: [0-9]{1,24}){0,%d}" % LONGEST_LOG)
+
+_WORKER: Final = re.compile(rb"([0-9a-z]{1,32}):([0-9]{1,24})(?: |$)")
 
 
 class RegisterLimits:
@@ -71,11 +74,25 @@ class RegisterLimits:
         """Forget."""
         await self._backend.take(Drop(self._record(ask)))
 
+    async def beat(self, worker: str, life: float) -> int:
+        """Note that a worker lives, and count."""
+        name = f"{{{self._backend.named('')}}}~w"
+
+        async def take(_first: bool) -> int | None:
+            (answer,) = await self._backend.take(Look(name))
+            now = self._now()
+            living = {each: at for each, at in _workers(answer) if abs(now - at) < life * MICROS} | {worker: now}
+            return len(living) if await self._swapped(name, answer, _listed(living), life + SPARE) else None
+
+        return await self._backend.turns.until_done(name, take)
+
     async def _stored(self, name: str, ask: LimitAsk, seen: Answer, state: Consumed, now: int) -> bool:
         """Store a state in the place of the one that was seen; tell whether nobody has come in between."""
         longest = max(period for _, period in ask.quotas)
         ttl = math.ceil(min(max(0, state.until - now), longest) / MICROS) + SPARE
-        raw = b" ".join(b"%d" % number for number in state.numbers())
+        return await self._swapped(name, seen, b" ".join(b"%d" % number for number in state.numbers()), ttl)
+
+    async def _swapped(self, name: str, seen: Answer, raw: bytes, ttl: float) -> bool:
         step: Step = Add(name, raw, ttl) if seen.raw is None else Swap(name, seen, raw, ttl)
         (answer,) = await self._backend.take(step)
         return answer.done
@@ -90,6 +107,14 @@ class RegisterLimits:
     def _noted(self, kind: Kind) -> int:
         """Return when something is said to be consumed that is consumed now."""
         return round(self._backend.time.latest() * MICROS) if kind == "sliding" else self._now()
+
+
+def _listed(living: Mapping[str, int]) -> bytes:
+    return b" ".join(b"%s:%d" % (worker.encode(), at) for worker, at in living.items())
+
+
+def _workers(answer: Answer) -> list[tuple[str, int]]:
+    return [(each[1].decode(), int(each[2])) for each in _WORKER.finditer(answer.raw or b"")]
 
 
 def _state(ask: LimitAsk, answer: Answer) -> Consumed:
