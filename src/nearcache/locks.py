@@ -49,6 +49,7 @@ class Locks:
         wait: Duration = 10,
         fair: bool = False,
         on_loss: Callable[[LockLostError], object] | None = None,
+        replicas: int = 0,
     ) -> AbstractContextManager[Held]:
         """Hold a lock during the block, which nobody else has meanwhile: no thread, task, process or host.
 
@@ -60,6 +61,7 @@ class Locks:
             wait: how long to wait for it, at most; 0 does not wait.
             fair: those who wait get it in the order in which they came.
             on_loss: called with the `LockLostError` when the lock is lost while the block runs; in a thread of its own.
+            replicas: how many replicas have to have acknowledged it before the block begins, on Redis and Valkey.
 
         `held.token` grows with each acquisition, by whomever: hand it to what you write to, and have that refuse older
         ones. `held.token` and `held.check()` raise `LockLostError` if the lock may be another's by now, and so does the
@@ -67,14 +69,14 @@ class Locks:
         error.
 
         Raises:
-            LockNotAcquiredError: somebody else had it for `wait` seconds.
+            LockNotAcquiredError: somebody else had it for `wait` seconds, or too few replicas acknowledged it.
             BackendError: the engine does not answer, or refuses.
-            UnsupportedError: the engine has no locks; raised by the call itself, before the block.
-            ConfigError: a wrong `ttl` or `wait`.
+            UnsupportedError: the engine has no locks, or no replicas; raised by the call itself, before the block.
+            ConfigError: a wrong `ttl`, `wait` or `replicas`.
 
         """
         locks = self._engine.locks
-        return _blocks.lock(locks, locks.terms(ttl, wait, fair, on_loss)(name))
+        return _blocks.lock(locks, locks.copied(ttl, wait, fair, on_loss, replicas)(name))
 
     def semaphore(
         self,
@@ -156,13 +158,14 @@ class Locks:
         wait: Duration = 10,
         fair: bool = False,
         on_loss: Callable[[LockLostError], object] | None = None,
+        replicas: int = 0,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Decorate a function so that of the calls with the same name one runs at a time.
 
         Each holds the lock of that name, such as "payment:{order_id}", while the function runs; options are those of
         `lock`. Parameters that the template does not name do not count. A call raises what `lock` and its block raise.
         """
-        return decorate.exclusive(self._engine, template, self._engine.locks.terms(ttl, wait, fair, on_loss))
+        return decorate.exclusive(self._engine, template, self._engine.locks.copied(ttl, wait, fair, on_loss, replicas))
 
 
 class AsyncRwLock:
@@ -198,10 +201,11 @@ class AsyncLocks:
         wait: Duration = 10,
         fair: bool = False,
         on_loss: Callable[[LockLostError], object] | None = None,
+        replicas: int = 0,
     ) -> AbstractAsyncContextManager[Held]:
         """Hold a lock during the block, which nobody else has meanwhile: no thread, task, process or host."""
         locks = self._engine.locks
-        return _blocks.async_lock(locks, locks.terms(ttl, wait, fair, on_loss)(name))
+        return _blocks.async_lock(locks, locks.copied(ttl, wait, fair, on_loss, replicas)(name))
 
     def semaphore(
         self,
@@ -237,6 +241,7 @@ class AsyncLocks:
         wait: Duration = 10,
         fair: bool = False,
         on_loss: Callable[[LockLostError], object] | None = None,
+        replicas: int = 0,
     ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
         """Decorate a function so that of the calls with the same name one runs at a time."""
-        return decorate.exclusive(self._engine, template, self._engine.locks.terms(ttl, wait, fair, on_loss))
+        return decorate.exclusive(self._engine, template, self._engine.locks.copied(ttl, wait, fair, on_loss, replicas))

@@ -1,17 +1,26 @@
 """Many read or one writes, and one who wants to write gets in, however many come to read."""
 
 import asyncio
+import functools
+import os
+import random
+import signal
 import threading
 import time
+import uuid
 from contextlib import suppress
 
 import pytest
 
-from nearcache import Cache, LockNotAcquiredError
+from nearcache import Cache, LockLostError, LockNotAcquiredError
+from nearcache._engine.locks import EVERYBODY
+from tests.integration.redis.helpers import in_child
 from tests.promises.conftest import NewCache, url_of
-from tests.promises.helpers import Crowd, eventually, noticed, values
+from tests.promises.helpers import Crowd, dice, eventually, noticed, values
+from tests.promises.locking import LIFE
 from tests.promises.test_locks import rewritten
-from tests.promises.test_semaphores import LETS_ALL_IN
+from tests.promises.test_semaphores import LETS_ALL_IN, Log, finished
+from tests.servers import RedisServer
 
 
 class Page:
@@ -70,6 +79,52 @@ def test_one_writes_or_many_read(request: pytest.FixtureRequest, new_cache: NewC
 def test_one_who_is_met_while_writing_is_noticed(valkey_url: str, new_cache: NewCache) -> None:
     with rewritten(*LETS_ALL_IN), noticed("somebody met one who writes"):
         one_writes_or_many_read(valkey_url, new_cache)
+
+
+# Processes, by the engine's own log
+
+
+def stopped_holders_keep_nobody_company(server: RedisServer, processes: int = 4, rounds: int = 6) -> None:
+    """Have processes read and write, each of which is stopped once for longer than its lease, and read the log."""
+    namespace, seed = f"p{uuid.uuid4().hex[:10]}", dice().randrange(2**32)
+    log = Log(server, f"{namespace}:a::rwlock")
+
+    def work(number: int) -> None:
+        choice = random.Random(seed + number)
+        stops, lost = choice.randrange(rounds), 0
+        with Cache(server.unix_url, namespace=namespace, observers=(), timeout=10.0) as cache:
+            lock = cache.rwlock("a", ttl=LIFE, wait=60)
+            for turn in range(rounds):
+                try:
+                    with lock.writing() if (turn + number) % 3 == 0 else lock.reading():
+                        time.sleep(choice.random() / 50)
+                        if turn == stops:
+                            os.kill(os.getpid(), signal.SIGSTOP)
+                except LockLostError:
+                    lost += 1
+        assert lost, "it was not told of its loss"
+
+    finished([in_child(functools.partial(work, number)) for number in range(processes)])
+    seen = list(log.holders())
+    assert not any(len(holders) > 1 and 1 in holders.values() for holders in seen), "somebody met one who writes"
+    assert len({owner for holders in seen for owner in holders}) >= processes * rounds
+    assert {1, EVERYBODY} == {share for holders in seen for share in holders.values()}
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_holders_that_were_stopped_keep_nobody_company(valkey_server: RedisServer) -> None:
+    stopped_holders_keep_nobody_company(valkey_server)
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_processes_that_meet_one_who_writes_are_noticed(valkey_server: RedisServer) -> None:
+    with rewritten(*LETS_ALL_IN), noticed("somebody met one who writes"):
+        stopped_holders_keep_nobody_company(valkey_server)
+
+
+# Those who write get in
 
 
 READERS = 3

@@ -93,42 +93,46 @@ def test_a_semaphore_that_lets_everybody_in_is_noticed(valkey_url: str, new_cach
 
 
 class Log:
-    """What the engine did with one sorted set of holders, as it tells whoever monitors it."""
+    """What the engine did with the holders of one lock, as it tells whoever monitors it."""
 
-    def __init__(self, server: RedisServer, record: str) -> None:
+    def __init__(self, server: RedisServer, name: str) -> None:
         self._line = socket.socket(socket.AF_UNIX)
         self._line.settimeout(10.0)
         self._line.connect(str(server.socket))
         self._line.sendall(b"MONITOR\r\n")
         assert self._line.recv(5) == b"+OK\r\n"
-        self._server, self._record = server, record
+        self._server = server
+        self._holders, self._last, *_ = lock_of(name)
 
-    def holders(self) -> Iterator[list[str]]:
-        """Return who held it after each change, without those whose lease had ended by then."""
+    def holders(self) -> Iterator[dict[str, int]]:
+        """Return who held it after each change, and with how many each would share it, without those whose lease had
+        ended by then.
+        """
         mark = f"end-{uuid.uuid4().hex}"
         self._server.command("ECHO", mark)
         text = b""
         while mark.encode() not in text:
             text += self._line.recv(1 << 20)
         self._line.close()
-        until = dict[str, float]()
+        until, shares, latest = dict[str, float](), dict[str, int](), ""
         for line in text.decode("utf-8", "replace").splitlines():
             when, _, command = line.removeprefix("+").partition(" [")
             words = command.partition("] ")[2].replace('"', "").split(" ")
-            if words[:2] == ["ZADD", self._record]:
-                until[words[3]] = float(words[2])
-            elif words[:2] == ["ZREM", self._record]:
+            if words[:2] == ["ZADD", self._holders]:
+                latest = words[3]
+                until[latest] = float(words[2])
+            elif words[:2] == ["ZREM", self._holders]:
                 until.pop(words[2], None)
-            else:
-                continue
+            elif words[:2] == ["SET", self._last]:
+                shares[latest] = int(words[3])
             now = float(when) * 1_000_000
-            yield [owner for owner, ends in until.items() if ends > now]
+            yield {owner: shares[owner] for owner, ends in until.items() if ends > now and owner in shares}
 
 
 def stopped_holders_keep_no_permits(server: RedisServer, processes: int = 4, rounds: int = 6) -> None:
     """Have processes take permits, each of which is stopped once for longer than its lease, and read the log."""
     namespace, seed = f"p{uuid.uuid4().hex[:10]}", dice().randrange(2**32)
-    log = Log(server, lock_of(f"{namespace}:a::semaphore")[0])
+    log = Log(server, f"{namespace}:a::semaphore")
 
     def work(number: int) -> None:
         choice = random.Random(seed + number)

@@ -32,7 +32,10 @@ RWLOCK: Final = "rwlock"
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What somebody wants of a lock that `most` may hold at a time; `life` and `wait` in seconds."""
+    """What somebody wants of a lock that `most` may hold at a time; `life` and `wait` in seconds.
+
+    So many `replicas` have to know of it.
+    """
 
     kind: str
     name: str
@@ -41,6 +44,7 @@ class Claim:
     fair: bool
     on_loss: OnLoss | None
     most: int
+    replicas: int = 0
 
     @property
     def lock(self) -> str:

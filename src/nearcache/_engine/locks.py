@@ -1,5 +1,6 @@
 """Locks: how one is waited for, watched over while it is held, and given back."""
 
+import dataclasses
 import time
 import weakref
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from nearcache._engine.core import Core, new_token
 from nearcache._engine.held import LOCK, RWLOCK, SEMAPHORE, Claim, OnLoss, Possession
 from nearcache._io.port import Io, require_callable
 from nearcache.backends.base import Backend, LostConnection, require
-from nearcache.backends.locks import LOCK_LOOK, LockAsk, Locks
+from nearcache.backends.locks import LOCK_LOOK, LockAsk, LockGrant, Locks
 from nearcache.errors import BackendError, ConfigError, LockNotAcquiredError
 from nearcache.options import Duration
 
@@ -54,7 +55,7 @@ class Locking:
         self, ttl: TTL, wait: Duration, fair: bool, on_loss: OnLoss | None, number: int
     ) -> Callable[[str], Claim]:
         """Do the same for one of so many permits of a semaphore."""
-        return self.terms(ttl, wait, fair, on_loss, SEMAPHORE, _number(number))
+        return self.terms(ttl, wait, fair, on_loss, SEMAPHORE, _number(number, "permits", 1))
 
     def sides(self, name: str, ttl: TTL, wait: Duration, on_loss: OnLoss | None) -> tuple[Claim, Claim]:
         """Return what claims the lock of a name to read, with others, and what claims it to write, alone.
@@ -63,6 +64,15 @@ class Locking:
         """
         read, write = (self.terms(ttl, wait, True, on_loss, RWLOCK, most) for most in (EVERYBODY, 1))
         return read(name), write(name)
+
+    def copied(
+        self, ttl: TTL, wait: Duration, fair: bool, on_loss: OnLoss | None, number: int
+    ) -> Callable[[str], Claim]:
+        """Do the same for a lock that so many replicas have to know of."""
+        terms, replicas = self.terms(ttl, wait, fair, on_loss), _number(number, "replicas", 0)
+        if replicas and not self._port.replicated:
+            require(None, self._backend, "locks that replicas acknowledge", "redis")
+        return lambda name: dataclasses.replace(terms(name), replicas=replicas)
 
     @property
     def _port(self) -> Locks:
@@ -79,26 +89,27 @@ class Locking:
             if had.holder is not None or claim.on_loss is not None:
                 self._io.beside(self._watch(had))
         except BaseException as error:
-            if claim.wait or not isinstance(error, LockNotAcquiredError):
+            if claim.wait or claim.replicas or not isinstance(error, LockNotAcquiredError):
                 await self._release(claim, owner)
             raise
         return had
 
     async def _turn(self, claim: Claim, owner: str) -> tuple[int, float]:
         """Ask until it is the owner's turn; return the token, and when it was asked for."""
-        ask = LockAsk(claim.lock, owner, claim.life, claim.fair, claim.wait > 0, claim.most)
+        ask = LockAsk(claim.lock, owner, claim.life, claim.fair, claim.wait > 0, claim.most, claim.replicas)
         until = time.monotonic() + claim.wait
         while True:
             mail = self._port.expect(owner)
             try:
                 sent = time.monotonic()
                 grant = await self._commands.run("lock", self._port.acquire, ask)
-                if grant.token:
+                if grant.token and grant.replicas >= claim.replicas:
                     return grant.token, sent
                 now = time.monotonic()
                 if now >= until:
-                    raise LockNotAcquiredError(_refusal(claim))
-                look = min(until, now + max(BREATH, min(grant.left, LOCK_LOOK)))
+                    raise LockNotAcquiredError(_refusal(claim, grant))
+                left = LOCK_LOOK if grant.token else grant.left
+                look = min(until, now + max(BREATH, min(left, LOCK_LOOK)))
                 await self._io.wait(mail, lambda: look)  # noqa: B023 -- it waits now
             finally:
                 mail.close()
@@ -164,10 +175,10 @@ def _over(had: Possession) -> bool:
     return had.ended or had.renewal.lost
 
 
-def _number(permits: object) -> int:
-    if isinstance(permits, int) and not isinstance(permits, bool) and permits >= 1:
-        return permits
-    raise ConfigError(f"permits is {permits!r}; it must be an int of at least 1")
+def _number(given: object, name: str, least: int) -> int:
+    if isinstance(given, int) and not isinstance(given, bool) and given >= least:
+        return given
+    raise ConfigError(f"{name} is {given!r}; it must be an int of at least {least}")
 
 
 def _seconds_of(wait: Duration) -> float:
@@ -176,8 +187,11 @@ def _seconds_of(wait: Duration) -> float:
     return 0.0 if no_wait else parse_duration(wait, "wait")
 
 
-def _refusal(claim: Claim) -> str:
+def _refusal(claim: Claim, grant: LockGrant) -> str:
     waited = f"after {claim.wait:g} s" if claim.wait else "and wait is 0"
+    if grant.token:
+        known = f"acknowledged by {grant.replicas} of {claim.replicas} replicas"
+        return f"the {claim} was {known}, {waited}; it was given back: are so many connected, and keep up?"
     held = {
         LOCK: "is held by somebody else",
         SEMAPHORE: f"has all of its {claim.most} permits taken",

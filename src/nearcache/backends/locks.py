@@ -13,7 +13,8 @@ class LockAsk(msgspec.Struct, frozen=True, gc=False):
 
     `owner` names who asks, another one for each acquisition, and the same each time somebody who waits asks again.
     `life` is how many seconds the lock lives unless it is renewed. Who `waits` asks again within `LOCK_LOOK` seconds.
-    At `most` so many may hold it at the same time, or fewer if whoever took it last said so.
+    At `most` so many may hold it at the same time, or fewer if whoever took it last said so. So many `replicas` are
+    waited for to acknowledge that it was taken, for a moment.
     """
 
     name: str
@@ -22,13 +23,18 @@ class LockAsk(msgspec.Struct, frozen=True, gc=False):
     fair: bool
     waits: bool
     most: int = 1
+    replicas: int = 0
 
 
 class LockGrant(msgspec.Struct, frozen=True, gc=False):
-    """The answer to a `LockAsk`: a token above 0, or how many seconds another holds it at least, who may renew it."""
+    """The answer to a `LockAsk`: a token above 0, or how many seconds another holds it at least, who may renew it.
+
+    `replicas` is how many of those that were asked for have acknowledged it.
+    """
 
     token: int = 0
     left: float = 0.0
+    replicas: int = 0
 
 
 LOCK_LOOK: Final = 1.0
@@ -47,6 +53,9 @@ class Locks(Protocol):
     Those who ask may allow more owners at a time. A lock whose owner does not renew it is free after its life. Tokens
     grow also where the engine forgot the last one: they are at least its time in microseconds.
     """
+
+    replicated: bool
+    """Whether replicas can be waited for."""
 
     async def acquire(self, ask: LockAsk) -> LockGrant:
         """Take a lock that has room and is nobody else's turn; else join those who wait, if the asker `waits`."""

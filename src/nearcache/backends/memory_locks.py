@@ -47,6 +47,8 @@ class _Lock:
 class MemoryLocks:
     """The port of locks, which both flavours share."""
 
+    replicated: bool = False
+
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._inbox = Inbox()

@@ -159,6 +159,7 @@ class _FaultyLeases:
 class _FaultyLocks:
     def __init__(self, inner: Locks, faults: Faults) -> None:
         self._inner, self._do = inner, faults.around
+        self.replicated: bool = inner.replicated
         self.keep, self.let_go, self.expect = inner.keep, inner.let_go, inner.expect
 
     async def acquire(self, ask: LockAsk) -> LockGrant:

@@ -71,7 +71,7 @@ class RedisBackend(Backend):
         self._marks = RedisMarks(self, spec.namespace)
         self.marks: Marks = self._marks
         self.counters: Counters | None = _Counters(self)
-        self.locks: Locks | None = RedisLocks(self, listener)
+        self.locks: Locks | None = RedisLocks(self, listener, spec.timeout)
         self.sessions: Sessions | None = RedisSessions(self)
         self.limits: Limits | None = RedisLimits(self)
         self.scan: Scan | None = tooling.Scan(self.single, self._prefix)

@@ -8,6 +8,7 @@ lease of a key before its record.
 
 import asyncio
 import functools
+import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,7 +18,7 @@ from nearcache.backends.base import EngineReplaced, LostConnection, is_silence
 from nearcache.backends.redis import dialect
 from nearcache.backends.redis.dialect import repeatable
 from nearcache.backends.redis.errors import code_of, good
-from nearcache.backends.redis.slots import OF_SEVERAL_KEYS, joined, key_of, slot_of, split
+from nearcache.backends.redis.slots import FOLLOWING, OF_SEVERAL_KEYS, joined, key_of, slot_of, split
 from nearcache.backends.redis.topology import Node, Topology
 from nearcache.backends.registry import BackendSpec
 from nearcache.backends.transport.aio import AwaitingLink
@@ -134,7 +135,9 @@ class ClusterLink(ABC, Generic[AnyLink]):
     async def _all(self, commands: tuple[Command, ...], until: float) -> list[Any]:
         """Send commands, each to the nodes that keep its keys."""
         parts = [split(command) for command in commands]
-        errands = [self._errand(part) for these in parts for part in these]
+        errands = list[_Errand]()
+        for part in itertools.chain(*parts):
+            errands.append(self._errand(part, errands[-1].key if part[0] in FOLLOWING and errands else ""))
         await self._send_all(errands, until)
         await self._follow(errands, until)
         replies = iter(errand.reply for errand in errands)
@@ -175,8 +178,8 @@ class ClusterLink(ABC, Generic[AnyLink]):
         if self._topology.appeared != appeared:
             raise _replaced()
 
-    def _errand(self, command: Command) -> _Errand:
-        key = key_of(command) or self._home
+    def _errand(self, command: Command, key: str = "") -> _Errand:
+        key = key or key_of(command) or self._home
         return _Errand(command, key, self._topology.owner(key))
 
     async def _follow(self, errands: list[_Errand], until: float) -> None:
@@ -246,6 +249,7 @@ class ClusterLink(ABC, Generic[AnyLink]):
                 moving[slot] = errand
             elif code == "TRYAGAIN":
                 errand.node, errand.asking = self._topology.owner(errand.key), False
+                moving[slot] = errand
             elif slot in moving and repeatable([errand.command]):
                 errand.node, errand.asking = moving[slot].node, moving[slot].asking
             elif not (isinstance(errand.reply, LostConnection) and repeatable([errand.command])):

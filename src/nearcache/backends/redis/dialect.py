@@ -14,7 +14,7 @@ billions neither.
 """
 
 REPEATABLE: Final = frozenset(
-    {"GET", "MGET", "PTTL", "TIME", "PING", "SCAN", "INFO", "DEL", "ZMSCORE", "ZREVRANGEBYSCORE"}
+    {"GET", "MGET", "PTTL", "TIME", "PING", "SCAN", "INFO", "DEL", "WAIT", "ZMSCORE", "ZREVRANGEBYSCORE"}
 )
 """Commands that may be sent again when the first try was lost: they leave the engine as one try would."""
 

@@ -7,9 +7,12 @@ The lock `payment:42` of the namespace `app` has the records `{app:payment:42}~k
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from nearcache.backends.locks import LOCK_CLAIM, LOCK_PATIENCE, LockAsk, LockGrant
-from nearcache.backends.redis.errors import unexpected
+from nearcache.backends.redis.errors import code_of, good, unexpected, whole
 from nearcache.backends.redis.listener import Ears
+from nearcache.backends.redis.lua import script
 from nearcache.backends.redis.names import lock_of
 from nearcache.backends.renewal import Renewal
 from nearcache.near.inbox import Mail
@@ -19,26 +22,44 @@ if TYPE_CHECKING:
 
 TIMES: Final = (str(int(LOCK_PATIENCE * 1000)), str(int(LOCK_CLAIM * 1000)))
 
+PATIENCE: Final = 0.25
+"""The share of a call's time for which replicas are waited for: so long may others wait on a connection that is shared.
+"""
+
 
 class RedisLocks:
-    """The port of locks."""
+    """The port of locks; replicas are waited for during a share of `timeout`, the seconds that a call may take."""
 
-    def __init__(self, backend: "RedisBackend", listener: Ears) -> None:
+    def __init__(self, backend: "RedisBackend", listener: Ears, timeout: float) -> None:
         self._backend = backend
         self._listener = listener
+        self._patience = max(1, int(timeout * PATIENCE * 1000))
+        self.replicated: bool = backend.name == "redis"  # an embedded engine has none
 
     async def acquire(self, ask: LockAsk) -> LockGrant:
         """Ask for a lock; the message that it is free comes on the channel of this process."""
         channel = self._listener.channel() if ask.waits else ""
         life = str(math.floor(ask.life * 1000))
-        reply = await self._evaluate(
-            "lock_acquire", ask.name, ask.owner, ask.fair, life, _flag(ask.waits), channel, str(ask.most)
-        )
-        return _granted(reply, ask.name)
+        arguments = ask.owner, _flag(ask.fair), *TIMES, life, _flag(ask.waits), channel, str(ask.most)
+        if ask.replicas:
+            return await self._acknowledged(ask, arguments)
+        return _granted(await self._evaluate("lock_acquire", ask.name, arguments), ask.name)
+
+    async def _acknowledged(self, ask: LockAsk, arguments: tuple[str, ...]) -> LockGrant:
+        """Ask for a lock, and wait for replicas behind it, on the same connection: they acknowledge what it wrote."""
+        records, code, replies = lock_of(self._backend.named(ask.name)), script("lock_acquire"), list[Any]()
+        for script_of in (("EVALSHA", code.sha), ("EVAL", code.text)):
+            take = (*script_of, str(len(records)), *records, *arguments)
+            replies = await self._backend.together(take, ("WAIT", str(ask.replicas), str(self._patience)))
+            if code_of(replies[0]) != "NOSCRIPT":
+                break
+        reply, count = (good(each, ask.name) for each in replies)
+        grant = _granted(reply, ask.name)
+        return msgspec.structs.replace(grant, replicas=whole(count, ask.name)) if grant.token else grant
 
     async def release(self, name: str, owner: str, fair: bool) -> bool:
         """Give a lock back."""
-        return bool(await self._evaluate("lock_release", name, owner, fair) == 1)
+        return bool(await self._evaluate("lock_release", name, (owner, _flag(fair), *TIMES)) == 1)
 
     def keep(self, name: str, owner: str, life: float, sent: float) -> Renewal:
         """Have the listener renew a lock."""
@@ -53,9 +74,8 @@ class RedisLocks:
         """Begin to listen."""
         return self._listener.inbox.expect(owner)
 
-    async def _evaluate(self, script: str, name: str, owner: str, fair: bool, *arguments: str) -> Any:
-        records = lock_of(self._backend.named(name))
-        (reply,) = await self._backend.evaluate(script, [(records, (owner, _flag(fair), *TIMES, *arguments))], name)
+    async def _evaluate(self, what: str, name: str, arguments: tuple[str, ...]) -> Any:
+        (reply,) = await self._backend.evaluate(what, [(lock_of(self._backend.named(name)), arguments)], name)
         return reply
 
 

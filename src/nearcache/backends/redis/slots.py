@@ -16,6 +16,8 @@ SLOTS: Final = 16_384
 KEYLESS: Final = frozenset({"TIME", "PING", "INFO", "SCAN"})
 """Commands that may go to any node."""
 
+FOLLOWING: Final = frozenset({"WAIT"})
+"""Commands about the one before them, which go to the same node."""
 
 OF_SEVERAL_KEYS: Final = frozenset({"MGET", "DEL"})
 """Commands that are split."""

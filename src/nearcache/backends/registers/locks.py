@@ -31,6 +31,8 @@ Unchanged = Callable[[str], float]
 class RegisterLocks:
     """The port of locks."""
 
+    replicated: bool = False
+
     def __init__(self, registers: Registers, namespace: str, turns: Turns, inbox: Inbox, renewer: Renewer) -> None:
         self._registers = registers
         self._table = locks_of(namespace)
