@@ -97,6 +97,10 @@ def test_the_whole_demo_keeps_its_promises_and_leaves_nothing(start, tmp_path, a
     assert re.search(r"writes that raised BackendError +4 of 4 +yes", output)
     assert re.search(r"errors they got +0 +yes", output)
     assert re.search(r"late writes that SQLite refused +[1-9] +yes", output)
+    assert re.search(r"let through to the password +5 +yes", output)
+    assert re.search(r"Retry-After: [1-9]", output)
+    assert re.search(r"sessions ended at once +4 +yes", output)
+    assert re.search(r"sessions that came back +0 +yes", output)
     assert nothing_left(tmp_path)
 
 
@@ -107,7 +111,7 @@ def test_without_an_engine_the_scenes_of_one_process_run(start, tmp_path):
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert "this is plan9" in output
-    assert output.count("left out: needs an engine") == 6
+    assert output.count("left out: needs an engine") == 8
     assert re.search(r"queries that reached SQLite +1, 1, 1 +yes", output)
     assert nothing_left(tmp_path)
 

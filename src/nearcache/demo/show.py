@@ -12,12 +12,14 @@ from nearcache.demo.scenes import (
     cold_and_warm,
     failover,
     hanging,
+    login,
     many_processes,
     metrics,
     outage,
     payments,
     race,
     restart,
+    sessions,
     stampede,
     write_through,
 )
@@ -34,10 +36,21 @@ SCENES: dict[str, ModuleType] = {
     "Engine killed": outage,
     "Primary killed": failover,
     "Payments": payments,
+    "A guessed password": login,
+    "Sessions": sessions,
     "Prometheus": metrics,
 }
 NEED_PROCESSES = frozenset(
-    {"Four processes", "Write-through", "Restart", "Engine killed", "Primary killed", "Payments"}
+    {
+        "Four processes",
+        "Write-through",
+        "Restart",
+        "Engine killed",
+        "Primary killed",
+        "Payments",
+        "A guessed password",
+        "Sessions",
+    }
 )
 """Scenes in which several processes share one engine."""
 
