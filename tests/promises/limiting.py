@@ -40,9 +40,6 @@ async def work(order: dict[str, Any]) -> tuple[list[Admitted], float]:
     limiter = Awaited.__new__(Awaited)
     terms = {"kind": order["kind"], "lease": order.get("lease")}
     limiter.cache, limiter.is_async = face.cache.limiter("a", *order["limits"], **terms), face.is_async
-        face.cache.limiter("a", *order["limits"], kind=order["kind"], lease=order.get("lease")),
-        face.is_async,
-    )
     admitted, time_of_engine, error = list[Admitted](), face.cache._engine.backend.time, 0.0
     with ExitStack() as stack:
         stack.enter_context(broken(redis_backend, "script", lambda name: defective(name, order)))
