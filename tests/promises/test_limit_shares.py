@@ -1,14 +1,18 @@
 """While the engine does not answer, each process consumes its share of a limit, and all together no more than it."""
 
+import functools
 import uuid
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
 from nearcache import BackendError, Cache, ConfigError
+from nearcache._io.blocking import drive
 from nearcache.near.shares import LIFE
 from nearcache.testing import FakeClock
-from tests.promises.helpers import noticed, recorded
+from tests.promises.conftest import NewCache
+from tests.promises.helpers import eventually, noticed, recorded
 from tests.promises.test_limits import admitted_by
 from tests.servers import MemcachedServer, RedisServer
 
@@ -64,6 +68,22 @@ def test_processes_together_let_through_no_more_than_a_limit_in_an_outage(
 def test_processes_that_do_not_know_of_each_other_are_noticed(own_server: RedisServer) -> None:
     with noticed():
         shared_out(own_server, "sliding", "killed", "knows of nobody else")
+
+
+# Who is counted
+
+
+def test_workers_that_say_nothing_are_not_counted_any_more(valkey_url: str, new_cache: NewCache) -> None:
+    for url in (valkey_url, f"forgetful://{uuid.uuid4().hex}"):
+        limits = new_cache(url)._engine.backend.limits
+        assert limits is not None
+        beat = functools.partial(limits.beat, "one")
+        assert [drive(limits.beat(worker, 60.0)) for worker in ("one", "two", "one")] == [1, 2, 2]
+        eventually(functools.partial(_is_one, beat), "who has fallen silent is forgotten")
+
+
+def _is_one(beat: Callable[[float], Coroutine[Any, Any, int]]) -> bool:
+    return drive(beat(0.5)) == 1
 
 
 # One process

@@ -96,28 +96,26 @@ class LimitChecks(Suite):
         if (limits := backend.limits) is None:
             return
         asked = _fresh()
-        for kind in limits.kinds:
-            ask = asked(kind, (2, 1_000_000), cost=2)
+        asks = [asked(kind, (2, 1_000_000), cost=2) for kind in limits.kinds]
+        for ask in asks:
             assert (await _admitted(backend, ask)).admitted
             again = await limits.hit(ask)
-            if kind == "fixed":  # the window may have ended
+            if ask.kind == "fixed":  # the window may have ended
                 assert again.admitted or again.standings[0].wait <= 1.0
             else:
                 assert not again.admitted
                 assert 0.0 < again.standings[0].wait <= 1.0 + ERROR
+        for ask in asks:
             assert (await _admitted(backend, ask)).admitted
 
     @both
     async def test_workers_are_counted_that_have_said_lately_that_they_live(self, backend: Backend) -> None:
-        """Each once, and not for longer."""
+        """Each once."""
         if (limits := backend.limits) is None:
             return
         one, other = uuid.uuid4().hex[:16], uuid.uuid4().hex[:16]
         before = await limits.beat(one, 60.0)
         assert [await limits.beat(worker, 60.0) for worker in (one, other, one)] == [before, before + 1, before + 1]
-        deadline = time.monotonic() + WITHIN
-        while await limits.beat(one, 1.0) > 1:
-            assert time.monotonic() < deadline, "who has fallen silent is counted for ever"
 
 
 class _Asked(Protocol):
