@@ -12,9 +12,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from nearcache._core.quotas import MICROS
 from nearcache._core.urls import scheme_of
 from nearcache._io.blocking import drive
 from nearcache.backends.base import Ask, Backend, Check, Fill, Item, Replicas
+from nearcache.backends.limits import LimitAsk
+from nearcache.backends.locks import LockAsk
 from nearcache.backends.registry import BackendSpec, build
 from nearcache.backends.sessions import SessionChange, SessionRecord
 from nearcache.cache import Cache
@@ -93,7 +96,9 @@ class _Examination:
                 yield Check("halves", None, "members that lose sight of one another go on by themselves")
         else:
             yield self._tried("tags", self._tags)
+            yield self._tried("locks", self._locks)
             yield self._tried("sessions", self._sessions)
+            yield self._tried("limits", self._limits)
             yield Check("sharing", None, "all of it is in this process, and ends with it")
 
     def _heard(self) -> Iterator[Check]:
@@ -107,6 +112,7 @@ class _Examination:
     def _asked(self) -> Iterator[Check]:
         yield self._tried("tags", self._marks_known)
         yield self._tried("sessions", self._sessions)
+        yield self._tried("limits", self._limits)
         yield Check("asking", None, ASKED)
         if (admin := self._backend.admin) is not None:
             yield from drive(admin.examine(forgets=self._forgets))
@@ -216,6 +222,26 @@ class _Examination:
     def _marks_known(self) -> str:
         drive(self._backend.marks.ask([self._key]))
         return "the record of what was invalidated can be read"
+
+    def _locks(self) -> str:
+        """Have one hold a lock that another asks for, and give it back."""
+        locks, ask = self._backend.locks, partial(LockAsk, self._key, life=LIFE, fair=False, waits=False)
+        if locks is None:
+            raise UnsupportedError("this engine has none")
+        held = [drive(locks.acquire(ask(owner=owner))).token > 0 for owner in ("one", "two")]
+        drive(locks.release(self._key, "one", False))
+        _expect(held, [True, False], "not one of two was given a lock")
+        return "one at a time may hold a lock"
+
+    def _limits(self) -> str:
+        """Consume all units of a limit, and forget that."""
+        if (limits := self._backend.limits) is None:
+            raise UnsupportedError("this engine has none")
+        ask = LimitAsk("nearcache-doctor", uuid.uuid4().hex, limits.kinds[0], ((1, int(LIFE * MICROS)),), 1)
+        admitted = [drive(limits.hit(ask)).admitted for _ in range(2)]
+        drive(limits.reset(ask))
+        _expect(admitted, [True, False], "not one of two was let through")
+        return "what is done can be counted"
 
     def _sessions(self) -> str:
         """Begin a session, change it and end it."""

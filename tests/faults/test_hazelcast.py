@@ -5,10 +5,11 @@ import functools
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 
 import pytest
 
-from nearcache import BackendError, BackendTimeoutError, Cache
+from nearcache import BackendError, BackendTimeoutError, Cache, LockNotAcquiredError
 from nearcache._io.blocking import drive
 from nearcache.backends.base import NotServing
 from nearcache.backends.hazelcast import HazelcastBackend, library
@@ -30,6 +31,10 @@ TRIPS = 3
 """Trips of a write at most, each of which may take the timeout: the time, the swap and the life."""
 SLACK = 0.5
 WRITERS = 4
+PATIENT_ONES = 3.0
+"""The same for those who hold locks: a renewal that takes so long is no loss yet."""
+LONG = 5.0
+"""Seconds in which a lock of 10 seconds is renewed, and others have taken over what a dead member kept."""
 
 
 @pytest.fixture(scope="module", name="two")
@@ -133,6 +138,43 @@ def test_a_member_that_is_killed_under_writes_takes_nothing_that_was_acknowledge
         stories.append(writers)
     eventually(lambda: whole(two), "they are two again")
     eventually(stories[-1].all_is_there, "what was acknowledged is found when its keeper has changed")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_member_that_is_killed_takes_no_lock_along(two: list[Member], new_cache: NewCache) -> None:
+    """Its holder has it all the while, and nobody else; tokens grow. Some of the locks are kept by either member."""
+    eventually(lambda: whole(two), "they are two")
+    one = new_cache(url_of(*two), timeout=PATIENT_ONES)
+    other = new_cache(url_of(*two), timeout=PATIENT_ONES, namespace=one._parts.core.options.namespace)
+    names = [f"payment:{number}" for number in range(4)]
+    for fault in (two[0].kill, two[0].start):
+        with ExitStack() as stack:
+            held = {name: stack.enter_context(one.lock(name, ttl=10)) for name in names}
+            tokens = {name: each.token for name, each in held.items()}
+            fault()
+            ends = time.monotonic() + LONG
+            while time.monotonic() < ends:
+                for name, each in held.items():
+                    each.check()
+                    with pytest.raises((BackendError, LockNotAcquiredError)), other.lock(name, wait=0.05):
+                        pass
+        for name, token in tokens.items():
+            assert taken(other, name) > token
+    eventually(lambda: whole(two), "they are two again")
+
+
+def taken(cache: Cache, name: str) -> int:
+    """Take a lock as soon as the members give it; return its token."""
+    tokens = list[int]()
+
+    def take() -> bool:
+        with suppress(BackendError, LockNotAcquiredError), cache.lock(name, ttl=10, wait=1) as held:
+            tokens.append(held.token)
+        return bool(tokens)
+
+    eventually(take, "somebody gets the lock")
+    return tokens[0]
 
 
 def unconfirmed(two: list[Member], **changed: object) -> list[Answer]:

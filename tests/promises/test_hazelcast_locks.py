@@ -15,9 +15,9 @@ from nearcache import AsyncCache, Cache, LockNotAcquiredError
 from nearcache._io.blocking import drive
 from nearcache.backends.hazelcast.registers import HazelcastRegisters
 from nearcache.backends.locks import LockAsk
-from nearcache.backends.registers.base import Drop, Put, Swap
+from nearcache.backends.registers.base import Put, Swap
 from nearcache.backends.registers.locked import Locked
-from nearcache.backends.registers.locks import locks_of
+from nearcache.backends.registers.locks import RegisterLocks
 from nearcache.backends.registers.renewing import Renewer
 from tests.hazelcast import Member, members
 from tests.integration.redis.helpers import in_child
@@ -38,8 +38,13 @@ from tests.servers import RedisServer
 
 def forget(cache: Cache, name: str = "a") -> None:
     """Remove the record of a lock."""
-    backend: Any = cache._engine.backend
-    drive(backend.take(Drop(f"{locks_of(cache._parts.core.options.namespace)}:{name}")))
+    drive(_locks(cache).forget(name))
+
+
+def _locks(cache: Cache | AsyncCache) -> RegisterLocks:
+    locks = cache._engine.backend.locks
+    assert isinstance(locks, RegisterLocks)
+    return locks
 
 
 # One holder
@@ -153,8 +158,8 @@ def test_a_child_renews_locks_of_its_own(hazelcast: Member, new_cache: NewCache)
 
 
 def test_a_thread_renews_only_while_something_is_held(hazelcast: Member, new_cache: NewCache) -> None:
-    cache: Any = new_cache(hazelcast.url)
-    renewer = cache._engine.backend.locks._renewer
+    cache = new_cache(hazelcast.url)
+    renewer = _locks(cache)._renewer
     with cache.lock("a"):
         assert renewer._ended is not None
     eventually(lambda: renewer._ended is None, "the thread ends")
@@ -182,7 +187,7 @@ async def test_a_task_whose_lock_was_lost_is_cancelled(hazelcast: Member) -> Non
     cache = AsyncCache(hazelcast.url, namespace=f"p{uuid.uuid4().hex[:10]}", observers=(), timeout=3.0)
     with loses("the engine gave it to another, or forgot it"):
         async with cache.lock("a", ttl=3):
-            await cache._engine.backend.take(Drop(f"{locks_of(cache._parts.core.options.namespace)}:a"))  # type: ignore[attr-defined]
+            await _locks(cache).forget("a")
             await asyncio.sleep(30)
     await cache.aclose()
 
@@ -228,9 +233,7 @@ def test_a_dead_holder_holds_others_up_for_one_lease(hazelcast: Member, new_cach
 
 def test_calls_that_do_not_wait_watch_a_dead_holder_together(hazelcast: Member, new_cache: NewCache) -> None:
     cache = new_cache(hazelcast.url)
-    locks = cache._engine.backend.locks
-    assert locks is not None
-    assert drive(locks.acquire(LockAsk("a", "dead", 1.0, fair=False, waits=False))).token
+    assert drive(_locks(cache).acquire(LockAsk("a", "dead", 1.0, fair=False, waits=False))).token
 
     def taken() -> bool:
         with contextlib.suppress(LockNotAcquiredError), cache.lock("a", wait=0):

@@ -12,6 +12,8 @@ from tests.cluster import Cluster
 from tests.cluster import cluster as cluster_of
 from tests.faces import Awaited
 from tests.integration.redis.helpers import eventually
+from tests.promises.helpers import outcome_of
+from tests.rights import permissions, user
 from tests.sentinel import Group
 from tests.servers import HASTY, RedisServer, redis_server
 
@@ -111,6 +113,24 @@ async def _refused(cache: AsyncCache) -> None:
     with pytest.raises(LockNotAcquiredError):
         async with cache.lock("a", replicas=1, wait=1):
             pass
+
+
+def test_a_user_has_to_have_the_right_to_wait(pair: tuple[RedisServer, RedisServer]) -> None:
+    primary, _ = pair
+    namespace = f"r{uuid.uuid4().hex[:8]}"
+    for rights in ([], ["+wait"]):
+        with (
+            user(primary, namespace, [*permissions(namespace), *rights]) as url,
+            Cache(url, namespace=namespace, observers=(), timeout=TIMEOUT) as cache,
+        ):
+            outcome = outcome_of(lambda: token_of(cache))
+            assert (outcome.error is None) == bool(rights)
+            assert rights or "'wait'" in str(outcome.error)
+
+
+def token_of(cache: Cache) -> int:
+    with cache.lock("a", replicas=1, wait=1) as held:
+        return held.token
 
 
 def test_behind_sentinels(watched: Group) -> None:

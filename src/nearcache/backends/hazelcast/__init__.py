@@ -34,10 +34,11 @@ class HazelcastBackend(RegisterBackend):
         self, registers: HazelcastRegisters, spec: BackendSpec, flavour: Flavour, heard: "_Heard | None" = None
     ) -> None:
         super().__init__(registers, spec, flavour)
-        self.admin: Admin | None = HazelcastAdmin(registers)
         self._heard = heard
         if heard is not None:
-            self.locks: Locks | None = RegisterLocks(registers, spec.namespace, self.turns, self.inbox, heard.renewer)
+            locks = RegisterLocks(registers, spec.namespace, self.turns, self.inbox, heard.renewer)
+            self.locks: Locks | None = locks
+            self.admin: Admin | None = HazelcastAdmin(registers, locks)
             # not at exit: a process that ends takes its connections with it
             weakref.finalize(self, heard.end).atexit = False
 

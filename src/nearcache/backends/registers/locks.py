@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from nearcache.backends.locks import LockAsk, LockGrant
-from nearcache.backends.registers.base import Add, Answer, Look, Registers, Swap, good
+from nearcache.backends.registers.base import Add, Answer, Drop, Look, Registers, Swap, good
 from nearcache.backends.registers.locked import Locked, locked_in
 from nearcache.backends.registers.renewing import Renewer
 from nearcache.backends.registers.turns import Turns
@@ -75,6 +75,10 @@ class RegisterLocks:
 
         return await self._turns.until_done(self._named(name), take)
 
+    async def forget(self, name: str) -> None:
+        """Remove the record of a lock, whoever holds it, and with it the last token."""
+        good(await self._registers.run(Drop(self._named(name))))
+
     def keep(self, name: str, owner: str, life: float, sent: float) -> Renewal:
         """Have a lock renewed."""
         return self._renewer.hold(owner, Renewal(self._named(name), life, math.inf, sent))
@@ -100,7 +104,9 @@ class RegisterLocks:
         }
         if len(self._watched) >= MOST:
             self._watched.clear()
-        self._watched[name] = seen
+        self._watched.pop(name, None)
+        if seen:
+            self._watched[name] = seen
         return answer, found, lambda owner: now - seen[owner][1] if owner in seen else 0.0
 
     async def _stored(self, name: str, seen: Answer, lock: Locked) -> bool:
