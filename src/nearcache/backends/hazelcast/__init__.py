@@ -17,6 +17,7 @@ from nearcache.backends.hazelcast.maps import Maps, Place
 from nearcache.backends.hazelcast.registers import HazelcastRegisters
 from nearcache.backends.registers.backend import RegisterBackend
 from nearcache.backends.registers.marks import head_of
+from nearcache.backends.registers.sessions import sessions_in
 from nearcache.backends.registry import BackendSpec
 
 
@@ -58,7 +59,7 @@ class _Heard:
 
 def build(spec: BackendSpec, flavour: Flavour) -> HazelcastBackend:
     """Build the backend for a URL, without opening anything; raises `ConfigError` for a wrong URL."""
-    tables = (spec.namespace, head_of(spec.namespace))
+    tables = (spec.namespace, head_of(spec.namespace), sessions_in(spec.namespace))
     place = Place(cluster_of(spec.url), tables, ring_of(spec.namespace), spec.timeout)
     heard = spec.shared(_Heard, lambda: _Heard(spec, place))
     maps: Maps = heard.maps if flavour == "sync" else AwaitingMaps(place)

@@ -19,6 +19,7 @@ from nearcache.backends.hazelcast.library import FOREIGN
 from nearcache.backends.hazelcast.maps import Call, Maps
 from nearcache.backends.registers.base import Add, Answer, Drop, Look, Put, Step, Swap
 from nearcache.backends.registers.marks import head_of
+from nearcache.backends.registers.sessions import sessions_in
 from nearcache.errors import BackendError
 
 COARSE: Final = 1.0
@@ -35,7 +36,7 @@ Steps = Generator[Sequence[Call], Sequence[Any], Answer]
 
 
 class HazelcastRegisters:
-    """The port, over two maps: one has the marks of the namespace, the other everything else."""
+    """The port, over three maps: one has the marks of the namespace, one its sessions, one everything else."""
 
     coarse: float = COARSE
     longest: float = math.inf
@@ -45,6 +46,7 @@ class HazelcastRegisters:
         self._maps = maps
         self._records = namespace
         self._marks = head_of(namespace)
+        self._sessions = sessions_in(namespace)
         self._clock = f"{namespace}~t"
         self._enveloped = enveloped
         self._timeout = timeout
@@ -212,8 +214,12 @@ class HazelcastRegisters:
             yield [self._call("set_ttl", name, max(1, wanted - second))]
 
     def _call(self, method: str, name: str, *arguments: Any) -> Call:
-        table = self._marks if name.startswith(self._marks) or name == self._clock else self._records
-        return Call(table, method, name, (name, *arguments))
+        return Call(self._table(name), method, name, (name, *arguments))
+
+    def _table(self, name: str) -> str:
+        if name.startswith(self._marks) or name == self._clock:
+            return self._marks
+        return self._sessions if name.startswith(f"{self._sessions}:") else self._records
 
     def _stored(self, method: str, name: str, raw: bytes, life: int) -> Call:
         return self._call(method, name, bytearray(raw), life)

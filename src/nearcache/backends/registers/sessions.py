@@ -250,10 +250,15 @@ class RegisterSessions:
         return seconds if seconds <= self._registers.longest else math.inf
 
     def _session(self, name: str) -> str:
-        return f"{self._namespace}~s:{name}"
+        return f"{sessions_in(self._namespace)}:{name}"
 
     def _sessions(self, user: str) -> str:
-        return f"{self._namespace}~u:{user}"
+        return f"{sessions_in(self._namespace)}:u:{user}"
+
+
+def sessions_in(namespace: str) -> str:
+    """Return what the names of a namespace's sessions, and of their users' lists, begin with, before a colon."""
+    return f"{namespace}~s"
 
 
 def _present(answer: Answer, now: int, to: str = "") -> Stored | None:
