@@ -21,7 +21,7 @@ from nearcache.backends.sessions import SessionChange, SessionRecord
 from nearcache.errors import BackendUnavailableError
 from nearcache.near.view import View
 from tests.promises.helpers import broken, dice
-from tests.registers import Node, Server, server_of
+from tests.registers import ForgetfulBackend, Node, Server, server_of
 
 T = TypeVar("T")
 _numbers = itertools.count()
@@ -147,6 +147,25 @@ def test_the_list_of_a_user_is_kept_for_all_changes_alike(world: World) -> None:
             assert world.node.look("app~s:u:u").left == pytest.approx(LISTED, abs=5)
         world.done(world.port.enlist("u", "three", 2 * LISTED))
         assert world.node.look("app~s:u:u").left == pytest.approx(2 * LISTED, abs=5)
+
+
+def test_sessions_are_used_while_the_node_that_tells_the_time_is_away() -> None:
+    cache = Cache(f"forgetful://clockless-{next(_numbers)}", observers=(), near=None)
+    backend = cache._engine.backend
+    assert isinstance(backend, ForgetfulBackend)
+
+    async def learn_time() -> None:
+        raise BackendUnavailableError("it is down (planned)")
+
+    with broken(backend, "learn_time", learn_time):
+        with pytest.raises(BackendError, match="planned"):
+            cache.sessions.create()
+        assert not backend.time.known
+    session = cache.sessions.create()
+    with broken(backend, "learn_time", learn_time), broken(backend.time, "_due", 0.0):
+        assert backend.time.due()
+        assert cache.sessions.load(session.id) is not None
+    cache.close()
 
 
 # Lists

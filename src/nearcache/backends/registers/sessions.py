@@ -10,6 +10,7 @@ by as much about the end of a session. The engine keeps a record for longer than
 import math
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
@@ -238,10 +239,14 @@ class RegisterSessions:
         return answer.done
 
     async def _now(self) -> int:
-        """Return the engine's time, which is asked for if need be: the middle of what it may be."""
+        """Return the engine's time: the middle of what it may be.
+
+        It is asked for if need be. If the node that tells it does not answer, what is known does.
+        """
         time = self._backend.time
         if time.due():
-            await self._backend.learn_time()
+            with suppress(*([BackendError] if time.known else [])):
+                await self._backend.learn_time()
         return int((time.earliest() + time.latest()) / 2 * MS)
 
     def _life(self, ms: float) -> float:
