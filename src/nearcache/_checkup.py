@@ -48,6 +48,9 @@ TRIPS: Final = 20
 
 FILL_ID: Final = b"doctor's"
 
+DAY: Final = 86_400 * MICROS
+"""The period of the limit that is tried out: no window of it ends meanwhile, and it is forgotten at once."""
+
 
 def examine(cache: Cache) -> list[Check]:
     """Return what was found out about the engine of a cache, the connection first; leaves nothing in it."""
@@ -237,7 +240,7 @@ class _Examination:
         """Consume all units of a limit, and forget that."""
         if (limits := self._backend.limits) is None:
             raise UnsupportedError("this engine has none")
-        ask = LimitAsk("nearcache-doctor", uuid.uuid4().hex, limits.kinds[0], ((1, int(LIFE * MICROS)),), 1)
+        ask = LimitAsk("nearcache-doctor", uuid.uuid4().hex, limits.kinds[0], ((1, DAY),), 1)
         admitted = [drive(limits.hit(ask)).admitted for _ in range(2)]
         drive(limits.reset(ask))
         _expect(admitted, [True, False], "not one of two was let through")

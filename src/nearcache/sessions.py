@@ -43,7 +43,8 @@ class Sessions:
         """Return the session with an id, or None if there is none.
 
         None is also the answer for what is no id, and for a record that cannot be read. The session lives on from now.
-        Raises `BackendError` if the engine does not answer, or refuses. One round trip.
+        Raises `BackendError` if the engine does not answer, or refuses. One round trip; on Memcached and Hazelcast
+        two or three now and then.
         """
         return drive(self._engine.sessions.load(id))
 
@@ -53,7 +54,8 @@ class Sessions:
         So of two that save at the same time each keeps what it has changed; a field that both have changed has the
         value of the last. Raises `SessionLostError` if the session was destroyed, has expired or has got another id,
         `CodecError` if a value cannot be stored or the session would have more than 65,536 bytes, and `BackendError` if
-        the engine does not answer, or refuses. One round trip, two when "user_id" has changed.
+        the engine does not answer, or refuses. One round trip, two when "user_id" has changed; more on Memcached and
+        Hazelcast.
         """
         drive(self._engine.sessions.save(session))
 
@@ -61,7 +63,7 @@ class Sessions:
         """Store what has changed, give the session another id, and return it; the old id is no session's any more.
 
         To be called when somebody logs in, so that an id that was known before is worth nothing. Raises like `save`; if
-        it fails, the session may be lost. Three round trips, four if it is somebody's.
+        it fails, the session may be lost. Three round trips, four if it is somebody's; more on Memcached and Hazelcast.
         """
         return drive(self._engine.sessions.rotate(session))
 
@@ -73,7 +75,10 @@ class Sessions:
         return drive(self._engine.sessions.destroy(id))
 
     def of(self, user_id: object) -> list[dict[str, Any]]:
-        """Return the fields of each session whose "user_id" is this one, without their ids, which nobody knows."""
+        """Return the fields of each session whose "user_id" is this one, without their ids, which nobody knows.
+
+        One round trip for their list, one for them, and two more if some of them have ended since the last time.
+        """
         return drive(self._engine.sessions.of(user_id))
 
     def destroy_all(self, user_id: object, *, but: Session | None = None) -> int:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from nearcache import CodecError, ConfigError, InvalidKeyError, Session, SessionLostError
+from nearcache._engine.sessions import _user_of
+from nearcache._io.blocking import drive
 from tests.faces import Awaited
 
 
@@ -128,6 +130,24 @@ async def test_all_sessions_of_a_user(sessions: Any) -> None:
     await sessions.save(hers)
     assert await sessions.of(8) == []
     assert await sessions.of(9) == [hers]
+
+
+async def test_what_has_ended_is_listed_no_more(face: Awaited, sessions: Any) -> None:
+    port = face.cache._engine.backend.sessions
+    user = _user_of(7)
+
+    async def listed() -> int:
+        names = port.names_of(user)
+        return len(await names if face.is_async else drive(names))
+
+    mine = [await sessions.create({"user_id": 7}) for _ in range(3)]
+    for session in mine[1:]:
+        await sessions.destroy(session.id)
+    assert await listed() == 3
+    assert await sessions.of(7) == [mine[0]]
+    assert await listed() == 1
+    assert await sessions.destroy_all(7) == 1
+    assert await listed() == 0
 
 
 async def test_sessions_are_no_values(face: Awaited, sessions: Any) -> None:

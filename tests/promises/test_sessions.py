@@ -122,7 +122,7 @@ class World:
 class Registers(World):
     """The same over an engine without scripts, where a step is one on a single record. Every use is written."""
 
-    most = 200
+    most = 120
 
     def __init__(self, new_cache: NewCache, url: str) -> None:
         super().__init__(new_cache, url)

@@ -23,7 +23,8 @@ TIMES = 25
 
 FOR_EVER = 1_000_000
 
-ENGINES = ("valkey", "memcached", *(pytest.param(name, marks=pytest.mark.slow) for name in ("embedded", "hazelcast")))
+SLOW = ("memcached", "hazelcast", "embedded")
+ENGINES = ("valkey", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW))
 
 
 @pytest.fixture(params=ENGINES)

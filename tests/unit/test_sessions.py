@@ -13,6 +13,7 @@ import pytest
 
 from nearcache import AsyncCache, BackendError, Cache, CodecError, ConfigError, Session, SessionLostError
 from nearcache._core.events import Command, Failure
+from nearcache._engine.sessions import _user_of
 from nearcache.backends import memory_sessions
 from nearcache.backends.memory_sessions import MemorySessions
 from nearcache.codecs import field
@@ -208,6 +209,18 @@ def test_a_rotation_that_fails_half_way_leaves_no_id_that_works(cache: Cache) ->
             assert cache.sessions.load(before) is None
             cache.sessions.destroy_all(7)
             assert cache.sessions.of(7) == []
+
+
+def test_sessions_are_listed_where_those_that_have_ended_cannot_be_struck(cache: Cache) -> None:
+    mine = [cache.sessions.create({"user_id": 7}) for _ in range(2)]
+    cache.sessions.destroy(mine[0].id)
+    for step in ("session_absent", "session_strike"):
+        with faults(cache) as engine:
+            engine.fail(step)
+            assert cache.sessions.of(7) == [{"user_id": 7}]
+        assert len(port(cache)._users[_user_of(7)]) == 2
+    assert cache.sessions.of(7) == [{"user_id": 7}]
+    assert len(port(cache)._users[_user_of(7)]) == 1
 
 
 def test_each_verb_is_told(cache: Cache, ear: Ear) -> None:

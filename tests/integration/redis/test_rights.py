@@ -130,6 +130,7 @@ async def sessions(one: RedisBackend) -> None:
     assert await port.leave("a", "b")
     assert await port.load(["a"], used=True) == [None]
     assert "a" in await port.names_of("user")
+    assert await port.absent(["a"]) == ["a"]
     await port.strike("user", ["a"])
     assert not await port.destroy(["a"])
 

@@ -21,7 +21,7 @@ from nearcache.backends.sessions import SessionChange, SessionRecord
 from nearcache.errors import BackendUnavailableError
 from nearcache.near.view import View
 from tests.promises.helpers import broken, dice
-from tests.registers import Node, Server, server_of
+from tests.registers import ForgetfulBackend, Node, Server, server_of
 
 T = TypeVar("T")
 _numbers = itertools.count()
@@ -64,7 +64,7 @@ class World:
         return msgspec.msgpack.decode(self.node.look(f"app~s:{name}").raw or b"", type=Stored)
 
     def listed(self, user: str = "u") -> dict[str, int]:
-        return msgspec.msgpack.decode(self.node.look(f"app~u:{user}").raw or b"", type=Listed).names
+        return msgspec.msgpack.decode(self.node.look(f"app~s:u:{user}").raw or b"", type=Listed).names
 
 
 @pytest.fixture(params=["numbers", "bytes"])
@@ -144,9 +144,28 @@ def test_the_list_of_a_user_is_kept_for_all_changes_alike(world: World) -> None:
     with broken(world.port._registers, "longest", float("inf")):
         for name, left in (("one", 5.0), ("two", 50.0)):
             world.done(world.port.enlist("u", name, left))
-            assert world.node.look("app~u:u").left == pytest.approx(LISTED, abs=5)
+            assert world.node.look("app~s:u:u").left == pytest.approx(LISTED, abs=5)
         world.done(world.port.enlist("u", "three", 2 * LISTED))
-        assert world.node.look("app~u:u").left == pytest.approx(2 * LISTED, abs=5)
+        assert world.node.look("app~s:u:u").left == pytest.approx(2 * LISTED, abs=5)
+
+
+def test_sessions_are_used_while_the_node_that_tells_the_time_is_away() -> None:
+    cache = Cache(f"forgetful://clockless-{next(_numbers)}", observers=(), near=None)
+    backend = cache._engine.backend
+    assert isinstance(backend, ForgetfulBackend)
+
+    async def learn_time() -> None:
+        raise BackendUnavailableError("it is down (planned)")
+
+    with broken(backend, "learn_time", learn_time):
+        with pytest.raises(BackendError, match="planned"):
+            cache.sessions.create()
+        assert not backend.time.known
+    session = cache.sessions.create()
+    with broken(backend, "learn_time", learn_time), broken(backend.time, "_due", 0.0):
+        assert backend.time.due()
+        assert cache.sessions.load(session.id) is not None
+    cache.close()
 
 
 # Lists
@@ -161,7 +180,7 @@ def test_a_list_forgets_what_has_to_have_ended(world: World) -> None:
     world.done(world.port.enlist("u", "three", 5.0))
     assert set(world.listed()) == {"two", "three"}
     world.done(world.port.strike("u", ["two", "three"]))
-    assert not world.node.look("app~u:u").done, "nothing is left"
+    assert not world.node.look("app~s:u:u").done, "nothing is left"
 
 
 def test_a_list_that_is_full_forgets_what_is_no_more_or_refuses(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +310,7 @@ def test_a_record_that_is_no_session_counts_as_absent_and_runs_nothing(world: Wo
 
 def test_a_record_that_is_no_list_is_replaced(world: World, tmp_path: Path) -> None:
     for raw in hostile(tmp_path / "made", [b"salt", {"a": 2_000_000}]):
-        world.node.put("app~u:u", raw, 60.0)
+        world.node.put("app~s:u:u", raw, 60.0)
         assert world.done(world.port.names_of("u")) == [], raw
         world.done(world.port.strike("u", ["a"]))
         world.done(world.port.enlist("u", "b", 60.0))

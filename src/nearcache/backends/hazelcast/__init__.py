@@ -22,6 +22,7 @@ from nearcache.backends.registers.backend import RegisterBackend, common_of
 from nearcache.backends.registers.locks import RegisterLocks, locks_of
 from nearcache.backends.registers.marks import head_of
 from nearcache.backends.registers.renewing import Renewer
+from nearcache.backends.registers.sessions import sessions_in
 from nearcache.backends.registry import BackendSpec
 
 
@@ -75,7 +76,7 @@ class _Heard:
 
 def build(spec: BackendSpec, flavour: Flavour) -> HazelcastBackend:
     """Build the backend for a URL, without opening anything; raises `ConfigError` for a wrong URL."""
-    tables = (spec.namespace, head_of(spec.namespace), locks_of(spec.namespace))
+    tables = tuple(named(spec.namespace) for named in (str, head_of, locks_of, sessions_in))
     place = Place(cluster_of(spec.url), tables, ring_of(spec.namespace), spec.timeout)
     heard = spec.shared(_Heard, lambda: _Heard(spec, place))
     maps: Maps = heard.maps if flavour == "sync" else AwaitingMaps(place)

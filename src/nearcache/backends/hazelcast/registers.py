@@ -21,6 +21,7 @@ from nearcache.backends.registers.base import Add, Answer, Drop, Look, Put, Step
 from nearcache.backends.registers.locks import locks_of
 from nearcache.backends.registers.marks import head_of
 from nearcache.backends.registers.names import about
+from nearcache.backends.registers.sessions import sessions_in
 from nearcache.errors import BackendError
 
 COARSE: Final = 1.0
@@ -37,7 +38,7 @@ Steps = Generator[Sequence[Call], Sequence[Any], Answer]
 
 
 class HazelcastRegisters:
-    """The port, over three maps: one has the marks of the namespace, one its locks, the other everything else."""
+    """The port, over four maps: the marks of the namespace, its locks, its sessions, and everything else."""
 
     coarse: float = COARSE
     longest: float = math.inf
@@ -47,7 +48,7 @@ class HazelcastRegisters:
         self._maps = maps
         self._records = namespace
         self._marks = head_of(namespace)
-        self._locks = locks_of(namespace)
+        self._apart = (locks_of(namespace), sessions_in(namespace))
         self._clock = f"{namespace}~t"
         self._enveloped = enveloped
         self._timeout = timeout
@@ -219,9 +220,9 @@ class HazelcastRegisters:
 
     def _table(self, name: str) -> str:
         """Return the map in which a record is."""
-        if name.startswith(self._locks):
-            return self._locks
-        return self._marks if name.startswith(self._marks) or name == self._clock else self._records
+        if name.startswith(self._marks) or name == self._clock:
+            return self._marks
+        return next((table for table in self._apart if name.startswith(table)), self._records)
 
     def _stored(self, method: str, name: str, raw: bytes, life: int) -> Call:
         return self._call(method, name, bytearray(raw), life)

@@ -10,6 +10,7 @@ by as much about the end of a session. The engine keeps a record for longer than
 import math
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
@@ -238,10 +239,14 @@ class RegisterSessions:
         return answer.done
 
     async def _now(self) -> int:
-        """Return the engine's time, which is asked for if need be: the middle of what it may be."""
+        """Return the engine's time: the middle of what it may be.
+
+        It is asked for if need be. If the node that tells it does not answer, what is known does.
+        """
         time = self._backend.time
         if time.due():
-            await self._backend.learn_time()
+            with suppress(*([BackendError] if time.known else [])):
+                await self._backend.learn_time()
         return int((time.earliest() + time.latest()) / 2 * MS)
 
     def _life(self, ms: float) -> float:
@@ -250,10 +255,15 @@ class RegisterSessions:
         return seconds if seconds <= self._registers.longest else math.inf
 
     def _session(self, name: str) -> str:
-        return f"{self._namespace}~s:{name}"
+        return f"{sessions_in(self._namespace)}:{name}"
 
     def _sessions(self, user: str) -> str:
-        return f"{self._namespace}~u:{user}"
+        return f"{sessions_in(self._namespace)}:u:{user}"
+
+
+def sessions_in(namespace: str) -> str:
+    """Return what the names of a namespace's sessions, and of their users' lists, begin with, before a colon."""
+    return f"{namespace}~s"
 
 
 def _present(answer: Answer, now: int, to: str = "") -> Stored | None:
