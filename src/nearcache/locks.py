@@ -76,7 +76,7 @@ class Locks:
 
         """
         locks = self._engine.locks
-        return _blocks.lock(locks, locks.copied(ttl, wait, fair, on_loss, replicas)(name))
+        return _blocks.lock(locks, locks.terms(ttl, wait, fair, on_loss, replicas=replicas)(name))
 
     def semaphore(
         self,
@@ -165,7 +165,9 @@ class Locks:
         Each holds the lock of that name, such as "payment:{order_id}", while the function runs; options are those of
         `lock`. Parameters that the template does not name do not count. A call raises what `lock` and its block raise.
         """
-        return decorate.exclusive(self._engine, template, self._engine.locks.copied(ttl, wait, fair, on_loss, replicas))
+        return decorate.exclusive(
+            self._engine, template, self._engine.locks.terms(ttl, wait, fair, on_loss, replicas=replicas)
+        )
 
 
 class AsyncRwLock:
@@ -205,7 +207,7 @@ class AsyncLocks:
     ) -> AbstractAsyncContextManager[Held]:
         """Hold a lock during the block, which nobody else has meanwhile: no thread, task, process or host."""
         locks = self._engine.locks
-        return _blocks.async_lock(locks, locks.copied(ttl, wait, fair, on_loss, replicas)(name))
+        return _blocks.async_lock(locks, locks.terms(ttl, wait, fair, on_loss, replicas=replicas)(name))
 
     def semaphore(
         self,
@@ -244,4 +246,6 @@ class AsyncLocks:
         replicas: int = 0,
     ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
         """Decorate a function so that of the calls with the same name one runs at a time."""
-        return decorate.exclusive(self._engine, template, self._engine.locks.copied(ttl, wait, fair, on_loss, replicas))
+        return decorate.exclusive(
+            self._engine, template, self._engine.locks.terms(ttl, wait, fair, on_loss, replicas=replicas)
+        )

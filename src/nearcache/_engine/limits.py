@@ -46,6 +46,7 @@ class Limiting:
         self._io = io
         self._backend = backend
         self._commands = commands
+        self._shares = core.options.policy.limit == "share"
 
     def terms(self, name: str, limits: Iterable[str], kind: str, lease: int | None = None) -> Terms:
         """Check what a limiter is made of."""
@@ -148,7 +149,7 @@ class Limiting:
         self, operation: str, call: Callable[[LimitAsk], Awaitable[LimitGrant]], ask: LimitAsk, cost: int
     ) -> LimitGrant:
         """Ask the engine; while it does not answer, let the share of this process decide about the cost."""
-        if self._core.options.policy.limit == "closed":
+        if not self._shares:
             return await self._commands.run(operation, call, ask)
         try:
             grant = await self._commands.run(operation, call, ask)
@@ -157,7 +158,8 @@ class Limiting:
                 raise
             return self._shared(ask, cost, consume=operation == "limit_hit")
         self._core.shares.saw(_whose(ask), self._now(), grant.standings)
-        await self._beat()
+        if self._core.shares.beats():
+            await self._beat()
         return grant
 
     def _shared(self, ask: LimitAsk, cost: int, *, consume: bool) -> LimitGrant:
@@ -169,11 +171,10 @@ class Limiting:
         return round(self._backend.time.earliest() * MICROS)
 
     async def _beat(self) -> None:
-        """Say now and then that this process lives, and learn how many do; not worth an error."""
+        """Say that this process lives, and learn how many do; not worth an error."""
         shares = self._core.shares
-        if shares.beats():
-            with suppress(BackendError):
-                shares.workers = await self._commands.run("limit_beat", self._port.beat, shares.worker, LIFE)
+        with suppress(BackendError):
+            shares.workers = await self._commands.run("limit_beat", self._port.beat, shares.worker, LIFE)
 
 
 def _whose(ask: LimitAsk) -> str:
@@ -181,19 +182,18 @@ def _whose(ask: LimitAsk) -> str:
 
 
 def _checked_units(what: str, units: object, terms: Terms) -> int:
-    smallest = min(terms.limits, key=lambda limit: limit.count)
-    if isinstance(units, bool) or not isinstance(units, int) or not 1 <= units <= smallest.count:
-        may_be = f"a whole number from 1 to {smallest.count}, since {smallest.text!r} of {terms.name!r} allows no more"
+    most, text = terms.tightest.count, terms.tightest.text
+    if isinstance(units, bool) or not isinstance(units, int) or not 1 <= units <= most:
+        may_be = f"a whole number from 1 to {most}, since {text!r} of {terms.name!r} allows no more"
         raise ConfigError(f"{what} is {described(units)}; it must be {may_be}")
     return units
 
 
 def _ask(terms: Terms, identity: object, cost: object) -> LimitAsk:
     units = _checked_units("cost", cost, terms)
-    whose = f"{terms.kind} {' '.join(limit.text for limit in terms.limits)} {canonical(identity, 'identity')}"
+    whose = f"{terms.text} {canonical(identity, 'identity')}"
     digest = hashlib.blake2b(whose.encode(), digest_size=16).hexdigest()
-    quotas = tuple((limit.count, limit.micros) for limit in terms.limits)
-    return LimitAsk(terms.name, digest, terms.kind, quotas, units)
+    return LimitAsk(terms.name, digest, terms.kind, terms.quotas, units)
 
 
 def _exceeded(verdict: Verdict, terms: Terms) -> LimitExceededError:

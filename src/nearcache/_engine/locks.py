@@ -1,6 +1,5 @@
 """Locks: how one is waited for, watched over while it is held, and given back."""
 
-import dataclasses
 import time
 import weakref
 from collections.abc import Callable
@@ -39,40 +38,42 @@ class Locking:
         self._commands = commands
 
     def terms(
-        self, ttl: TTL, wait: Duration, fair: bool, on_loss: OnLoss | None, kind: str = LOCK, most: int = 1
+        self,
+        ttl: TTL,
+        wait: Duration,
+        fair: bool,
+        on_loss: OnLoss | None,
+        *,
+        kind: str = LOCK,
+        most: int = 1,
+        replicas: int = 0,
     ) -> Callable[[str], Claim]:
         """Check what is asked for, whatever the lock; return what claims the lock of a name."""
-        _ = self._port
+        port = self._port
+        if _number(replicas, "replicas", 0) and not port.replicated:
+            require(None, self._backend, "locks that replicas acknowledge", "redis")
         life = self._core.exact(ttl)
         if life < SHORTEST_LEASE:
             raise ConfigError(f"ttl is {described(ttl)}; that of a {kind} must be at least {SHORTEST_LEASE:g} second")
         if on_loss is not None:
             require_callable(on_loss, "on_loss")
         seconds = _seconds_of(wait)
-        return lambda name: Claim(kind, self._core.namespace.check_name(name), life, seconds, fair, on_loss, most)
+        check = self._core.namespace.check_name
+        return lambda name: Claim(kind, check(name), life, seconds, fair, on_loss, most, replicas)
 
     def permits(
         self, ttl: TTL, wait: Duration, fair: bool, on_loss: OnLoss | None, number: int
     ) -> Callable[[str], Claim]:
         """Do the same for one of so many permits of a semaphore."""
-        return self.terms(ttl, wait, fair, on_loss, SEMAPHORE, _number(number, "permits", 1))
+        return self.terms(ttl, wait, fair, on_loss, kind=SEMAPHORE, most=_number(number, "permits", 1))
 
     def sides(self, name: str, ttl: TTL, wait: Duration, on_loss: OnLoss | None) -> tuple[Claim, Claim]:
         """Return what claims the lock of a name to read, with others, and what claims it to write, alone.
 
         Both wait in one queue, so that those who read cannot keep out one who writes.
         """
-        read, write = (self.terms(ttl, wait, True, on_loss, RWLOCK, most) for most in (EVERYBODY, 1))
+        read, write = (self.terms(ttl, wait, True, on_loss, kind=RWLOCK, most=most) for most in (EVERYBODY, 1))
         return read(name), write(name)
-
-    def copied(
-        self, ttl: TTL, wait: Duration, fair: bool, on_loss: OnLoss | None, number: int
-    ) -> Callable[[str], Claim]:
-        """Do the same for a lock that so many replicas have to know of."""
-        terms, replicas = self.terms(ttl, wait, fair, on_loss), _number(number, "replicas", 0)
-        if replicas and not self._port.replicated:
-            require(None, self._backend, "locks that replicas acknowledge", "redis")
-        return lambda name: dataclasses.replace(terms(name), replicas=replicas)
 
     @property
     def _port(self) -> Locks:
@@ -97,12 +98,12 @@ class Locking:
     async def _turn(self, claim: Claim, owner: str) -> tuple[int, float]:
         """Ask until it is the owner's turn; return the token, and when it was asked for."""
         ask = LockAsk(claim.lock, owner, claim.life, claim.fair, claim.wait > 0, claim.most, claim.replicas)
-        until = time.monotonic() + claim.wait
+        until, port = time.monotonic() + claim.wait, self._port
         while True:
-            mail = self._port.expect(owner)
+            mail = port.expect(owner)
             try:
                 sent = time.monotonic()
-                grant = await self._commands.run("lock", self._port.acquire, ask)
+                grant = await self._commands.run("lock", port.acquire, ask)
                 if grant.token and grant.replicas >= claim.replicas:
                     return grant.token, sent
                 now = time.monotonic()

@@ -1,11 +1,12 @@
 """What a limiter says of one call, and how a web service says it to its clients."""
 
+import functools
 import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from nearcache._core.limits import Kind, Limit
-from nearcache._core.quotas import Standing
+from nearcache._core.quotas import Quota, Standing
 from nearcache.backends.limits import LimitAsk, LimitGrant
 from nearcache.errors import ConfigError
 from nearcache.near.stock import Parts
@@ -20,6 +21,18 @@ class Terms:
     limits: tuple[Limit, ...]
     lease: int = field(default=0, compare=False)
     """How many units are taken from the engine at once, 0 for as many as are needed."""
+    quotas: tuple[Quota, ...] = field(init=False, compare=False)
+    tightest: Limit = field(init=False, compare=False)
+    """The limit with the smallest count, which is the most that one call can consume."""
+    text: str = field(init=False, compare=False)
+    """What is counted together of one identity."""
+
+    def __post_init__(self) -> None:
+        """Work out once what every call needs."""
+        limits, put = self.limits, functools.partial(object.__setattr__, self)
+        put("quotas", tuple((limit.count, limit.micros) for limit in limits))
+        put("tightest", min(limits, key=lambda limit: limit.count))
+        put("text", f"{self.kind} {' '.join(limit.text for limit in limits)}")
 
 
 class Spent(NamedTuple):

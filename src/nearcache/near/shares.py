@@ -47,6 +47,8 @@ class Shares:
     def beats(self) -> bool:
         """Tell whether the caller has to say that this process lives; nobody else has then, for a while."""
         now = self._clock()
+        if now < self._due:
+            return False
         with self._lock:
             due = now >= self._due
             if due:
