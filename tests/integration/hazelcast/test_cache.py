@@ -5,6 +5,7 @@ import functools
 import gc
 import importlib
 import math
+import queue
 import socket
 import threading
 import time
@@ -22,12 +23,13 @@ from nearcache._io.blocking import drive
 from nearcache._io.port import Flavour
 from nearcache.backends.hazelcast.aio import AwaitingMaps
 from nearcache.backends.hazelcast.blocking import BlockingMaps
+from nearcache.backends.hazelcast.library import Opened, errors
 from nearcache.backends.registers.base import Look
 from nearcache.cli.doctor import held
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 from tests.faces import Awaited
 from tests.hazelcast import Member, SampleMember, members
-from tests.promises.helpers import broken, eventually
+from tests.promises.helpers import broken, eventually, noticed
 from tests.servers import free_port
 
 NewFace = Callable[..., Awaited]
@@ -304,6 +306,65 @@ def test_a_cache_that_ends_leaves_no_thread(hazelcast: Member, end: str, near: s
     del cache
     gc.collect()
     eventually(lambda: not reactors(), "its threads have ended")
+
+
+def a_lock_that_an_interrupt_has_left_costs_a_client(member: Member) -> None:
+    """The thread that brings all answers waits for it, for ever; whoever calls next gets another client."""
+    real, left = Opened.begin, list[Any]()
+
+    def begin(opened: Opened, call: Any) -> Any:
+        future = real(opened, call)
+        left.append(future._event.condition)
+        left[-1].acquire()
+        raise KeyboardInterrupt
+
+    cache = Cache(member.url, namespace="t", near=None, observers=(), timeout=1.0)
+    try:
+        cache.set("users:1", 1)
+        with broken(Opened, "begin", begin), pytest.raises(KeyboardInterrupt):
+            cache.get("users:1")
+        assert cache.get("users:1") == 1, "it answers"
+    finally:
+        began = time.monotonic()
+        cache.close()
+        assert time.monotonic() - began < 1.0 + SLACK, "to close does not wait for a client that hangs"
+        for each in left:
+            each.release()
+    eventually(lambda: not reactors(), "its threads have ended")
+
+
+def test_an_interrupt_inside_the_client_costs_a_client(hazelcast: Member):
+    a_lock_that_an_interrupt_has_left_costs_a_client(hazelcast)
+
+
+def test_a_client_that_is_kept_after_an_interrupt_is_noticed(hazelcast: Member):
+    with broken(BlockingMaps, "_interrupted", lambda *_: None), noticed("it answers"):
+        a_lock_that_an_interrupt_has_left_costs_a_client(hazelcast)
+    eventually(lambda: not reactors(), "its threads have ended")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), queue.Empty()])
+def test_an_interrupt_of_which_the_client_has_made_an_error_is_raised_all_the_same(hazelcast: Member, error: Any):
+    def begin(*_: object) -> Any:
+        try:
+            raise error
+        except BaseException:
+            raise errors.HazelcastSerializationError("not for users")  # noqa: B904 -- as the client does it
+
+    with Cache(hazelcast.url, namespace="t", near=None, observers=(), timeout=5.0) as cache:
+        cache.set("users:1", 1)
+        with broken(Opened, "begin", begin), pytest.raises(type(error)):
+            cache.get("users:1")
+        try:
+            raise error
+        except type(error):
+            broken_by_itself = errors.HazelcastSerializationError("not for users")
+
+            def fail(*_: object) -> Any:
+                raise broken_by_itself
+
+            with broken(Opened, "begin", fail), pytest.raises(BackendError, match="HazelcastSerializationError"):
+                cache.exists("users:1")
 
 
 @pytest.mark.parametrize("state", ["connecting", "silent"])
