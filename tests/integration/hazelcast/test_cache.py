@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from nearcache._checkup import Check, examine
 from nearcache._core.events import Command, EngineBack, Event
 from nearcache._io.blocking import drive
 from nearcache._io.port import Flavour
-from nearcache.backends.hazelcast.aio import AwaitingMaps
+from nearcache.backends.hazelcast.aio import AT_ONCE, AwaitingMaps
 from nearcache.backends.hazelcast.blocking import BlockingMaps
 from nearcache.backends.hazelcast.library import Opened, errors
 from nearcache.backends.registers.base import Look
@@ -280,6 +281,50 @@ async def test_a_thousand_tasks_at_once(hazelcast: Member):
         assert await asyncio.gather(*map(call, range(1_000))) == list(range(1_000))
 
 
+async def few_are_under_way(hazelcast: Member) -> None:
+    """Many tasks write; the client takes the loop's time for each, so that all of them together would be late."""
+    real, under_way, most = AwaitingMaps.call, 0, 0
+
+    async def call(maps: AwaitingMaps, calls: Any, until: float) -> list[Any]:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return await real(maps, calls, until)
+        finally:
+            under_way -= 1
+
+    options: dict[str, Any] = {"namespace": f"t{uuid.uuid4().hex[:10]}", "near": None, "observers": ()}
+    async with AsyncCache(hazelcast.url, **options, timeout=10.0, pool_timeout=20.0) as cache:
+        with broken(AwaitingMaps, "call", call):
+            await asyncio.gather(*[cache.set(f"users:{number}", number, ttl=60) for number in range(200)])
+        assert await cache.get_many([f"users:{number}" for number in range(200)]) == {
+            f"users:{number}": number for number in range(200)
+        }
+    assert most <= AT_ONCE, "too many are under way"
+
+
+async def test_few_calls_of_a_loop_are_under_way_at_the_same_time(hazelcast: Member):
+    await few_are_under_way(hazelcast)
+
+
+async def test_calls_that_are_all_under_way_are_noticed(hazelcast: Member):
+    with broken(AwaitingMaps, "turn", BlockingMaps.turn), noticed("too many"):
+        await few_are_under_way(hazelcast)
+
+
+async def test_who_waits_too_long_for_others_is_told_so(hazelcast: Member):
+    options: dict[str, Any] = {"namespace": "t", "near": None, "observers": ()}
+    async with AsyncCache(hazelcast.url, **options, timeout=5.0, pool_timeout=0.1) as cache, AsyncExitStack() as stack:
+        await cache.set("users:1", 1, ttl=60)
+        maps: Any = cache._engine.backend._registers._maps  # type: ignore[attr-defined]
+        for _ in range(AT_ONCE):
+            await stack.enter_async_context(maps.turn())
+        with pytest.raises(BackendTimeoutError, match="pool_timeout"):
+            await cache.set("users:1", 2, ttl=60)
+        assert cache._parts.core.outage is None
+
+
 def is_coherent(cache: Cache) -> bool:
     return bool(cache.health().coherent)
 
@@ -313,10 +358,13 @@ def a_lock_that_an_interrupt_has_left_costs_a_client(member: Member) -> None:
     real, left = Opened.begin, list[Any]()
 
     def begin(opened: Opened, call: Any) -> Any:
-        future = real(opened, call)
-        left.append(future._event.condition)
-        left[-1].acquire()
-        raise KeyboardInterrupt
+        while True:
+            future = real(opened, call)
+            future._event.condition.acquire()
+            if not future.done():
+                left.append(future._event.condition)
+                raise KeyboardInterrupt
+            future._event.condition.release()  # the answer was quicker
 
     cache = Cache(member.url, namespace="t", near=None, observers=(), timeout=1.0)
     try:

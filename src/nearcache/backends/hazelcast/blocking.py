@@ -5,6 +5,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 from nearcache._core.fork import on_fork
@@ -30,6 +31,10 @@ class BlockingMaps:
             return [error] * len(calls)
         begun = [self._begun(opened, call) for call in calls]
         return [self._result(each, call, until) for each, call in zip(begun, calls, strict=True)]
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Let everybody go on at once: threads are few."""
+        return nullcontext()
 
     def later(self, call: Call, until: float) -> "Later":
         """Send a call that may take as long as it likes; raises `BackendError` if that cannot be done by `until`."""
