@@ -9,6 +9,7 @@ import gc
 import itertools
 import random
 import sys
+import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import suppress
@@ -354,7 +355,7 @@ def test_a_reply_of_a_cancelled_call_that_the_next_one_gets_is_noticed(
 
 
 WIRED = ("valkey", "memcached")
-"""Engines whose connections are this library's own: what an interrupt does in the client of another is its affair."""
+"""Engines whose connections are this library's own."""
 
 
 class SoftTimeLimit(Exception):
@@ -381,6 +382,7 @@ def interruptions(engine: Engine, new_cache: NewCache, alarm: Alarm, callers: Ca
     values(crowd.finish())
     assert callers.read_errors == 0, f"asked for something, got {callers.errors}"
     gc.collect()  # what an interrupt left between two lines
+    eventually(lambda: not cache._parts.core.owed and not payers(), "what was owed is paid")
     cache.set_many({key: key for key in KEYS})
     assert cache.get_many(KEYS) == {key: key for key in KEYS}
     for pool in pools:
@@ -417,6 +419,16 @@ def test_a_call_interrupted_anywhere_leaves_nothing_behind(engine: Engine, new_c
     interruptions(engine, new_cache, alarm, Callers(), 300)
 
 
+@pytest.mark.timeout(60, method="thread")
+@pytest.mark.parametrize("engine", ["hazelcast"], indirect=True)
+@interrupted
+def test_an_interrupt_inside_the_client_of_another_maker_costs_a_client_at_most(
+    engine: Engine, new_cache: NewCache, alarm: Alarm
+) -> None:
+    """It may leave a lock that nobody gives back, and the thread that brings all answers waits for that for ever."""
+    interruptions(engine, new_cache, alarm, Callers(), 100)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(200, method="thread")
 @pytest.mark.parametrize("engine", WIRED, indirect=True)
@@ -425,6 +437,11 @@ def test_thousands_of_interrupted_calls_leave_nothing_behind(engine: Engine, new
     with seen(f"5,000 calls are interrupted by signals{engine.name}") as callers:
         interruptions(engine, new_cache, alarm, callers, 5_000)
         assert callers.wrong == callers.read_errors == 0, callers.errors
+
+
+def payers() -> list[threading.Thread]:
+    """Return the threads that repeat invalidations: they may delete what was just written."""
+    return [thread for thread in threading.enumerate() if thread.name == "nearcache-payer"]
 
 
 def new_pool(server: RedisServer, new_cache: NewCache) -> tuple[Cache, Pool]:

@@ -232,7 +232,8 @@ def interrupted(test: Callable[..., Any]) -> Callable[..., Any]:
 
     never_begun = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
     in_a_finalizer = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-    marked: Callable[..., Any] = never_begun(in_a_finalizer(collected))
+    in_a_thread = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+    marked: Callable[..., Any] = never_begun(in_a_finalizer(in_a_thread(collected)))
     return marked
 
 

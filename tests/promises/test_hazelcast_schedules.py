@@ -77,7 +77,7 @@ def world(new_cache: NewCache, hazelcast: Member) -> Iterator[Registers]:
         made = Registers(new_cache, "forgetful://bytes-of-hazelcast")
         namespace = made.names["head"].partition("~")[0]
         tables = (namespace, made.names["head"])
-        place = Place(cluster_of(hazelcast.url), tables, ring_of(namespace), TIMEOUT)
+        place = Place(cluster_of(hazelcast.url), tables, ring_of(namespace), TIMEOUT, TIMEOUT)
         maps = PausedMaps(place, made), BlockingMaps(place)
         steps, others = [HazelcastRegisters(way, namespace, True, TIMEOUT, Feed(namespace)) for way in maps]
 

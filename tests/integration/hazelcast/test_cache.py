@@ -5,12 +5,14 @@ import functools
 import gc
 import importlib
 import math
+import queue
 import socket
 import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -20,14 +22,15 @@ from nearcache._checkup import Check, examine
 from nearcache._core.events import Command, EngineBack, Event
 from nearcache._io.blocking import drive
 from nearcache._io.port import Flavour
-from nearcache.backends.hazelcast.aio import AwaitingMaps
+from nearcache.backends.hazelcast.aio import AT_ONCE, AwaitingMaps
 from nearcache.backends.hazelcast.blocking import BlockingMaps
+from nearcache.backends.hazelcast.library import Opened, errors
 from nearcache.backends.registers.base import Look
 from nearcache.cli.doctor import held
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 from tests.faces import Awaited
 from tests.hazelcast import Member, SampleMember, members
-from tests.promises.helpers import broken, eventually
+from tests.promises.helpers import broken, eventually, noticed
 from tests.servers import free_port
 
 NewFace = Callable[..., Awaited]
@@ -278,6 +281,50 @@ async def test_a_thousand_tasks_at_once(hazelcast: Member):
         assert await asyncio.gather(*map(call, range(1_000))) == list(range(1_000))
 
 
+async def few_are_under_way(hazelcast: Member) -> None:
+    """Many tasks write; the client takes the loop's time for each, so that all of them together would be late."""
+    real, under_way, most = AwaitingMaps.call, 0, 0
+
+    async def call(maps: AwaitingMaps, calls: Any, until: float) -> list[Any]:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return await real(maps, calls, until)
+        finally:
+            under_way -= 1
+
+    options: dict[str, Any] = {"namespace": f"t{uuid.uuid4().hex[:10]}", "near": None, "observers": ()}
+    async with AsyncCache(hazelcast.url, **options, timeout=10.0, pool_timeout=20.0) as cache:
+        with broken(AwaitingMaps, "call", call):
+            await asyncio.gather(*[cache.set(f"users:{number}", number, ttl=60) for number in range(200)])
+        assert await cache.get_many([f"users:{number}" for number in range(200)]) == {
+            f"users:{number}": number for number in range(200)
+        }
+    assert most <= AT_ONCE, "too many are under way"
+
+
+async def test_few_calls_of_a_loop_are_under_way_at_the_same_time(hazelcast: Member):
+    await few_are_under_way(hazelcast)
+
+
+async def test_calls_that_are_all_under_way_are_noticed(hazelcast: Member):
+    with broken(AwaitingMaps, "turn", BlockingMaps.turn), noticed("too many"):
+        await few_are_under_way(hazelcast)
+
+
+async def test_who_waits_too_long_for_others_is_told_so(hazelcast: Member):
+    options: dict[str, Any] = {"namespace": "t", "near": None, "observers": ()}
+    async with AsyncCache(hazelcast.url, **options, timeout=5.0, pool_timeout=0.1) as cache, AsyncExitStack() as stack:
+        await cache.set("users:1", 1, ttl=60)
+        maps: Any = cache._engine.backend._registers._maps  # type: ignore[attr-defined]
+        for _ in range(AT_ONCE):
+            await stack.enter_async_context(maps.turn())
+        with pytest.raises(BackendTimeoutError, match="pool_timeout"):
+            await cache.set("users:1", 2, ttl=60)
+        assert cache._parts.core.outage is None
+
+
 def is_coherent(cache: Cache) -> bool:
     return bool(cache.health().coherent)
 
@@ -304,6 +351,68 @@ def test_a_cache_that_ends_leaves_no_thread(hazelcast: Member, end: str, near: s
     del cache
     gc.collect()
     eventually(lambda: not reactors(), "its threads have ended")
+
+
+def a_lock_that_an_interrupt_has_left_costs_a_client(member: Member) -> None:
+    """The thread that brings all answers waits for it, for ever; whoever calls next gets another client."""
+    real, left = Opened.begin, list[Any]()
+
+    def begin(opened: Opened, call: Any) -> Any:
+        while True:
+            future = real(opened, call)
+            future._event.condition.acquire()
+            if not future.done():
+                left.append(future._event.condition)
+                raise KeyboardInterrupt
+            future._event.condition.release()  # the answer was quicker
+
+    cache = Cache(member.url, namespace="t", near=None, observers=(), timeout=1.0)
+    try:
+        cache.set("users:1", 1)
+        with broken(Opened, "begin", begin), pytest.raises(KeyboardInterrupt):
+            cache.get("users:1")
+        assert cache.get("users:1") == 1, "it answers"
+    finally:
+        began = time.monotonic()
+        cache.close()
+        assert time.monotonic() - began < 1.0 + SLACK, "to close does not wait for a client that hangs"
+        for each in left:
+            each.release()
+    eventually(lambda: not reactors(), "its threads have ended")
+
+
+def test_an_interrupt_inside_the_client_costs_a_client(hazelcast: Member):
+    a_lock_that_an_interrupt_has_left_costs_a_client(hazelcast)
+
+
+def test_a_client_that_is_kept_after_an_interrupt_is_noticed(hazelcast: Member):
+    with broken(BlockingMaps, "_interrupted", lambda *_: None), noticed("it answers"):
+        a_lock_that_an_interrupt_has_left_costs_a_client(hazelcast)
+    eventually(lambda: not reactors(), "its threads have ended")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), queue.Empty()])
+def test_an_interrupt_of_which_the_client_has_made_an_error_is_raised_all_the_same(hazelcast: Member, error: Any):
+    def begin(*_: object) -> Any:
+        try:
+            raise error
+        except BaseException:
+            raise errors.HazelcastSerializationError("not for users")  # noqa: B904 -- as the client does it
+
+    with Cache(hazelcast.url, namespace="t", near=None, observers=(), timeout=5.0) as cache:
+        cache.set("users:1", 1)
+        with broken(Opened, "begin", begin), pytest.raises(type(error)):
+            cache.get("users:1")
+        try:
+            raise error
+        except type(error):
+            broken_by_itself = errors.HazelcastSerializationError("not for users")
+
+            def fail(*_: object) -> Any:
+                raise broken_by_itself
+
+            with broken(Opened, "begin", fail), pytest.raises(BackendError, match="HazelcastSerializationError"):
+                cache.exists("users:1")
 
 
 @pytest.mark.parametrize("state", ["connecting", "silent"])

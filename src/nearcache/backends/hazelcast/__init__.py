@@ -77,7 +77,7 @@ class _Heard:
 def build(spec: BackendSpec, flavour: Flavour) -> HazelcastBackend:
     """Build the backend for a URL, without opening anything; raises `ConfigError` for a wrong URL."""
     tables = tuple(named(spec.namespace) for named in (str, head_of, locks_of, sessions_in))
-    place = Place(cluster_of(spec.url), tables, ring_of(spec.namespace), spec.timeout)
+    place = Place(cluster_of(spec.url), tables, ring_of(spec.namespace), spec.timeout, spec.pool_timeout)
     heard = spec.shared(_Heard, lambda: _Heard(spec, place))
     maps: Maps = heard.maps if flavour == "sync" else AwaitingMaps(place)
     return HazelcastBackend(_registers(maps, heard.feed, spec), spec, flavour, heard)

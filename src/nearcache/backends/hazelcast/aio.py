@@ -5,14 +5,18 @@ import contextlib
 import threading
 import time
 import weakref
-from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Any, Final
 
 from nearcache._core.fork import on_fork
+from nearcache.backends.base import NoConnection
 from nearcache.backends.hazelcast.errors import failed, not_in_time
 from nearcache.backends.hazelcast.library import PATIENCE, Opened, close_awaiting, open_awaiting
 from nearcache.backends.hazelcast.maps import Call, Place
 from nearcache.errors import BackendError
+
+AT_ONCE: Final = 50
+"""Calls of an event loop that may be under way at the same time."""
 
 
 class AwaitingMaps:
@@ -38,6 +42,22 @@ class AwaitingMaps:
         finally:
             for task in tasks:
                 _give_up(task)
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for one of few places: the client needs so much of the loop's time that many at once would be late."""
+        turns = self._home().turns
+        try:
+            async with asyncio.timeout(self._place.patience):
+                await turns.acquire()
+        except TimeoutError:
+            raise NoConnection(
+                f"{AT_ONCE} calls of this event loop were under way for {self._place.patience:g} s (pool_timeout)"
+            ).undone() from None
+        try:
+            yield
+        finally:
+            turns.release()
 
     async def open(self, until: float) -> None:
         """Connect ahead of the first use."""
@@ -100,6 +120,7 @@ class _Home:
         self._place = place
         self._opening: asyncio.Task[Opened] | None = None
         self._opened: Opened | None = None
+        self.turns: asyncio.Semaphore = asyncio.Semaphore(AT_ONCE)
         self._guard = _until_the_loop_ends(weakref.ref(maps), self)
         # Starting an asynchronous generator registers it with the loop; it does not suspend before its `yield`.
         with contextlib.suppress(StopIteration):

@@ -1,13 +1,15 @@
 """The blocking way to a cluster's maps: one client for all threads of a process."""
 
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 from nearcache._core.fork import on_fork
-from nearcache.backends.hazelcast.errors import failed, not_in_time
+from nearcache.backends.hazelcast.errors import failed, interrupt_in, not_in_time
 from nearcache.backends.hazelcast.library import PATIENCE, Opened, open_blocking
 from nearcache.backends.hazelcast.maps import Call, Place
 from nearcache.errors import BackendError, BackendUnavailableError
@@ -28,7 +30,11 @@ class BlockingMaps:
         except BackendError as error:
             return [error] * len(calls)
         begun = [self._begun(opened, call) for call in calls]
-        return [self.ended(future, call, until) for future, call in zip(begun, calls, strict=True)]
+        return [self._result(each, call, until) for each, call in zip(begun, calls, strict=True)]
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Let everybody go on at once: threads are few."""
+        return nullcontext()
 
     def later(self, call: Call, until: float) -> "Later":
         """Send a call that may take as long as it likes; raises `BackendError` if that cannot be done by `until`."""
@@ -75,49 +81,86 @@ class BlockingMaps:
                 self._openings.append(_Opening(self._place))
             return self._openings[-1]
 
-    def _begun(self, opened: Opened, call: Call) -> Any:
+    def _begun(self, opened: Opened, call: Call) -> "_Begun | BackendError":
+        handled = sys.exception()
         try:
-            return opened.begin(call)
-        except Exception as error:  # noqa: BLE001 -- the client has errors of its own for what it cannot send
-            return failed(error, call, self._place)
+            return _Begun(opened.begin(call))
+        except BaseException as error:  # noqa: BLE001 -- an interrupt is raised again
+            interrupt = interrupt_in(error, handled)
+            if interrupt is None:
+                return failed(error, call, self._place)
+            self._interrupted(opened)
+            raise interrupt from None
 
-    def ended(self, future: Any, call: Call, until: float) -> Any:
+    def _interrupted(self, opened: Opened) -> None:
+        """Use another client from now on: an interrupt may have left a lock of this one that nobody gives back, and
+        then nobody gets an answer any more.
+        """
+        for opening in list(self._openings):
+            opening.doubt(opened)
+
+    def _result(self, begun: "_Begun | BackendError", call: Call, until: float) -> Any:
         """Return what a call returned, or its error, by the time `until` (monotonic)."""
-        if isinstance(future, BackendError):
-            return future
-        if not _waited(future, until):
+        if isinstance(begun, BackendError):
+            return begun
+        if not begun.waited(until):
             return failed(TimeoutError(), call, self._place)
-        try:
+        return self.told(begun.future, call)
+
+    def told(self, future: Any, call: Call) -> Any:
+        """Return what a call has returned, or its error; raises what a signal handler raised inside the client."""
+        error = future.exception()
+        if error is None:
             return future.result()
-        except Exception as error:  # noqa: BLE001 -- what a member answers has a type of its own
-            return failed(error, call, self._place)
+        if (interrupt := interrupt_in(error, sys.exception())) is not None:
+            raise interrupt
+        return failed(error, call, self._place)
+
+
+class _Begun:
+    """A call that was sent. Who waits takes no lock of the client, so that an interrupt leaves none behind."""
+
+    def __init__(self, future: Any) -> None:
+        self.future = future
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        future.add_done_callback(self._release)
+
+    def waited(self, until: float) -> bool:
+        """Wait for the answer; False if it was not in time."""
+        return self._gate.acquire(timeout=max(0.0, until - time.monotonic()))
+
+    def _release(self, _: object) -> None:
+        self._gate.release()
 
 
 class Later:
     """A call that nobody waits for yet."""
 
-    def __init__(self, maps: BlockingMaps, call: Call, future: Any) -> None:
+    def __init__(self, maps: BlockingMaps, call: Call, begun: _Begun | BackendError) -> None:
         self._maps = maps
         self._call = call
-        self._future = future
+        self._begun = begun
         self._told: Callable[[], None] | None = None
 
     @property
     def done(self) -> bool:
         """Whether it has ended."""
-        return isinstance(self._future, BackendError) or bool(self._future.done())
+        return isinstance(self._begun, BackendError) or bool(self._begun.future.done())
 
     def tell(self, ready: Callable[[], None]) -> None:
         """Have `ready` called when it has ended; only who asked last is told."""
         first, self._told = self._told is None, ready
-        if self.done:
+        if isinstance(self._begun, BackendError) or self.done:
             ready()
         elif first:
-            self._future.add_done_callback(self._ready)
+            self._begun.future.add_done_callback(self._ready)
 
     def result(self) -> Any:
         """Return what it returned; raises `BackendError`."""
-        result = self._maps.ended(self._future, self._call, 0.0)
+        result = (
+            self._begun if isinstance(self._begun, BackendError) else self._maps.told(self._begun.future, self._call)
+        )
         if isinstance(result, BackendError):
             raise result
         return result
@@ -146,9 +189,13 @@ class _Opening:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._began = time.monotonic()
-        self._ready = threading.Event()
+        self._ready = False
+        self._gate = threading.Lock()
+        """Held until it is ready. No event, whose own lock an interrupt may leave behind."""
+        self._gate.acquire()
         self._lock = threading.Lock()
         self._left = False
+        self._doubted = False
         self._opened: Opened | None = None
         self._error: BackendError | None = None
         threading.Thread(target=self._open, name="nearcache-hazelcast", daemon=True).start()
@@ -157,24 +204,37 @@ class _Opening:
     def over(self) -> bool:
         """Whether nothing is to be expected of it any more."""
         if self._opened is not None:
-            return not self._opened.running
-        return self._ready.is_set() or time.monotonic() > self._began + max(PATIENCE, self._place.timeout)
+            return self._doubted or not self._opened.running
+        return self._ready or time.monotonic() > self._began + max(PATIENCE, self._place.timeout)
 
     def wait(self, until: float) -> Opened:
         """Return the client once it is there; raises `BackendError` if it is not in time."""
-        if not self._ready.is_set() and not self._ready.wait(max(0.0, until - time.monotonic())):
-            raise not_in_time(self._place)
+        if not self._ready:
+            if not self._gate.acquire(timeout=max(0.0, until - time.monotonic())):
+                raise not_in_time(self._place)
+            self._gate.release()
         if self._opened is None:
             raise failed(self._error or ConnectionError(), None, self._place)
         return self._opened
 
+    def doubt(self, opened: Opened) -> None:
+        """Have another client opened if this is the one that was opened here."""
+        self._doubted = self._doubted or opened is self._opened
+
     def leave(self) -> None:
-        """Close the client, now or when it is there."""
+        """Close the client, now or when it is there. Nobody waits longer for it than for a call: it may hang."""
         with self._lock:
             self._left = True
             opened = self._opened
         if opened is not None:
-            opened.client.shutdown()
+            closing = threading.Thread(target=self._close, args=(opened,), name="nearcache-hazelcast", daemon=True)
+            closing.start()
+            closing.join(0.0 if self._doubted else self._place.timeout)
+
+    def _close(self, opened: Opened) -> None:
+        if self._doubted:
+            time.sleep(self._place.timeout)  # others may wait for answers
+        opened.client.shutdown()
 
     def _open(self) -> None:
         try:
@@ -188,21 +248,8 @@ class _Opening:
             if left:
                 opened.client.shutdown()
         finally:
-            self._ready.set()
-
-
-def _waited(future: Any, until: float) -> bool:
-    """Wait for a future; False if it was not in time."""
-    if future.done():
-        return True
-    gate = threading.Lock()
-    gate.acquire()
-
-    def release(_: object) -> None:
-        gate.release()
-
-    future.add_done_callback(release)
-    return gate.acquire(timeout=max(0.0, until - time.monotonic()))
+            self._ready = True
+            self._gate.release()
 
 
 def _leave(openings: list[_Opening]) -> None:

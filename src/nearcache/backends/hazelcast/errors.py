@@ -50,6 +50,23 @@ def failed(error: BaseException, call: Call | None, place: Place) -> BackendErro
             return BackendError(f"the members answered {kind}{_advice(kind)}", subject)
 
 
+def interrupt_in(error: BaseException, handled: BaseException | None) -> BaseException | None:
+    """Return what a signal handler raised inside the client, which may have made an error of its own of it; else None.
+
+    `handled` is the exception that was being handled before the client was called.
+    """
+    cause: BaseException | None = error
+    while cause is not None and cause is not handled:
+        if not (isinstance(cause, errors.HazelcastError) or _is_of_python(cause)):
+            return cause
+        cause = cause.__context__
+    return None
+
+
+def _is_of_python(error: BaseException) -> bool:
+    return isinstance(error, Exception) and type(error).__module__ == "builtins"
+
+
 def not_in_time(place: Place) -> BackendError:
     """Return the error for a cluster that was not connected in time."""
     return BackendTimeoutError(f"connecting to {place.cluster.described()}: {_slow(place)}").undone()

@@ -59,6 +59,10 @@ class HazelcastRegisters:
         """Take steps together: one trip, two where a record is swapped, three if its life is to be kept; and one to
         announce what was changed.
         """
+        async with self._maps.turn():
+            return await self._run(steps)
+
+    async def _run(self, steps: Sequence[Step]) -> list[Answer]:
         until = time.monotonic() + self._timeout
         answers = dict[int, Answer]()
         works = [self._taken(step) for step in steps]
