@@ -5,7 +5,7 @@ import contextlib
 import threading
 import time
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final
 
 from nearcache._core.fork import on_fork
@@ -44,7 +44,7 @@ class AwaitingMaps:
                 _give_up(task)
 
     @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def turn(self) -> AsyncGenerator[None]:
         """Wait for one of few places: the client needs so much of the loop's time that many at once would be late."""
         turns = self._home().turns
         try:
