@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from nearcache import AsyncCache, Cache, Verdict
+from nearcache._engine import limits
 from nearcache.backends.limits import LimitAsk, LimitGrant
 from nearcache.backends.redis import backend as redis_backend
 from nearcache.backends.redis import lua
@@ -50,6 +51,8 @@ async def work(order: dict[str, Any]) -> tuple[list[Admitted], float]:
         if order["defect"] == "swaps blindly":
             stack.enter_context(broken(register_limits, "Swap", swaps_blindly))
         stack.enter_context(broken(shares, "BEAT", order.get("beat", shares.BEAT)))
+        if "workers" in order:  # who was ready first is counted until the last one is
+            stack.enter_context(broken(limits, "LIFE", 600.0))
         await limiter.peek("me")  # it is connected
         for _ in range(order.get("before", 0)):
             assert await limiter.hit("me")
