@@ -109,9 +109,9 @@ class BlockingMaps:
 
     def told(self, future: Any, call: Call) -> Any:
         """Return what a call has returned, or its error; raises what a signal handler raised inside the client."""
-        error = future.exception()
-        if error is None:
+        if future.is_success():
             return future.result()
+        error = future.exception()
         if (interrupt := interrupt_in(error, sys.exception())) is not None:
             raise interrupt
         return failed(error, call, self._place)
