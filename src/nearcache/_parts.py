@@ -46,7 +46,7 @@ class Parts:
             view=self.core.view,
             coherence=self.core.coherence,
             settling=lambda backend: Commands(core, backend, spares=False).settle,
-            owed=lambda: core.owed,
+            owed_longest=core.owed_longest,
             bus=options.bus,
             store=self.core.records,
         )

@@ -2,11 +2,12 @@
 events.
 """
 
+import itertools
 import math
 import os
 import random
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 from nearcache._core.clock import Clock
@@ -185,12 +186,12 @@ class Core:
         Of too many, one invalidation of everything is made, where values have a header.
         """
         self._owe(keys)
-        self.coherence.seek()
+        self.coherence.owing()
 
     def owe_marks(self, tags: Iterable[str], everything: bool) -> None:
         """Note likewise that the engine must be told of these invalidations."""
         self.view.owe(tags, everything)
-        self.coherence.seek()
+        self.coherence.owing()
 
     def _owe(self, keys: Sequence[str]) -> None:
         for key in keys:
@@ -210,6 +211,12 @@ class Core:
     def owed(self) -> int:
         """How many keys and tags the engine has to be told of."""
         return len(self.debts) + len(self.view.owed)
+
+    def owed_longest(self) -> object | None:
+        """Return what stands for the first thing that the engine has to be told of, None if there is nothing."""
+        while True:
+            with suppress(RuntimeError):  # another thread has changed it just now
+                return next(itertools.chain(self.view.owed.values(), self.debts.values()), None)
 
     def paid(self, debts: Sequence[tuple[str, object]]) -> None:
         """Note that these records were deleted; a debt made again meanwhile stays."""

@@ -142,8 +142,13 @@ class Writer:
         return None
 
     def _queues(self, error: BaseException) -> bool:
-        """Tell whether an invalidation that failed is no error, because it is repeated when the engine answers."""
-        return isinstance(error, GONE) and self._core.options.policy.invalidate == "queue"
+        """Tell whether an invalidation that failed is no error, because it is repeated when the engine answers; see to
+        it that somebody finds out when that is.
+        """
+        queues = isinstance(error, GONE) and self._core.options.policy.invalidate == "queue"
+        if queues:
+            self._core.coherence.seek()
+        return queues
 
     async def touch(self, key: str, ttl: TTL) -> bool:
         """Give a fresh value a new time to live, from now on; False if there is none."""

@@ -7,14 +7,17 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 from nearcache._core.fork import on_fork
 from nearcache._core.weak import weakly
 from nearcache._io.blocking import drive
 from nearcache.backends.base import Backend
-from nearcache.backends.listening import FIRST_PAUSE, LONGEST_PAUSE
 from nearcache.backends.registry import BackendSpec
 from nearcache.errors import BackendError
+
+PAUSE: Final = 1.0
+"""Seconds between two tries, and before the first."""
 
 
 class Payer:
@@ -24,18 +27,18 @@ class Payer:
     """
 
     def __init__(self, spec: BackendSpec, backend: Callable[[Callable[[], bool]], Backend]) -> None:
-        self._owed = spec.owed
+        self._owed_longest = spec.owed_longest
         self._settling = spec.settling
         self._backend = backend
         self._lock = threading.RLock()
         self._ended: threading.Event | None = None
         """What ends the thread that runs."""
         _all.add(self)
-        spec.coherence.seek = weakly(self.start)
+        spec.coherence.seek = spec.coherence.owing = weakly(self.start)
 
     def start(self) -> None:
         """Start to repeat what is owed, in the background, unless somebody does, or nothing is."""
-        if self._owed():
+        if self._owed_longest() is not None:
             with self._lock:
                 if self._ended is None:
                     self._start()
@@ -74,12 +77,12 @@ class Payer:
                     self.start()  # something may have come to be owed since it was looked
 
     def _repeat(self, ended: threading.Event) -> None:
-        backend, pause = self._backend(ended.is_set), FIRST_PAUSE
+        backend = self._backend(ended.is_set)
         settle = self._settling(backend)
-        while self._owed() and not ended.wait(pause):
-            with suppress(BackendError):  # which the cache has told of already
-                drive(settle())
-            pause = min(2 * pause, LONGEST_PAUSE)
+        while (first := self._owed_longest()) is not None and not ended.wait(PAUSE):
+            if self._owed_longest() is first:  # no call came by, which repeats it before it writes anything
+                with suppress(BackendError):  # which the cache has told of already
+                    drive(settle())
         drive(backend.close())
 
 

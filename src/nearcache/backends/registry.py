@@ -53,8 +53,8 @@ class BackendSpec:
     """Who is told what changes in the engine; shared like `time`."""
     settling: Callable[[Backend], Callable[[], Coroutine[Any, Any, None]]] = lambda _: _nothing_owed
     """Makes what repeats, over a backend, the invalidations that the engine has not acknowledged or has forgotten."""
-    owed: Callable[[], int] = lambda: 0
-    """Tells how many of these there are."""
+    owed_longest: Callable[[], object | None] = lambda: None
+    """Returns what stands for the first of these, None if there are none."""
     bus: Bus = "tracking"
     """What announces changes: the engine, or whoever makes them, in a stream."""
     store: Store | None = field(default=None, repr=False)

@@ -50,9 +50,11 @@ class Coherence:
         self.budget: float = budget
         self.wanted: bool = wanted
         self.seek: Callable[[], None] = _ignore
-        """Called when values are kept that nobody announces the changes of, or invalidations wait for the engine: looks
-        for a session, and repeats them, in the background.
+        """Called when values are kept that nobody announces the changes of, and when invalidations wait for the engine
+        to answer: looks for a session, in the background.
         """
+        self.owing: Callable[[], None] = _ignore
+        """Called when anything waits for the engine: repeats it, in the background, where nobody listens."""
         self.lagged: Callable[[float], None] = _ignore_lag
         """Called with the seconds from a write by this process until its announcement was heard."""
         self.forgot: Callable[[str], None] = _ignore_reset
