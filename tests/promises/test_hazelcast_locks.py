@@ -129,6 +129,7 @@ def test_a_lock_that_nobody_renews_is_noticed(hazelcast: Member, new_cache: NewC
         lives_on(hazelcast.url, new_cache)
 
 
+@pytest.mark.alone
 def test_the_permits_of_one_process_are_renewed_together(hazelcast: Member, new_cache: NewCache) -> None:
     cache = new_cache(hazelcast.url)
     with cache.semaphore("a", 3, ttl=1) as one, cache.semaphore("a", 3, ttl=1) as two:
@@ -139,6 +140,7 @@ def test_the_permits_of_one_process_are_renewed_together(hazelcast: Member, new_
             time.sleep(0.01)
 
 
+@pytest.mark.alone
 def test_a_child_renews_locks_of_its_own(hazelcast: Member, new_cache: NewCache) -> None:
     namespace = f"p{uuid.uuid4().hex[:10]}"
     cache = new_cache(hazelcast.url, namespace=namespace)
