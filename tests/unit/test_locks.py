@@ -125,6 +125,23 @@ async def test_a_lock_that_was_late_and_still_stands_was_never_lost(face: Awaite
     assert face.ear.lost == []
 
 
+async def test_a_renewal_that_comes_after_the_lock_was_given_back_tells_of_no_loss(
+    face: Awaited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locks = face.cache._engine.backend.locks
+    release = locks.release
+
+    async def crossed(*args: Any) -> bool:
+        stood: bool = await release(*args)
+        held._possession.renewal.lost = True
+        return stood
+
+    monkeypatch.setattr(locks, "release", crossed)
+    async with face.lock("a") as held:
+        pass
+    assert face.ear.lost == []
+
+
 async def test_the_end_of_a_block_tells_that_the_engine_forgot_the_lock(face: Awaited) -> None:
     with raises(LockLostError, "the engine gave it to another, or forgot it"):
         async with face.lock("orders:7"):
@@ -223,6 +240,34 @@ async def test_a_task_that_is_cancelled_by_others_ends_as_cancelled() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     async with cache.lock("a", wait=0):
+        pass
+
+
+async def test_a_task_that_is_cancelled_while_it_gives_a_lock_back_keeps_nobody_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache = AsyncCache("memory://")
+    locks = cache._engine.backend.locks
+    assert locks is not None
+    release, begun = locks.release, asyncio.Event()
+
+    async def hangs_once(*args: Any) -> bool:
+        if not begun.is_set():
+            begun.set()
+            await asyncio.Event().wait()
+        return await release(*args)
+
+    async def hold() -> None:
+        async with cache.lock("a"):
+            pass
+
+    monkeypatch.setattr(locks, "release", hangs_once)
+    task = asyncio.create_task(hold())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with cache.lock("a", wait=5):
         pass
 
 
