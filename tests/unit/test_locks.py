@@ -1,6 +1,7 @@
 """What becomes of a lock when its engine fails, its holder is interrupted, or its process forks."""
 
 import asyncio
+import gc
 import os
 import threading
 import time
@@ -13,8 +14,9 @@ import pytest
 from nearcache import AsyncCache, BackendError, Cache, LockLostError, LockNotAcquiredError
 from nearcache._core.events import LockLost
 from nearcache._engine.held import Possession
+from nearcache._io.blocking import drive
 from nearcache.backends.base import LostConnection
-from nearcache.testing import Faults, faults
+from nearcache.testing import FakeClock, Faults, faults
 from tests.faces import Awaited
 from tests.integration.redis.helpers import eventually, in_child, reap
 
@@ -113,6 +115,20 @@ def outlived(held: Any) -> None:
 
 
 # A loss
+
+
+def test_a_lock_in_memory_whose_block_never_began_ends_after_its_life() -> None:
+    clock = FakeClock()
+    cache = Cache("memory://", clock=clock)
+    locks = cache._engine.locks
+    drive(locks.acquire(locks.terms(60, 0, False, None)("a")))  # an interrupt has come before the block
+    gc.collect()
+    clock.advance(59.9)
+    with raises(LockNotAcquiredError), cache.lock("a", wait=0):
+        pass
+    clock.advance(0.2)
+    with cache.lock("a", wait=0):
+        pass
 
 
 async def test_a_lock_that_was_late_and_still_stands_was_never_lost(face: Awaited) -> None:
