@@ -159,6 +159,43 @@ def test_after_a_reset_nothing_is_handed_out_or_given_back_that_was_taken_before
     assert world.plain.peek("me").remaining == 5
 
 
+def test_after_a_reset_nothing_is_handed_out_that_was_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Leased("10/minute", lease=5)
+    port = world.cache._engine.backend.limits
+    assert port is not None
+    hit = port.hit
+
+    async def crossed(ask: Any) -> Any:
+        grant = await hit(ask)
+        monkeypatch.undo()
+        world.limiter.reset("me")
+        return grant
+
+    monkeypatch.setattr(port, "hit", crossed)
+    verdict = world.limiter.hit("me")
+    assert verdict
+    assert not world.limiter.refund(verdict)
+    assert sum(bool(world.limiter.hit("me")) for _ in range(20)) == 10
+
+
+def test_after_a_reset_nothing_is_handed_out_that_was_taken_before_the_engine_knew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = Leased("10/minute", lease=5)
+    port = world.cache._engine.backend.limits
+    assert port is not None
+    reset = port.reset
+
+    async def crossed(ask: Any) -> None:
+        monkeypatch.undo()
+        assert world.limiter.hit("me")
+        await reset(ask)
+
+    monkeypatch.setattr(port, "reset", crossed)
+    world.limiter.reset("me")
+    assert sum(bool(world.limiter.hit("me")) for _ in range(20)) == 10
+
+
 def test_what_was_taken_is_handed_out_while_the_engine_does_not_answer() -> None:
     world = Leased("10/minute", lease=5)
     assert world.limiter.hit("me")

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from nearcache import Cache
 from nearcache._core.limits import Kind
 from nearcache._core.quotas import Consumed, Quota, consumed
+from nearcache._engine.limits import Limiting
 from nearcache.backends.registers import limits as register_limits
 from nearcache.testing import FakeClock
 from tests.limits_model import first_broken
@@ -103,9 +104,9 @@ def test_one_that_stores_whatever_others_have_done_is_noticed(
 
 
 @contextmanager
-def in_hand(coarse: float = 0.0) -> Iterator[Hands]:
-    """Registers whose time is moved by hand, and known exactly or rounded down."""
-    clock = FakeClock()
+def in_hand(coarse: float = 0.0, ahead: float = 0.0) -> Iterator[Hands]:
+    """Registers whose time is moved by hand, and known exactly or rounded down: it is so far ahead of what is told."""
+    clock = FakeClock(1_000_000.0 + ahead)
 
     async def told(_: Forgetful) -> float:
         return math.floor(clock() / coarse) * coarse if coarse else clock()
@@ -151,6 +152,28 @@ def test_no_unit_comes_back_too_early_for_a_process_that_knows_the_time_badly() 
             assert since >= 9.999
             late = max(late, since - 10.0)
         assert 0.0 < late <= 2.2
+
+
+def handed_out_in_their_window() -> None:
+    """Take units ahead at any time of windows, and look whether they can still be had when their window has ended."""
+    with in_hand(2.0, ahead=1.7) as hands:
+        limiter, stock = hands.cache.limiter("a", "90/10s", kind="fixed", lease=3), hands.cache._engine.core.stock
+        looks, ends = 0, 0.0
+        for _ in range(400):
+            hands.advance(0.17)
+            if any(stock.take(whose, 1, consume=False) for whose in stock._batches):
+                assert hands.clock() < ends, "handed out in the next window"
+                looks += 1
+            else:
+                ends = 10.0 * (hands.clock() // 10.0 + 1)
+                assert limiter.hit("me")
+        assert looks >= 50
+
+
+def test_units_that_were_taken_ahead_are_not_handed_out_when_others_may_know_that_their_window_has_ended() -> None:
+    handed_out_in_their_window()
+    with broken(Limiting, "_unsure", lambda _: 0.0), noticed("handed out in the next window"):
+        handed_out_in_their_window()
 
 
 # What is left in the engine

@@ -1,6 +1,7 @@
 """What becomes of a lock when its engine fails, its holder is interrupted, or its process forks."""
 
 import asyncio
+import gc
 import os
 import threading
 import time
@@ -13,8 +14,9 @@ import pytest
 from nearcache import AsyncCache, BackendError, Cache, LockLostError, LockNotAcquiredError
 from nearcache._core.events import LockLost
 from nearcache._engine.held import Possession
+from nearcache._io.blocking import drive
 from nearcache.backends.base import LostConnection
-from nearcache.testing import Faults, faults
+from nearcache.testing import FakeClock, Faults, faults
 from tests.faces import Awaited
 from tests.integration.redis.helpers import eventually, in_child, reap
 
@@ -115,6 +117,20 @@ def outlived(held: Any) -> None:
 # A loss
 
 
+def test_a_lock_in_memory_whose_block_never_began_ends_after_its_life() -> None:
+    clock = FakeClock()
+    cache = Cache("memory://", clock=clock)
+    locks = cache._engine.locks
+    drive(locks.acquire(locks.terms(60, 0, False, None)("a")))  # an interrupt has come before the block
+    gc.collect()
+    clock.advance(59.9)
+    with raises(LockNotAcquiredError), cache.lock("a", wait=0):
+        pass
+    clock.advance(0.2)
+    with cache.lock("a", wait=0):
+        pass
+
+
 async def test_a_lock_that_was_late_and_still_stands_was_never_lost(face: Awaited) -> None:
     if face.is_async:
         return  # there the task is stopped
@@ -122,6 +138,23 @@ async def test_a_lock_that_was_late_and_still_stands_was_never_lost(face: Awaite
         outlived(held)
         with pytest.raises(LockLostError, match="stopped or very busy"):
             held.check()
+    assert face.ear.lost == []
+
+
+async def test_a_renewal_that_comes_after_the_lock_was_given_back_tells_of_no_loss(
+    face: Awaited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locks = face.cache._engine.backend.locks
+    release = locks.release
+
+    async def crossed(*args: Any) -> bool:
+        stood: bool = await release(*args)
+        held._possession.renewal.lost = True
+        return stood
+
+    monkeypatch.setattr(locks, "release", crossed)
+    async with face.lock("a") as held:
+        pass
     assert face.ear.lost == []
 
 
@@ -223,6 +256,34 @@ async def test_a_task_that_is_cancelled_by_others_ends_as_cancelled() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     async with cache.lock("a", wait=0):
+        pass
+
+
+async def test_a_task_that_is_cancelled_while_it_gives_a_lock_back_keeps_nobody_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache = AsyncCache("memory://")
+    locks = cache._engine.backend.locks
+    assert locks is not None
+    release, begun = locks.release, asyncio.Event()
+
+    async def hangs_once(*args: Any) -> bool:
+        if not begun.is_set():
+            begun.set()
+            await asyncio.Event().wait()
+        return await release(*args)
+
+    async def hold() -> None:
+        async with cache.lock("a"):
+            pass
+
+    monkeypatch.setattr(locks, "release", hangs_once)
+    task = asyncio.create_task(hold())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with cache.lock("a", wait=5):
         pass
 
 

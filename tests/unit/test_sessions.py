@@ -92,6 +92,26 @@ def test_a_session_ends_however_often_it_is_used(
     assert cache.sessions.load(session.id) is None
 
 
+def test_a_rotation_that_takes_its_time_does_not_let_a_session_live_longer(
+    cache: Cache, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = cache.sessions.create(absolute="1h")
+    move = port(cache).move
+
+    async def slowly(*args: Any) -> Any:
+        record = await move(*args)
+        clock.advance("10m")
+        return record
+
+    monkeypatch.setattr(port(cache), "move", slowly)
+    cache.sessions.rotate(session)
+    assert session.left == 3_000.0
+    clock.advance(2_999.9)
+    assert cache.sessions.load(session.id) is not None
+    clock.advance(0.2)
+    assert cache.sessions.load(session.id) is None
+
+
 def test_to_list_sessions_is_not_to_use_them(cache: Cache, clock: FakeClock) -> None:
     cache.sessions.create({"user_id": 7})
     for _ in range(24):

@@ -105,16 +105,18 @@ class Limiting:
         if (spent := verdict.spent(terms)) is None:
             return False
         if spent.parts:
-            return self._core.stock.give_back(spent.parts)
+            return self._core.stock.give_back(_whose(spent.ask), spent.parts)
         await self._commands.run("limit_refund", self._port.refund, spent.ask, spent.receipt)
         return True
 
     async def reset(self, terms: Terms, identity: object) -> None:
         """Forget what was consumed."""
         ask = _ask(terms, identity, 1)
-        self._core.stock.drop(_whose(ask))
         self._core.shares.forget(_whose(ask))
-        await self._commands.run("limit_reset", self._port.reset, ask)
+        try:
+            await self._commands.run("limit_reset", self._port.reset, ask)
+        finally:  # not before: what others take until then is forgotten, too
+            self._core.stock.drop(_whose(ask))
 
     async def _try(self, terms: Terms, identity: object, cost: int) -> Verdict:
         ask, stock = _ask(terms, identity, cost), self._core.stock
@@ -127,7 +129,7 @@ class Limiting:
 
     async def _lease(self, terms: Terms, ask: LimitAsk) -> Verdict:
         """Take more units than are needed, and keep the rest; only those that are needed where that is too much."""
-        core, sent = self._core, self._core.clock()
+        core, sent, drops = self._core, self._core.clock(), self._core.stock.drops
         seconds = min(LEASE, *(limit.period / 10 for limit in terms.limits))
         more = msgspec.structs.replace(ask, cost=terms.lease)
         grant = await self._decide("limit_hit", self._port.hit, more, ask.cost)
@@ -137,8 +139,11 @@ class Limiting:
             core.stock.scarce(_whose(ask), seconds)
             return Verdict(terms, ask, await self._decide("limit_hit", self._port.hit, ask, ask.cost))
         if terms.kind == "fixed":
-            seconds = min(seconds, *(standing.reset for standing in grant.standings))
-        batch = Batch(terms.lease - ask.cost, sent, sent + seconds, grant.standings)
+            ends = min(standing.reset for standing in grant.standings)
+            seconds = min(seconds, ends - self._unsure())  # for another process the next window may begin so early
+            if seconds <= 0:
+                core.stock.scarce(_whose(ask), ends)
+        batch = Batch(terms.lease - ask.cost, sent, sent + seconds, grant.standings, drops)
         standings = core.stock.put(_whose(ask), batch)
         return Verdict(terms, ask, LimitGrant(True, "", standings), [(batch, ask.cost)])
 
@@ -166,6 +171,10 @@ class Limiting:
         shares, whose = self._core.shares, _whose(ask)
         admitted, standings = shares.decide(whose, ask.kind, ask.quotas, cost, self._now(), consume=consume)
         return LimitGrant(admitted, "", standings)
+
+    def _unsure(self) -> float:
+        """Return how many seconds the engine's time may be ahead of its earliest."""
+        return self._backend.time.latest() - self._backend.time.earliest()
 
     def _now(self) -> int:
         return round(self._backend.time.earliest() * MICROS)

@@ -122,11 +122,11 @@ class Locking:
         """
         if had.inherited:
             return
-        late, had.ended = had.late, True
+        late, gone, had.ended = had.late, had.renewal.lost, True
         if had.mail is not None:
             had.mail.deliver("", "")
         stood = await self._release(had.claim, had.owner)
-        had.renewal.lost = had.renewal.lost or stood is False
+        had.renewal.lost = gone or stood is False  # a renewal that came behind the release says nothing
         lost = had.reported or had.renewal.lost or (stood is None and late)
         if lost and not had.reported:
             self._report(had)
@@ -140,12 +140,23 @@ class Locking:
         Then the lock is free when its lease ends.
         """
         self._port.let_go(owner)
-        with suppress(BackendError):
-            try:
-                return await self._commands.run("unlock", self._port.release, claim.lock, owner, claim.fair)
-            except LostConnection:  # it may have been done, so that a second answer says nothing
-                await self._commands.run("unlock", self._port.release, claim.lock, owner, claim.fair)
+        try:
+            return await self._commands.run("unlock", self._port.release, claim.lock, owner, claim.fair)
+        except LostConnection:  # it may have been done, so that a second answer says nothing
+            await self._release_again(claim, owner)
+        except BackendError:
+            pass
+        except GeneratorExit:
+            raise
+        except BaseException:
+            if self._io.holder() is not None:  # the task was cancelled in here, which is no reason to keep others out
+                self._io.beside(self._release_again(claim, owner))
+            raise
         return None
+
+    async def _release_again(self, claim: Claim, owner: str) -> None:
+        with suppress(BackendError):
+            await self._commands.run("unlock", self._port.release, claim.lock, owner, claim.fair)
 
     async def _watch(self, had: Possession) -> None:
         """Wait until the lock is given back, or lost; then report that, and stop the task that holds it."""

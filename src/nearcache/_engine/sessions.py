@@ -96,10 +96,12 @@ class SessionVerbs:
     async def rotate(self, session: Session) -> Session:
         """Store what has changed, and give the session another id."""
         name, id, change = _digest(session.id), _new_id(), session.changes(self._fields)
+        began = self._core.clock()
         sealed = await self._run("session_move", self.port.move, name, self._sealed(name, change), _digest(id))
         if (opened := self._opened(name, sealed)) is None:
             raise _lost()
         record, values = opened
+        record = replace(record, left=record.left - (self._core.clock() - began))  # it ends when it had to
         await self._begin(id, record, _user(values), name)
         if not await self._run("session_leave", self.port.leave, name, _digest(id)):
             with suppress(BackendError):  # nobody knows its id

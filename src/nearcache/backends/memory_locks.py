@@ -97,10 +97,15 @@ class MemoryLocks:
             lock = self._present(name)
             if owner in lock.holders:
                 lock.holders[owner] = math.inf
+                self._kept[owner] = lock, life
         return Renewal(name, life, math.inf, math.inf)
 
     def let_go(self, owner: str) -> None:
-        """There is nothing to renew."""
+        """Let a lock end after its life, unless it is given back: an interrupt may have come before its block."""
+        with self._mutex:
+            lock, life = self._kept.pop(owner, (_Lock(), 0.0))
+            if owner in lock.holders:
+                lock.holders[owner] = self._clock() + life
 
     def expect(self, owner: str) -> Mail:
         """Begin to listen."""
@@ -110,6 +115,8 @@ class MemoryLocks:
         """Make a forked child's copy its own: those who hold locks or wait for them stayed in the parent."""
         self._mutex = threading.RLock()
         self._locks: dict[str, _Lock] = {}
+        self._kept: dict[str, tuple[_Lock, float]] = {}
+        """By owner: a lock that is held, and how many seconds it lives once nobody keeps it."""
         self._inbox.after_fork()
 
     def _present(self, name: str) -> _Lock:

@@ -12,12 +12,16 @@ SWEEP_AT: Final = 1_000
 
 
 class Batch:
-    """Units that were consumed together, which may be handed out until a time; and how the limits stood then."""
+    """Units that were consumed together, which may be handed out until a time; and how the limits stood then.
 
-    __slots__ = ("at", "standings", "units", "until")
+    They were asked for when so many `drops` had been.
+    """
 
-    def __init__(self, units: int, at: float, until: float, standings: Sequence[Standing]) -> None:
+    __slots__ = ("at", "drops", "standings", "units", "until")
+
+    def __init__(self, units: int, at: float, until: float, standings: Sequence[Standing], drops: int) -> None:
         self.units: int = units
+        self.drops: int = drops
         self.at: float = at
         self.until: float = until
         self.standings: Sequence[Standing] = standings
@@ -45,7 +49,10 @@ class Stock:
         """Begin with nothing: what there was is handed out by the parent."""
         # Re-entrant, because a finalizer or a signal handler that runs inside may use the cache too.
         self._lock = threading.RLock()
+        self.drops: int = 0
+        """How often units of any identity were dropped."""
         self._batches: dict[str, list[Batch]] = {}
+        """Those that have units, by identity, the newest last."""
         self._scarce: dict[str, float] = {}
         self._sweep_at = SWEEP_AT
 
@@ -58,23 +65,28 @@ class Stock:
             if there < cost:
                 return None
             parts = _split(batches, cost) if consume else []
+            self._keep(whose, [batch for batch in batches if batch.units])
             return Taken(parts, _standings(batches[-1], there - cost * consume, now))
 
     def put(self, whose: str, batch: Batch) -> tuple[Standing, ...]:
-        """Add units; return how the limits stand."""
+        """Add units, unless some were dropped since they were asked for; return how the limits stand."""
         now = self._clock()
         with self._lock:
-            batches = [*self._alive(whose, now), batch]
-            self._batches[whose] = batches
+            if batch.drops != self.drops:
+                batch.until = -1.0
+            batches = [*self._alive(whose, now), *([batch] if now < batch.until else [])]
+            self._keep(whose, batches)
             self._sweep(now)
             return _standings(batch, sum(each.units for each in batches), now)
 
-    def give_back(self, parts: Parts) -> bool:
+    def give_back(self, whose: str, parts: Parts) -> bool:
         """Take back what was handed out, as far as it may be handed out again; tell whether anything may."""
         now, any_ = self._clock(), False
         with self._lock:
             for batch, units in parts:
-                if now < batch.until:
+                if now < batch.until and (batch.units or batch.drops == self.drops):
+                    if not batch.units:
+                        self._keep(whose, [batch, *self._alive(whose, now)])
                     batch.units += units
                     any_ = True
         return any_
@@ -82,6 +94,7 @@ class Stock:
     def drop(self, whose: str) -> None:
         """Hand out nothing more of what there is."""
         with self._lock:
+            self.drops += 1
             for batch in self._batches.pop(whose, ()):
                 batch.until = -1.0
 
@@ -95,6 +108,12 @@ class Stock:
     def is_scarce(self, whose: str) -> bool:
         """Tell whether that was noted lately."""
         return self._clock() < self._scarce.get(whose, 0.0)
+
+    def _keep(self, whose: str, batches: list[Batch]) -> None:
+        if batches:
+            self._batches[whose] = batches
+        else:
+            self._batches.pop(whose, None)
 
     def _alive(self, whose: str, now: float) -> list[Batch]:
         return [batch for batch in self._batches.get(whose, ()) if now < batch.until]
