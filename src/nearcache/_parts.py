@@ -8,12 +8,13 @@ from typing import cast
 from nearcache._core.clock import Clock, EngineTime
 from nearcache._core.events import Observer
 from nearcache._core.fork import on_fork
+from nearcache._core.urls import scheme_of
 from nearcache._engine.commands import Commands
 from nearcache._engine.core import Core
 from nearcache._engine.engine import Engine
 from nearcache._io.blocking import BlockingIo
 from nearcache._io.port import Flavour, Io
-from nearcache.backends.registry import BackendSpec, build
+from nearcache.backends.registry import IN_BASE64, BackendSpec, build
 from nearcache.errors import ConfigError
 from nearcache.observe.logging import Logging
 from nearcache.observe.prometheus import Prometheus
@@ -30,7 +31,8 @@ class Parts:
 
     def __init__(self, options: Options, observers: Iterable[Observer] | None, clock: Clock) -> None:
         _check_parts(observers, clock)
-        self.core: Core = Core(options, clock, in_memory=options.url.startswith("memory:"))
+        scheme = scheme_of(options.url)
+        self.core: Core = Core(options, clock, in_memory=scheme == "memory", in_base64=scheme in IN_BASE64)
         self.stats: Stats = Stats(self.core.near)
         self.core.listen((self.stats, *(self._usual_observers() if observers is None else observers)))
         core = self.core

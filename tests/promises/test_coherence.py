@@ -20,7 +20,7 @@ import hiredis
 import pytest
 
 from nearcache.backends.hazelcast.feed import ring_of
-from nearcache.backends.hazelcast.library import BlockingClient
+from nearcache.backends.hazelcast.library import HazelcastClient
 from nearcache.backends.redis.names import marks_of
 from tests.cluster import Cluster, cluster
 from tests.hazelcast import Member, members, url_of
@@ -254,7 +254,7 @@ class HazelcastCompany(Processes):
     @contextmanager
     def _announcements_lost(self) -> Iterator[Any]:
         """The ring, while the readers stand after which others have written. Then nobody writes for a while."""
-        client = BlockingClient(cluster_name=self.cluster[0].cluster, cluster_members=[self.cluster[0].where])
+        client: Any = HazelcastClient(cluster_name=self.cluster[0].cluster, cluster_members=[self.cluster[0].where])
         try:
             with self._readers_stopped():
                 time.sleep(STALENESS)

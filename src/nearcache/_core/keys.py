@@ -13,6 +13,9 @@ __all__ = ["MAX_BYTES", "Namespace", "Template", "canonical", "check_key", "chec
 MAX_BYTES: Final = 200
 """The longest key, namespace included, in UTF-8; internal records and engines need the room above."""
 
+MAX_BASE64: Final = 186
+"""The same of a key that is not plain ASCII where the engine gets it in base64: 248 bytes, and it takes 250."""
+
 MAX_NAMESPACE: Final = 100
 """Characters of a namespace, which leave room for a key."""
 
@@ -24,14 +27,15 @@ _ADVICE: Final = '; to put any text into a key use cache.key("entity:{name}", na
 
 
 class Namespace:
-    """The first part of every key of a cache in the engine."""
+    """The first part of every key of a cache in the engine, which may get those that are not plain ASCII in base64."""
 
-    __slots__ = ("_prefix", "_room", "name")
+    __slots__ = ("_prefix", "_room", "_room_beyond_ascii", "name")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, in_base64: bool = False) -> None:
         self.name: str = _namespace(name)
         self._prefix = f"{name}:"
         self._room = MAX_BYTES - len(self._prefix)
+        self._room_beyond_ascii = MAX_BASE64 - len(self._prefix) if in_base64 else self._room
 
     def __repr__(self) -> str:
         return f"Namespace({self.name!r})"
@@ -40,7 +44,7 @@ class Namespace:
         """Return a cache key (without namespace); `InvalidKeyError` says which rule it breaks, if it breaks one."""
         if type(key) is str and len(key) <= self._room and _PLAIN(key):
             return key
-        return _checked(key, "key", self._room)
+        return _checked(key, "key", self._room, self._room_beyond_ascii)
 
     def check_all(self, keys: object) -> list[str]:
         """Return cache keys, each once; `InvalidKeyError` if one breaks a rule, or if this is one str, not several."""
@@ -84,11 +88,11 @@ def entity_of(key: str) -> str:
     return key.partition(":")[0]
 
 
-def _checked(key: object, noun: str, room: int) -> str:
+def _checked(key: object, noun: str, room: int, room_beyond_ascii: int | None = None) -> str:
     if not isinstance(key, str):
         raise InvalidKeyError(f"a {noun} is a str such as 'users:1', not a {type(key).__name__}")
     text = str.__str__(key)
-    problem = _problem(text, room)
+    problem = _problem(text, room if room_beyond_ascii is None or text.isascii() else room_beyond_ascii)
     if problem is not None:
         raise InvalidKeyError(f"{noun} {_shown(text)} {problem}{_ADVICE}")
     return text

@@ -67,10 +67,10 @@ COMPRESS_ABOVE: Final = 1_024
 class Core:
     """One cache, before it is sync or async."""
 
-    def __init__(self, options: Options, clock: Clock, in_memory: bool) -> None:
+    def __init__(self, options: Options, clock: Clock, in_memory: bool, in_base64: bool) -> None:
         self.options: Options = options
         self.clock: Clock = clock
-        self.namespace: Namespace = Namespace(options.namespace)
+        self.namespace: Namespace = Namespace(options.namespace, in_base64=in_base64)
         self.codec: Codec = _codec(options)
         self.modes: Modes = Modes(options.enabled)
         self.transactions: Blocks[Transaction] = Blocks()

@@ -23,12 +23,12 @@ def counted(key: str, raw: bytes | None, by: int, fresh: bytes) -> tuple[int, by
 
 
 def _integer(key: str, raw: bytes, *, enveloped: bool) -> int:
-    if enveloped:
-        record = unpack(raw)
-        raw = record.payload if record.codec == COUNTER and not record.flags else b""
     try:
+        if enveloped:
+            record = unpack(raw)
+            raw = record.payload if record.codec == COUNTER and not record.flags else b""
         return int(raw)
-    except ValueError:
+    except ValueError:  # a CodecError is one
         raise CodecError(f"{key!r} holds no integer to add to") from None
 
 

@@ -92,6 +92,9 @@ EXTRAS: Final[dict[str, str]] = {
 }
 """The extra of the package that brings the client library of a scheme."""
 
+IN_BASE64: Final = frozenset({"memcached"})
+"""The schemes of engines that get keys in base64 which are not plain ASCII, so that these have to be shorter."""
+
 
 def build(spec: BackendSpec, flavour: Flavour) -> Backend:
     """Build the backend that the URL names, without opening anything.

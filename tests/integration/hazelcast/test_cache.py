@@ -22,15 +22,18 @@ from nearcache._checkup import Check, examine
 from nearcache._core.events import Command, EngineBack, Event
 from nearcache._io.blocking import drive
 from nearcache._io.port import Flavour
+from nearcache.backends.hazelcast import blocking
 from nearcache.backends.hazelcast.aio import AT_ONCE, AwaitingMaps
 from nearcache.backends.hazelcast.blocking import BlockingMaps
+from nearcache.backends.hazelcast.connect import Cluster
 from nearcache.backends.hazelcast.library import Opened, errors
+from nearcache.backends.hazelcast.maps import Place
 from nearcache.backends.registers.base import Look
 from nearcache.cli.doctor import held
 from nearcache.errors import BackendError, BackendTimeoutError, BackendUnavailableError
 from tests.faces import Awaited
 from tests.hazelcast import Member, SampleMember, members
-from tests.promises.helpers import broken, eventually, noticed
+from tests.promises.helpers import broken, eventually, impatient, noticed
 from tests.servers import free_port
 
 NewFace = Callable[..., Awaited]
@@ -140,6 +143,31 @@ async def test_who_does_not_speak_as_a_member_costs_no_more_than_a_call(new_face
         assert seconds < 0.3 + SLACK
         _, seconds = await taken(face, face.close())
         assert seconds < SLACK
+
+
+def clients_are_given_up() -> None:
+    """Clients are opened one after the other, of a member that never greets them; each has two threads."""
+    tries = 8
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        cluster = Cluster("dev", (f"127.0.0.1:{silent.getsockname()[1]}",))
+        maps = BlockingMaps(Place(cluster, ("t",), "t~b", 0.05, 0.05))
+        with broken(blocking, "PATIENCE", 0.0):
+            for _ in range(tries):
+                with pytest.raises(BackendTimeoutError):
+                    maps.opened(time.monotonic() + 0.1)
+        eventually(lambda: len(reactors()) < tries, "those that were given up have ended")
+        drive(maps.close())
+        eventually(lambda: not reactors(), "all have ended")
+
+
+def test_a_client_that_is_given_up_ends():
+    clients_are_given_up()
+
+
+def test_clients_that_are_left_to_themselves_are_noticed():
+    with broken(blocking._Opening, "_made", lambda *_: None), impatient(), noticed():
+        clients_are_given_up()
+    eventually(lambda: not reactors(), "the member hung up")
 
 
 # A member that goes away and comes back

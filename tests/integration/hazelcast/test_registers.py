@@ -58,7 +58,7 @@ class World(NamedTuple):
 @pytest.fixture(scope="module")
 def other(hazelcast: Member) -> Iterator[Any]:
     """A client of somebody else, who trusts what he reads."""
-    client = library.BlockingClient(cluster_name=hazelcast.cluster, cluster_members=[hazelcast.where])
+    client: Any = library.HazelcastClient(cluster_name=hazelcast.cluster, cluster_members=[hazelcast.where])
     yield client
     client.shutdown()
 

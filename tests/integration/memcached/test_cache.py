@@ -20,7 +20,7 @@ from nearcache.backends.memcached.registers import COARSE, Number
 from nearcache.backends.registers.base import Answer, Look, Put, Swap
 from nearcache.backends.registers.marks import head_of
 from nearcache.backends.registry import BackendSpec, build
-from nearcache.errors import BackendError, BackendUnavailableError
+from nearcache.errors import BackendError, BackendUnavailableError, InvalidKeyError
 from tests.faces import Awaited
 from tests.memcached import registers
 from tests.servers import MemcachedServer, RedisServer, memcached_server
@@ -221,6 +221,24 @@ async def until_answered(face: Awaited, key: str) -> None:
         if not face.cache._engine.backend.lacks():
             return
     raise AssertionError("the server is not asked again")
+
+
+async def test_a_key_that_no_server_takes_is_refused_and_keeps_nothing_else_from_being_done(
+    new_face: NewFace, memcached: MemcachedServer
+):
+    """It is refused before it could become one whose invalidation waits, and fails, before each other call."""
+    face = new_face(memcached, namespace="app")
+    await face.set("t:1", 1)
+    letters = "é" * 95
+    for call in (face.delete(f"t:{letters}"), face.set(f"t:{letters}", 1), face.get(f"t:{letters}")):
+        with pytest.raises(InvalidKeyError, match="at most 182 are allowed beside the namespace"):
+            await call
+    assert await face.get("t:1") == 1
+    longest = f"t:{letters[:90]}"
+    await face.set(longest, 2)
+    assert (await face.get(longest), await face.delete(longest)) == (2, True)
+    health = await face.health()
+    assert health.queued == 0
 
 
 async def test_who_is_no_memcached_is_told_so(new_backend: NewBackend, redis_server: RedisServer):

@@ -1,10 +1,12 @@
 """The rules of keys and the namespace."""
 
+from base64 import b64encode
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nearcache._core.keys import MAX_BYTES, Namespace, check_key, check_name, entity_of
+from nearcache._core.keys import MAX_BASE64, MAX_BYTES, Namespace, check_key, check_name, entity_of
 from nearcache.errors import ConfigError, InvalidKeyError
 
 APP = Namespace("app")
@@ -86,6 +88,20 @@ def test_200_bytes_are_allowed_namespace_included_and_no_more(letter):
     assert len(APP.engine_key(APP.check(fits)).encode()) <= MAX_BYTES == 200
     with pytest.raises(InvalidKeyError, match=r"bytes; at most 196 .*\{name:hash\}"):
         APP.check(fits + letter)
+
+
+@pytest.mark.parametrize("letter", ["é", "€", "\U0001f600"])
+def test_where_keys_go_in_base64_one_that_is_not_ascii_is_shorter(letter):
+    """So that no engine which takes 250 bytes refuses a key that was let through."""
+    coded = Namespace("app", in_base64=True)
+    letters = letter * 60
+    fits = "users:" + letters[: (MAX_BASE64 - len("app:users:")) // len(letter.encode())]
+    assert len(b64encode(coded.engine_key(coded.check(fits)).encode())) <= 250
+    with pytest.raises(InvalidKeyError, match=r"bytes; at most 182 .*\{name:hash\}"):
+        coded.check(fits + letter)
+    plain = "users:" + "x" * (MAX_BYTES - len("app:users:"))
+    assert coded.check(plain) == plain
+    assert len(b64encode(b"x" * MAX_BASE64)) <= 250 < len(b64encode(b"x" * (MAX_BASE64 + 1)))
 
 
 def test_a_long_key_is_cut_in_the_message():

@@ -196,6 +196,8 @@ class _Opening:
         self._lock = threading.Lock()
         self._left = False
         self._doubted = False
+        self._client: Any = None
+        """What is being opened."""
         self._opened: Opened | None = None
         self._error: BackendError | None = None
         threading.Thread(target=self._open, name="nearcache-hazelcast", daemon=True).start()
@@ -225,20 +227,23 @@ class _Opening:
         """Close the client, now or when it is there. Nobody waits longer for it than for a call: it may hang."""
         with self._lock:
             self._left = True
-            opened = self._opened
-        if opened is not None:
-            closing = threading.Thread(target=self._close, args=(opened,), name="nearcache-hazelcast", daemon=True)
+            client, is_open = self._client, self._opened is not None
+        if client is not None:
+            closing = threading.Thread(target=self._close, args=(client,), name="nearcache-hazelcast", daemon=True)
             closing.start()
-            closing.join(0.0 if self._doubted else self._place.timeout)
+            closing.join(self._place.timeout if is_open and not self._doubted else 0.0)
 
-    def _close(self, opened: Opened) -> None:
+    def _close(self, client: Any) -> None:
         if self._doubted:
             time.sleep(self._place.timeout)  # others may wait for answers
-        opened.client.shutdown()
+        client.shutdown()
+
+    def _made(self, client: Any) -> None:
+        self._client = client
 
     def _open(self) -> None:
         try:
-            opened = open_blocking(self._place)
+            opened = open_blocking(self._place, self._made)
         except Exception as error:  # noqa: BLE001 -- it is told to whoever waits
             self._error = failed(error, None, self._place)
         else:

@@ -22,9 +22,8 @@ with warnings.catch_warnings():
     from hazelcast.config import ReconnectMode
     from hazelcast.serialization.data import Data
 
-__all__ = ["FOREIGN", "Opened", "close_awaiting", "errors", "open_awaiting", "open_blocking"]
+__all__ = ["FOREIGN", "HazelcastClient", "Opened", "close_awaiting", "errors", "open_awaiting", "open_blocking"]
 
-BlockingClient: Any = HazelcastClient
 AwaitingClient: Any = hazelcast.asyncio.HazelcastClient
 
 BYTES: Final = -12
@@ -62,10 +61,26 @@ class Opened(NamedTuple):
         return getattr(self.tables[call.table], call.method)(*call.arguments)
 
 
-def open_blocking(place: Place) -> Opened:
-    """Connect; takes as long as it takes, and raises what the client raises."""
-    client = BlockingClient(**_options(place))
+class _Client(HazelcastClient):
+    """One that connects when it is told to, so that it can be shut down meanwhile."""
+
+    def _start(self) -> None:
+        pass
+
+    def connect(self) -> None:
+        """Connect."""
+        start: Any = super()._start
+        start()
+
+
+def open_blocking(place: Place, made: Callable[[Any], None]) -> Opened:
+    """Connect; takes as long as it takes, unless the client that was `made` is shut down, and raises what the client
+    raises.
+    """
+    client: Any = _Client(**_options(place))
+    made(client)
     try:
+        client.connect()
         reads = _guard(client)
         tables = {name: _guarded(client.get_map(name), reads) for name in place.tables}
         return Opened(client, tables | {place.ring: _guarded(client.get_ringbuffer(place.ring), reads)})
