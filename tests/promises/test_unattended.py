@@ -113,6 +113,7 @@ async def test_what_is_repeated_with_the_next_call_only_is_noticed(face: Awaited
     assert await face.get("a:1") is None
 
 
+@pytest.mark.slow
 async def test_an_engine_that_was_killed_is_told_when_it_is_there_again(face: Awaited, engine: Engine) -> None:
     await face.set("a:1", "old", ttl=600)
     with gone(engine):
@@ -123,6 +124,7 @@ async def test_an_engine_that_was_killed_is_told_when_it_is_there_again(face: Aw
     assert core_of(face).outage is None
 
 
+@pytest.mark.slow
 async def test_a_key_whose_write_had_no_answer_is_deleted_although_nobody_calls(face: Awaited, engine: Engine) -> None:
     await face.set("a:1", "old", ttl=600)
     with frozen(engine):
@@ -133,6 +135,7 @@ async def test_a_key_whose_write_had_no_answer_is_deleted_although_nobody_calls(
     assert await face.get("a:1") is None
 
 
+@pytest.mark.slow
 async def test_it_ends_with_the_cache(face: Awaited, engine: Engine) -> None:
     await face.set("a:1", "old", ttl=600)
     with frozen(engine):
