@@ -55,8 +55,8 @@ class Limiter(_Limiter):
     def refund(self, verdict: Verdict) -> bool:
         """Give back what a hit has consumed, as far as it still counts, and tell whether there was anything.
 
-        A verdict can be refunded once. One that consumed nothing is not refunded; that of a limiter with another name,
-        kind or limits raises `ConfigError`.
+        A verdict can be refunded once; a copy of it, as pickle makes one, counts as another. One that consumed nothing
+        is not refunded; that of a limiter with another name, kind or limits raises `ConfigError`.
         """
         return drive(self._engine.limits.refund(self._terms, verdict))
 

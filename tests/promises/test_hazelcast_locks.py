@@ -102,6 +102,7 @@ def test_tokens_that_are_only_counted_are_noticed(hazelcast: Member, new_cache: 
 # Time
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("flavour", ["sync", "async"])
 def test_a_lock_is_renewed_while_it_is_held(hazelcast: Member, new_cache: NewCache, flavour: str) -> None:
     """Also without a near tier, where nothing else needs a thread."""
@@ -132,8 +133,8 @@ def test_a_lock_that_nobody_renews_is_noticed(hazelcast: Member, new_cache: NewC
 @pytest.mark.alone
 def test_the_permits_of_one_process_are_renewed_together(hazelcast: Member, new_cache: NewCache) -> None:
     cache = new_cache(hazelcast.url)
-    with cache.semaphore("a", 3, ttl=1) as one, cache.semaphore("a", 3, ttl=1) as two:
-        ends = time.monotonic() + 1.5
+    with cache.semaphore("a", 3, ttl=3) as one, cache.semaphore("a", 3, ttl=3) as two:
+        ends = time.monotonic() + 3.5
         while time.monotonic() < ends:
             one.check()
             two.check()
@@ -148,13 +149,13 @@ def test_a_child_renews_locks_of_its_own(hazelcast: Member, new_cache: NewCache)
     def child() -> None:
         with loses("forked"):
             held.check()
-        with cache.lock("mine", ttl=1) as mine:
-            ends = time.monotonic() + 1.5
+        with cache.lock("mine", ttl=3) as mine:
+            ends = time.monotonic() + 3.5
             while time.monotonic() < ends:
                 mine.check()
                 time.sleep(0.01)
 
-    with cache.lock("a", ttl=1) as held:
+    with cache.lock("a", ttl=3) as held:
         finished([in_child(child)])
         held.check()
 

@@ -160,14 +160,14 @@ async def test_nobody_is_at_work_while_nothing_is_owed(face: Awaited) -> None:
 
 async def what_comes_late_is_paid_too(face: Awaited) -> None:
     """Owe something when the thread has found that nothing is owed any more."""
-    core, repeat, late = core_of(face), Payer._repeat, ["a:2"]
+    core, repeat, late = core_of(face), Payer._work, ["a:2"]
 
     def repeated(payer: Payer, ended: threading.Event) -> None:
         repeat(payer, ended)
         while late:
             core.owe(late.pop())
 
-    with broken(Payer, "_repeat", repeated):
+    with broken(Payer, "_work", repeated):
         core.owe("a:1")
         eventually(lambda: not core.owed and not late, "both are paid")
 
@@ -180,7 +180,7 @@ async def test_what_comes_to_be_owed_while_it_ends_is_repeated_too(face: Awaited
 @pytest.mark.parametrize("engine", ["memcached"], indirect=True)
 async def test_a_thread_that_does_not_look_again_is_noticed(face: Awaited) -> None:
     def run(payer: Payer, ended: threading.Event) -> None:
-        payer._repeat(ended)
+        payer._work(ended)
         payer._ended = None
 
     with broken(Payer, "_run", run), impatient(), noticed("both are paid"):

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -101,7 +102,9 @@ class Verdict:
         """Return, once, what a limiter of these terms needs to give the units back; None where none were consumed."""
         if terms != self._terms:
             raise ConfigError(f"a verdict of {self._terms.name!r} can be refunded only by a limiter with its limits")
-        return self._spent.pop() if self._spent else None
+        with suppress(IndexError):
+            return self._spent.pop()
+        return None
 
 
 def _seconds(seconds: float) -> str:

@@ -2,13 +2,12 @@
 
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import ClassVar, Final
 
-from nearcache._core.fork import on_fork
 from nearcache._io.blocking import drive
+from nearcache.backends.errand import Errand
 from nearcache.backends.registers.base import Answer, Look, Registers, Swap
 from nearcache.backends.registers.locked import locked_in
 from nearcache.backends.renewal import Renewal
@@ -25,66 +24,46 @@ TRIES: Final = 20
 """How often renewals are repeated at once that others have crossed."""
 
 
-class Renewer:
+class Renewer(Errand):
     """Renews locks, of both flavours.
 
     `registers` makes what speaks to the engine and blocks; it is told what says that nothing is to be opened any more.
     """
 
+    name: ClassVar[str] = "nearcache-renewer"
+
     def __init__(self, registers: Callable[[Callable[[], bool]], Registers], inbox: Inbox) -> None:
+        super().__init__()
         self._registers = registers
         self._inbox = inbox
-        self._ended: threading.Event | None = None
-        """Tells the thread to end, None while there is none."""
-        self.after_fork()
-        _all.add(self)
+        self._held: dict[str, Renewal] = {}
 
     def hold(self, owner: str, renewal: Renewal) -> Renewal:
         """Renew a lock from now on, and return what that comes to; if it is lost, the mail of the owner is told."""
-        with self._lock:
-            self._held[owner] = renewal
-            if self._ended is None:
-                self._start()
+        self._held[owner] = renewal
+        self.start()
         return renewal
 
     def let_go(self, owner: str) -> None:
         """Renew a lock no longer."""
         self._held.pop(owner, None)
 
-    def stop(self) -> None:
-        """End the thread; the next lock that is held starts another."""
-        with self._lock:
-            ended, self._ended = self._ended, None
-        if ended is not None:
-            ended.set()
-
     def after_fork(self) -> None:
         """Begin anew in a forked child, which has neither the thread nor the locks of its parent."""
-        self._lock = threading.RLock()
-        self._held: dict[str, Renewal] = {}
-        self._ended = None
+        super().after_fork()
+        self._held = {}
 
-    def _start(self) -> None:
-        self._ended = ended = threading.Event()
-        try:
-            threading.Thread(target=self._run, args=(ended,), name="nearcache-renewer", daemon=True).start()
-        except RuntimeError:  # the interpreter is ending, or there are too many threads
-            self._ended = None
+    @property
+    def _needed(self) -> bool:
+        return bool(self._held)
 
-    # In the thread
-
-    def _run(self, ended: threading.Event) -> None:
+    def _work(self, ended: threading.Event) -> None:
         registers = self._registers(ended.is_set)
-        while not (ended.wait(LONGEST_WAIT) or self._over(ended)):
+        with suppress(BackendError):  # else the first renewal tries again
+            drive(registers.open())
+        while not ended.wait(LONGEST_WAIT) and self._held:
             with suppress(BackendError):
                 drive(self.renew(registers))
-
-    def _over(self, ended: threading.Event) -> bool:
-        """End if nothing is held."""
-        with self._lock:
-            if self._ended is ended and not self._held:
-                self._ended = None
-        return self._ended is not ended
 
     async def renew(self, registers: Registers) -> None:
         """Renew what is due; what fails is tried again soon."""
@@ -118,14 +97,3 @@ class Renewer:
             return None
         lock.renew({owner: renewal.life for owner, renewal in due.items()})
         return Swap(name, answer, lock.bytes(), lock.life)
-
-
-_all: "weakref.WeakSet[Renewer]" = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for renewer in list(_all):
-        renewer.after_fork()
-
-
-on_fork(in_child=_after_fork)
