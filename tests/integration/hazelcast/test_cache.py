@@ -358,7 +358,18 @@ def is_coherent(cache: Cache) -> bool:
 
 
 def reactors() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if "hazelcast" in thread.name]
+    """Return the threads of clients that this test has opened."""
+    return [each.name for each in threading.enumerate() if "hazelcast" in each.name and each not in _others]
+
+
+_others = set[threading.Thread]()
+
+
+@pytest.fixture(autouse=True)
+def _before() -> None:
+    """Whoever is at work already is of another test: a client that hangs is left to itself."""
+    _others.clear()
+    _others.update(threading.enumerate())
 
 
 @pytest.mark.parametrize("near", [None, "1MB"])

@@ -81,6 +81,7 @@ def test_in_memory_everything_works_in_this_process(capsys) -> None:
     assert code == 0
     assert {each["name"]: each["works"] for each in found["checks"]} == {
         **dict.fromkeys(["connection", "values", "counters", "scan", "leases", "tags"], True),
+        **dict.fromkeys(["locks", "sessions", "limits"], True),
         "sharing": None,
     }
     assert "sharing" not in found
