@@ -52,8 +52,8 @@ This page, the picture and the table in the README are generated from `bench/res
 - **Client CPU** is the processor time of the whole client process, its threads included; the server is another process
   (Valkey, on the same machine).
 - **Nothing is turned off**: nearcache runs with its defaults, Prometheus metrics included, except for the near tier in
-  the rows about the server. After each row its own statistics and Prometheus have grown by exactly the number of
-  calls, and the server has counted exactly one command for each; else the bench fails. It fails too unless:
+  the rows about the server. After each row of hits its own statistics and Prometheus have grown by exactly the number
+  of calls, and the server has counted exactly one command for each; else the bench fails. It fails too unless:
 """
 
 

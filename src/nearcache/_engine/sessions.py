@@ -57,9 +57,7 @@ class SessionVerbs:
     @property
     def port(self) -> Sessions:
         """What the engine offers; raises `UnsupportedError` if that is nothing."""
-        return require(
-            self._backend.sessions, self._backend, "sessions", "memory, embedded, redis, memcached, hazelcast"
-        )
+        return require(self._backend.sessions, self._backend, "sessions", ENGINES)
 
     async def create(self, values: Mapping[str, Any], ttl: TTL, absolute: TTL | None) -> Session:
         """Begin a session with these fields."""
