@@ -1,4 +1,4 @@
-"""The parts of one cache, put together from its options: what its two faces share, and one engine for each flavour."""
+"""The parts of one cache, put together from its options: what both flavours share, and one engine for each."""
 
 import logging
 import weakref

@@ -1,17 +1,17 @@
-"""The faces of the library: `Cache` for threads, `AsyncCache` for asyncio."""
+"""The two flavours of a cache: `Cache` for threads, `AsyncCache` for asyncio."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
 from nearcache import _blocks, decorate
+from nearcache._base import BaseCache
 from nearcache._core.entry import Entry
 from nearcache._core.missing import MISS, Missing
 from nearcache._core.queued import Queued
 from nearcache._core.ttl import TTL
 from nearcache._engine.health import Health
 from nearcache._engine.warm import Pace, Warmed
-from nearcache._face import Face
 from nearcache._io.blocking import drive
 from nearcache._io.port import Flavour
 from nearcache.decorate import AsyncCachedFunction, CachedFunction
@@ -27,7 +27,7 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 
-class Cache(Locks, Face):
+class Cache(Locks, BaseCache):
     """A cache for threads: every method blocks until it is done."""
 
     _flavour: Flavour = "sync"
@@ -382,7 +382,7 @@ class Cache(Locks, Face):
         return lambda function: decorate.writes(self._engine, function, template, returns, plan, tags)
 
 
-class AsyncCache(AsyncLocks, Face):
+class AsyncCache(AsyncLocks, BaseCache):
     """A cache for asyncio: the twin of `Cache`, with the same names, arguments and meaning."""
 
     _flavour: Flavour = "async"

@@ -16,6 +16,9 @@ MAX_BYTES: Final = 200
 MAX_BASE64: Final = 186
 """The same of a key that is not plain ASCII where the engine gets it in base64: 248 bytes, and it takes 250."""
 
+MAX_BASE64_NAME: Final = MAX_BASE64 - 37
+"""The same of the name of a limiter: its record's is 37 bytes longer."""
+
 MAX_NAMESPACE: Final = 100
 """Characters of a namespace, which leave room for a key."""
 
@@ -29,13 +32,14 @@ _ADVICE: Final = '; to put any text into a key use cache.key("entity:{name}", na
 class Namespace:
     """The first part of every key of a cache in the engine, which may get those that are not plain ASCII in base64."""
 
-    __slots__ = ("_prefix", "_room", "_room_beyond_ascii", "name")
+    __slots__ = ("_prefix", "_room", "_room_beyond_ascii", "_room_of_names", "name")
 
     def __init__(self, name: str, *, in_base64: bool = False) -> None:
         self.name: str = _namespace(name)
         self._prefix = f"{name}:"
         self._room = MAX_BYTES - len(self._prefix)
         self._room_beyond_ascii = MAX_BASE64 - len(self._prefix) if in_base64 else self._room
+        self._room_of_names = MAX_BASE64_NAME - len(self._prefix) if in_base64 else self._room
 
     def __repr__(self) -> str:
         return f"Namespace({self.name!r})"
@@ -58,7 +62,7 @@ class Namespace:
 
     def check_name(self, name: object) -> str:
         """Return the name of a lock, limiter, topic or stream; `InvalidKeyError` if it breaks a rule of keys."""
-        return _checked(name, "name", self._room)
+        return _checked(name, "name", self._room, self._room_of_names)
 
     def engine_key(self, key: str) -> str:
         """Return what the engine holds for a cache key: "app:users:1" for "users:1"."""

@@ -52,7 +52,7 @@ class Verbs(NamedTuple):
 
 
 class Engine:
-    """What the faces of a cache call."""
+    """What the methods of a cache call."""
 
     def __init__(self, core: Core, io: Io, backend: Backend) -> None:
         self.core: Core = core

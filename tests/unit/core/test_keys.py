@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nearcache._core.keys import MAX_BASE64, MAX_BYTES, Namespace, check_key, check_name, entity_of
+from nearcache._core.keys import MAX_BASE64, MAX_BASE64_NAME, MAX_BYTES, Namespace, check_key, check_name, entity_of
 from nearcache.errors import ConfigError, InvalidKeyError
 
 APP = Namespace("app")
@@ -102,6 +102,16 @@ def test_where_keys_go_in_base64_one_that_is_not_ascii_is_shorter(letter):
     plain = "users:" + "x" * (MAX_BYTES - len("app:users:"))
     assert coded.check(plain) == plain
     assert len(b64encode(b"x" * MAX_BASE64)) <= 250 < len(b64encode(b"x" * (MAX_BASE64 + 1)))
+
+
+def test_where_keys_go_in_base64_the_record_of_a_limiter_fits_too():
+    coded = Namespace("app", in_base64=True)
+    name = "é" * ((MAX_BASE64_NAME - len("app:")) // 2)
+    record = f"{{app:{coded.check_name(name)}:{'0' * 32}}}~r"
+    assert len(b64encode(record.encode())) <= 250
+    with pytest.raises(InvalidKeyError, match=r"name .* bytes; at most 145 "):
+        coded.check_name(name + "é")
+    assert Namespace("app").check_name(name + "é")
 
 
 def test_a_long_key_is_cut_in_the_message():

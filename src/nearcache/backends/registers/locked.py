@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from nearcache._core.ttl import LONGEST_TTL
 from nearcache.backends.locks import LOCK_CLAIM, LOCK_PATIENCE, LockAsk
 
 REFRESH: Final = LOCK_PATIENCE / 4
@@ -20,6 +21,8 @@ KEEP: Final = 2_592_000.0
 """Seconds (30 days) for which the last token is remembered."""
 
 Stamp = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+Life = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_TTL)]
+Most = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Holder(msgspec.Struct, frozen=True, array_like=True):
@@ -27,7 +30,7 @@ class Holder(msgspec.Struct, frozen=True, array_like=True):
 
     owner: str
     stamp: Stamp
-    life: float
+    life: Life
 
 
 class Waiting(msgspec.Struct, frozen=True, array_like=True):
@@ -35,7 +38,7 @@ class Waiting(msgspec.Struct, frozen=True, array_like=True):
 
     owner: str
     stamp: Stamp
-    most: int
+    most: Most
 
 
 class Locked(msgspec.Struct, array_like=True):
@@ -45,7 +48,7 @@ class Locked(msgspec.Struct, array_like=True):
     """
 
     last: Stamp = 0
-    most: int = 1
+    most: Most = 1
     holders: list[Holder] = []  # msgspec copies it for each
     waiting: list[Waiting] = []
 

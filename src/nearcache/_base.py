@@ -1,4 +1,4 @@
-"""What both faces of a cache have in common: how they are made, and what asks no engine."""
+"""What both flavours of a cache have in common: how they are made, and what asks no engine."""
 
 import os
 import time
@@ -24,11 +24,11 @@ from nearcache.options import UNSET, Duration, Policy, Unset, resolve
 T = TypeVar("T")
 
 
-class Face:
+class BaseCache:
     """What both flavours have in common."""
 
     _flavour: Flavour
-    _other: "Face | None" = None
+    _other: "BaseCache | None" = None
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class Face:
         self._lookup: Callable[[str], Any] = self._engine.near_lookup(None)
 
     def _twin(self, kind: type[T]) -> T:
-        """Return the face of the other flavour over the same parts."""
+        """Return the cache of the other flavour over the same parts."""
         if self._other is None:
             twin = cast(Any, kind.__new__(kind))
             twin._attach(self._parts)  # noqa: SLF001 -- its own class
