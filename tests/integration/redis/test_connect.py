@@ -59,6 +59,12 @@ def test_an_option_that_cannot_be_used_is_named_without_its_value(query: str, sa
     assert "secret" not in str(raised.value)
 
 
+def test_where_tls_is_on_nobody_is_told_how_to_turn_it_on():
+    with pytest.raises(ConfigError, match="it has no option ssl_nosuch") as raised:
+        Endpoint("rediss://h/0?ssl_nosuch=1")
+    assert "begins" not in str(raised.value)
+
+
 @pytest.mark.parametrize("url", ["redis://user:secret@h:port/0", "redis://user:secret@[h/0", "http://user:secret@h"])
 def test_a_url_that_cannot_be_read_is_an_error_without_credentials(url: str):
     with pytest.raises(ConfigError, match="CACHE_URL") as raised:

@@ -148,7 +148,7 @@ def _settings(url: str) -> Connection | UnixDomainSocketConnection:
     except ConfigError:
         raise
     except (TypeError, ValueError, RedisError) as error:
-        raise ConfigError(f"url (CACHE_URL): not a redis URL this library can use ({_option_in(error)})") from None
+        raise ConfigError(f"url (CACHE_URL): not a redis URL this library can use ({_option_in(url, error)})") from None
     if isinstance(settings, UnixDomainSocketConnection) and not settings.path:
         raise ConfigError("url (CACHE_URL): unix:// needs the absolute path of a socket, as in unix:///run/valkey.sock")
     return settings  # type: ignore[no-any-return]
@@ -170,14 +170,15 @@ def _check_options(options: dict[str, object]) -> None:
     options.setdefault("protocol", 3)
 
 
-def _option_in(error: Exception) -> str:
+def _option_in(url: str, error: Exception) -> str:
     """Say which option is wrong, in words that cannot hold a password."""
     text = str(error)
     if text.startswith("Port "):  # what follows may be a part of the password
         return "the port must be a number up to 65535; a password's '/', '?' and '#' are written %2F, %3F and %23"
     unknown = re.search(r"unexpected keyword argument '(\w+)'", text)
     if unknown:
-        return f"it has no option {unknown[1]}{'; TLS begins with rediss://' * unknown[1].startswith('ssl_')}"
+        plain = unknown[1].startswith("ssl_") and not url.startswith("rediss://")
+        return f"it has no option {unknown[1]}{'; TLS begins with rediss://' * plain}"
     if text.startswith("Invalid SSL Certificate Requirements Flag"):
         return "ssl_cert_reqs may be required, optional or none"
     return text if "argument" in text or "Invalid value for" in text else type(error).__name__
