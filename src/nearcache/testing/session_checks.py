@@ -13,7 +13,7 @@ from nearcache.testing.suite import HOUR, Suite, both
 WITHIN = 10.0
 """Seconds after which something that has to happen is taken for never happening."""
 
-IDLE = 0.3
+IDLE = 0.2
 """Seconds that a session lives unused, where its end is waited for."""
 
 ODD = bytes(range(256))
@@ -186,7 +186,7 @@ async def _kept(sessions: Sessions, use: Callable[[str], Awaitable[bool]]) -> st
         name = await _created(sessions, idle=IDLE)
         while await use(name):
             last, sent = sent, time.monotonic()
-            if sent > began + 3 * IDLE:
+            if sent > began + 1.5 * IDLE:
                 return name
         assert time.monotonic() - last >= IDLE - 0.01, "a session that is used has ended"
     raise AssertionError("the machine is too busy")
