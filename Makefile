@@ -30,8 +30,10 @@ demo: .venv/.runtime ## See a real cache do real work, in about a minute (ONCE=1
 PYTEST := $(if $(CI),$(PY) -m coverage run,$(PY)) -m pytest
 QUICK := not slow and not soak
 TWO := -n 2 --dist worksteal
-# What takes long only because it computes, and may share the cores.
-COMPUTES := $(wildcard tests/promises/test_*schedules.py) tests/promises/test_model.py tests/unit
+# Files whose long tests are about what is right, not about when it happens, and may share the cores.
+SHARES := $(wildcard tests/promises/test_*schedules.py tests/promises/test_limit*.py tests/promises/test_sessions*.py) \
+	tests/promises/test_model.py tests/promises/test_own_writes.py tests/promises/test_replies.py \
+	tests/faults/test_hostile.py tests/unit
 
 test: .venv/.dev servers ## Run the tests (with CI set, also the coverage they reach)
 ifdef CI
@@ -53,8 +55,8 @@ endif
 # pytest exits with 5 when no test carries the mark, which is no failure.
 test-slow: .venv/.dev servers ## Run the tests that take long
 ifeq ($(strip $(PYTEST_ARGS)),)
-	$(PY) -m pytest -m "slow and not soak" $(TWO) $(COMPUTES)
-	$(PY) -m pytest -m "slow and not soak" $(addprefix --ignore=,$(COMPUTES))
+	$(PY) -m pytest -m "slow and not soak" $(TWO) $(SHARES)
+	$(PY) -m pytest -m "slow and not soak" $(addprefix --ignore=,$(SHARES))
 else
 	$(PY) -m pytest -m "slow and not soak" $(PYTEST_ARGS) || test $$? -eq 5
 endif

@@ -352,7 +352,7 @@ def numbers_only_grow(cache: Cache, key: str, luck: random.Random, times: int = 
     numbers = Numbers(cache, key, luck)
     readers = Crowd().threads(3, numbers.read).tasks(3, numbers.aread, loops=1).start()
     try:
-        at_once(lambda: numbers.write(times), within=20.0)
+        at_once(lambda: numbers.write(times), within=60.0)
     finally:
         values(readers.finish())
 
