@@ -26,7 +26,7 @@ from tests.registers import Forgetful, Node, Server
 
 LIFE = 3.0
 SAMPLES = 60
-MANY = 3_000
+MANY = 30_000
 """The same where one of them has to fail."""
 TIMES = 40
 """How often somebody asks for a lock before giving up."""

@@ -415,7 +415,7 @@ def test_stamps_that_begin_anew_in_the_process_are_noticed(tight: Registers) -> 
 def test_buckets_that_are_not_compared_are_noticed(tight: Registers) -> None:
     tight.server.nodes["buckets"].matches = lambda present, seen: present.done  # type: ignore[method-assign]
     with noticed("is left|got version"):
-        tight.by_luck([marking(LONG), forgotten(tight)], "old", 500)
+        tight.by_luck([marking(LONG), forgotten(tight)], "old", 10_000)
 
 
 def test_a_head_that_forgets_before_the_bucket_knows_is_noticed(tight: Registers) -> None:
@@ -426,7 +426,7 @@ def test_a_head_that_forgets_before_the_bucket_knows_is_noticed(tight: Registers
             await self._spilled(moved, head.first)
 
     with broken(RegisterMarks, "_trim", trim), noticed("is left|got version"):
-        tight.by_luck([reader, forgotten(tight)], "old", 500)
+        tight.by_luck([reader, forgotten(tight)], "old", 10_000)
 
 
 def test_a_floor_that_is_read_before_the_stub_is_noticed(tight: Registers) -> None:
@@ -450,7 +450,7 @@ def test_numbers_of_another_life_that_are_believed_are_noticed(tight: Registers)
         return present.done and present.number[1] == seen.number[1]
 
     with broken(Node, "matches", matches), noticed("is left|got version"):
-        tight.by_luck([reader, reader, INVALIDATIONS["delete"], restarting(tight, "values")], "cold", 4_000)
+        tight.by_luck([reader, reader, INVALIDATIONS["delete"], restarting(tight, "values")], "cold", 10_000)
 
 
 def _moved(raw: bytes, by: int) -> bytes:
