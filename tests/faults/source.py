@@ -33,6 +33,9 @@ TAGS = [f"t:{number}" for number in range(3)]
 Value = tuple[int, str]
 """A version, and something that takes room."""
 
+LASTS = 5.0
+"""Seconds that a fault lasts, unless everybody is done before."""
+
 
 class Source:
     """Versions of keys, and when which of them was acknowledged to be the oldest that may be served."""
@@ -228,7 +231,8 @@ def away(server: Server, caches: Sequence[Cache], fault: str, callers: Callers, 
     people = crowd(caches, source, luck, 60).start()
     server.pause() if frozen else server.kill()
     try:
-        eventually(lambda: callers.write_errors >= 5 or people.done, "somebody notices")
+        ends = time.monotonic() + LASTS
+        eventually(lambda: people.done or time.monotonic() > ends, "the fault ends")
     finally:
         server.resume() if frozen else server.start()
     callers.normal_again(lambda: all(stores(cache) for cache in caches))

@@ -79,7 +79,7 @@ def test_many_processes_load_once_a_hundred_times(fleet: Fleet) -> None:
 
 
 def test_loads_without_leases_are_noticed(request: pytest.FixtureRequest) -> None:
-    with fleet_on("valkey", request, without="leases") as fleet, noticed("loaded more than once"):
+    with fleet_on("valkey", request, without="leases") as fleet, noticed("loaded more than once|somebody waits longer"):
         all_get_one_load(fleet, processes=2)
 
 
