@@ -208,7 +208,8 @@ def test_readers_get_the_source_until_a_replica_takes_over_in_a_cluster(
 
 def kept_by(node: RedisServer, own: Cluster, *namespaces: str) -> str:
     """Return a key that a node keeps, in each of some namespaces."""
-    keys = (f"season:{number}" for number in itertools.count())
+    # Of different lengths: among keys of one length, the slots in two namespaces differ by the same bits.
+    keys = (f"season:{number}{'0' * zeros}" for zeros, number in itertools.product(range(60), range(10)))
     return next(key for key in keys if all(own.owner(f"{space}:{key}") is node for space in namespaces))
 
 
