@@ -364,6 +364,7 @@ def test_own_writes_are_read_back_among_readers_that_fill(url: str, new_cache: N
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(200)
 def test_own_writes_are_read_back_for_long(any_url: str, new_cache: NewCache, fresh_key: Key) -> None:
     cache, luck = new_cache(any_url), dice()
     for _ in range(5):

@@ -228,6 +228,7 @@ def test_two_write_throughs_leave_the_newest_or_nothing(world: World, fresh_key:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(200)
 def test_two_write_throughs_and_a_reader_in_many_orders(world: World, fresh_key: Key) -> None:
     write_throughs_leave_the_newest_or_nothing(world, fresh_key, 1000)
 
