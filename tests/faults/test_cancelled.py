@@ -11,8 +11,8 @@ import random
 import sys
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -362,15 +362,22 @@ class SoftTimeLimit(Exception):
     """What task queues raise in a task that has run for too long: no interrupt of Python's, and a plain Exception."""
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Say nothing of errors that Python can raise nowhere: pytest would keep their tracebacks, and what these hold."""
+    with broken(sys, "unraisablehook", lambda _: None):
+        yield
+
+
+@quiet()
 def interruptions(engine: Engine, new_cache: NewCache, alarm: Alarm, callers: Callers, least: int) -> None:
     """Interrupt every verb in the main thread while other threads use the same pool."""
     cache, luck, over = new(engine, new_cache), dice(), list[bool]()
     pools = [link._pool for link in engine.links(cache)]
-    quiet = broken(sys, "unraisablehook", lambda _: None)  # pytest's could be interrupted like anything else
     crowd = Crowd().threads(2, partial(others, cache, random.Random(luck.random()), over)).start()
     try:
         # Thousands of interrupts in seconds leave garbage more often than a pool looks for it.
-        with quiet, broken(pool_module, "COLLECT_EVERY", 0.0):
+        with broken(pool_module, "COLLECT_EVERY", 0.0):
             while alarm.rung < least:
                 for name, verb in VERBS.items():
                     alarm.error = luck.choice([KeyboardInterrupt, SoftTimeLimit])

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, NoReturn, cast
 
 import pytest
@@ -238,23 +238,33 @@ def interrupted(test: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class SignalAt:
-    """Does what a signal handler does, at the n-th place of the library at which Python looks for signals."""
+    """Does what a signal handler does, at the n-th place of the library at which Python looks for signals.
 
-    def __init__(self, place: int, handler: Callable[[], object] = interrupt) -> None:
+    Where `threads` are started, that is a place of the library too; but not what Python's locks do there, which an
+    interrupt may leave behind.
+    """
+
+    def __init__(self, place: int, handler: Callable[[], object] = interrupt, *, threads: bool = False) -> None:
         self.place = place
         self.handler = handler
+        self.threads = threads
         self.where = ""
         self.error: KeyboardInterrupt | None = None
         self._seen = 0
 
     def __call__(self, frame: Any, event: str, _: Any) -> None:
         """Count the beginnings of functions and the returns of built-in ones, as sys.setprofile reports them."""
-        if event not in ("call", "c_return") or not frame.f_code.co_filename.startswith(LIBRARY):
+        if event not in ("call", "c_return") or not self._is_inside(frame.f_code):
             return
         self._seen += 1
         if self._seen == self.place:
             self.where = f"{frame.f_code.co_qualname}:{frame.f_lineno} ({event})"
             self.handler()
+
+    def _is_inside(self, code: CodeType) -> bool:
+        if self.threads and code.co_filename == threading.__file__:
+            return code.co_qualname.startswith("Thread.")
+        return code.co_filename.startswith(LIBRARY)
 
     def run(self, do: Callable[[], Any]) -> str:
         """Do it with the signal, and return where that came ("" if it was over before)."""

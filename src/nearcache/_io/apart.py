@@ -24,7 +24,7 @@ class _Bulkhead:
     __slots__ = ("threads", "waiting")
 
     def __init__(self) -> None:
-        self.threads: int = 0
+        self.threads: set[threading.Thread] = set()
         self.waiting: deque[Work] = deque()
 
 
@@ -44,32 +44,36 @@ class Apart:
         with self._lock:
             bulkhead = self._bulkheads.setdefault(loader, _Bulkhead())
             bulkhead.waiting.append(lambda: context.run(work))
-            if bulkhead.threads >= MOST_THREADS:
-                return
-            bulkhead.threads += 1
-        thread = threading.Thread(target=self._work, args=(loader, bulkhead), name="nearcache-load", daemon=True)
-        try:
-            thread.start()
-        except BaseException:
-            with self._lock:
-                bulkhead.threads -= 1
-            raise
+            if len(bulkhead.threads) < MOST_THREADS:
+                self._start(loader, bulkhead)
 
     def full(self, loader: Hashable) -> bool:
         """Whether all threads of this loader are taken."""
         bulkhead = self._bulkheads.get(loader)
-        return bulkhead is not None and bulkhead.threads >= MOST_THREADS
+        return bulkhead is not None and len(bulkhead.threads) >= MOST_THREADS
 
     def after_fork(self) -> None:
         """Forget all threads: they stayed in the parent process."""
         self._lock = threading.RLock()
         self._bulkheads = {}
 
+    def _start(self, loader: Hashable, bulkhead: _Bulkhead) -> None:
+        thread = threading.Thread(target=self._work, args=(loader, bulkhead), name="nearcache-load", daemon=True)
+        try:
+            bulkhead.threads.add(thread)
+            thread.start()
+        except BaseException:
+            bulkhead.threads.discard(thread)  # one whose start was only interrupted notes itself
+            raise
+
     def _work(self, loader: Hashable, bulkhead: _Bulkhead) -> None:
+        me = threading.current_thread()
+        with self._lock:
+            bulkhead.threads.add(me)
         while True:
             with self._lock:
                 if not bulkhead.waiting:
-                    bulkhead.threads -= 1
+                    bulkhead.threads.discard(me)
                     if not bulkhead.threads and self._bulkheads.get(loader) is bulkhead:
                         del self._bulkheads[loader]
                     return

@@ -36,15 +36,15 @@ class Errand(ABC):
                     self._start()
 
     def _start(self) -> None:
-        self._ended = ended = threading.Event()
+        ended = threading.Event()
         thread = threading.Thread(target=self._run, args=(ended,), name=self.name, daemon=True)
         try:
+            self._ended = ended
             thread.start()
-        except RuntimeError:  # the interpreter is ending, or there are too many threads
-            self._ended = None
-        except BaseException:
-            self.stop()  # interrupted: nobody knows whether it has started
-            raise
+        except BaseException as error:
+            self.stop()  # if it was interrupted, nobody knows whether it has started
+            if not isinstance(error, RuntimeError):  # the interpreter is ending, or there are too many threads
+                raise
 
     def stop(self) -> None:
         """End the thread; the next `start` begins anew."""

@@ -53,18 +53,20 @@ class Listening(ABC):
     def start(self) -> None:
         """Start to listen, in the background, unless somebody does."""
         if self._life is None:
-            self._start()
+            with self._lock:
+                if self._life is None:
+                    self._start()
 
     def _start(self) -> None:
-        with self._lock:
-            if self._life is not None:
-                return
-            self._life = life = Life()
+        life = Life()
         thread = threading.Thread(target=self._run, args=(life,), name="nearcache-listener", daemon=True)
         try:
+            self._life = life
             thread.start()
-        except RuntimeError as error:  # the interpreter is ending, or there are too many threads
-            self._life = None
+        except BaseException as error:
+            self.stop()  # if it was interrupted, nobody knows whether it has started
+            if not isinstance(error, RuntimeError):  # the interpreter is ending, or there are too many threads
+                raise
             self._coherence.end(None, f"no thread could be started to listen: {error}")
 
     def stop(self) -> None:

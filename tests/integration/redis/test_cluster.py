@@ -35,7 +35,7 @@ from tests.faults.calls import face
 from tests.frames import frames_of
 from tests.integration.redis.conftest import NewCache
 from tests.integration.redis.helpers import eventually, fake_server, made
-from tests.promises.helpers import broken, noticed, noticed_within
+from tests.promises.helpers import SignalAt, broken, interrupted, noticed, noticed_within
 from tests.servers import KINDS, Kind, RedisServer
 
 Lost = Callable[[RedisServer], AbstractContextManager[None]]
@@ -969,3 +969,23 @@ def test_a_read_of_one_key_enters_few_functions_more_than_on_one_server(
         entered.append(frames_of(lambda: drive(read)))  # noqa: B023
         drive(backend.close())
     assert len(entered[1]) - len(entered[0]) <= 7, entered[1]
+
+
+# Listeners
+
+
+@interrupted
+def test_a_start_to_listen_that_was_interrupted_anywhere_is_made_up_by_the_next(cluster: Cluster, new_cache: NewCache):
+    cache = new_cache(cluster.url)
+    cache.set("a:1", 1)
+    backend: Any = cache._engine.backend
+    listeners, coherence = backend.listener, cache._parts.core.coherence
+    for place in range(1, 1000):
+        listeners.stop()
+        assert not coherence.tracked
+        if not (where := SignalAt(place, threads=True).run(listeners.start)):
+            assert place > 20
+            return
+        listeners.start()
+        eventually(lambda: coherence.tracked, f"all nodes are heard though the start was interrupted at {where}")
+    raise AssertionError("the start never ended")

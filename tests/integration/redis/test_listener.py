@@ -23,6 +23,7 @@ from nearcache.near.coherence import Coherence
 from nearcache.near.flights import Flights
 from nearcache.near.store import Limit, Store
 from tests.integration.redis.helpers import drive, eventually, in_child, lease, made, reap
+from tests.promises.helpers import SignalAt, interrupted
 from tests.servers import RedisServer
 
 # The package has a function of that name.
@@ -59,8 +60,8 @@ def make(namespace: str) -> Iterator[Make]:
 
 
 def threads() -> list[threading.Thread]:
-    """Return the threads of all listeners."""
-    return [thread for thread in threading.enumerate() if thread.name == "nearcache-listener"]
+    """Return the threads of all listeners; Python lists also those whose start was interrupted, without an identity."""
+    return [thread for thread in threading.enumerate() if thread.name == "nearcache-listener" and thread.ident]
 
 
 def listens(listener: Listener) -> str:
@@ -233,6 +234,18 @@ def test_many_may_start_and_stop_it_at_once(make: Make, any_server: RedisServer)
         worker.join()
     assert hears(listener, any_server)
     eventually(lambda: len(threads()) == 1, "one thread listens")
+
+
+@interrupted
+def test_a_start_that_was_interrupted_anywhere_is_made_up_by_the_next(make: Make, any_server: RedisServer):
+    listener = make(any_server.unix_url)
+    for place in range(1, 1000):
+        if not (where := SignalAt(place, threads=True).run(listener.start)):
+            assert place > 5
+            return
+        eventually(listener.channel, f"somebody listens though the start was interrupted at {where}")
+        listener.stop()
+    raise AssertionError("the start never ended")
 
 
 def test_a_fork_has_another_channel_and_no_thread(make: Make, any_server: RedisServer):

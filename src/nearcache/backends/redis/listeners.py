@@ -45,8 +45,8 @@ class Listeners(Ears):
         self.carrier: Carrier = CARRIERS[spec.bus](spec.namespace, self._announced)
         """Announces changes; it hears them too where that is done in a stream."""
         self._union = Union(spec.coherence)
-        self._wanted = False
-        """Whether somebody has started to listen."""
+        self._listens = False
+        """Whether all who have to be heard are listened to: not if that was interrupted."""
         self._begin()
         topology.changed = weakly(self._changed)
         spec.coherence.seek = weakly(self.start)
@@ -66,14 +66,14 @@ class Listeners(Ears):
 
     def start(self) -> None:
         """Listen to all nodes that have to be heard, in the background, and to others when there are others."""
-        if not self._wanted:
-            self._wanted = True
-            self._changed()
+        if not self._listens:
+            with self._lock:
+                self._listen()
 
     def stop(self) -> None:
         """Stop to listen, until somebody starts again."""
         with self._lock:
-            self._wanted = False
+            self._listens = False
             self._listen_to(frozenset())
 
     def after_fork(self) -> None:
@@ -86,29 +86,33 @@ class Listeners(Ears):
     def _begin(self) -> None:
         self._lock = threading.RLock()
         self._each: dict[Node, tuple[Listener, Member]] = {}
-        self._wanted = False
+        self._listens = False
 
     @property
     def _in_stream(self) -> bool:
         return self._spec.bus == "stream"
 
     def _changed(self) -> None:
-        """Listen to those who have to be heard now. Until all of them are, nothing is vouched for."""
-        if not self._wanted:
-            return
-        nodes = self._topology.primaries
         with self._lock:
-            self._listen_to(frozenset(filter(self._leads, nodes)) if self._in_stream else nodes)
+            if self._listens:
+                self._listen()
+
+    def _listen(self) -> None:
+        """Listen to those who have to be heard now. Until all of them are, nothing is vouched for."""
+        nodes = self._topology.primaries
+        self._listens = False
+        self._listen_to(frozenset(filter(self._leads, nodes)) if self._in_stream else nodes)
+        self._listens = True
 
     def _listen_to(self, nodes: frozenset[Node]) -> None:
-        if nodes == self._each.keys():
-            return
-        gone = [self._each.pop(node) for node in self._each.keys() - nodes]
-        new = [self._each.setdefault(node, self._made(node)) for node in nodes - self._each.keys()]
-        self._union.expect(member for _, member in self._each.values())
-        for listener, _ in gone:
-            listener.stop()
-        for listener, _ in new:
+        """Begin and end what that takes; done again, it completes what was interrupted."""
+        for node in nodes - self._each.keys():
+            self._each[node] = self._made(node)
+        self._union.expect(self._each[node][1] for node in nodes)
+        for node in self._each.keys() - nodes:
+            self._each[node][0].stop()
+            del self._each[node]
+        for listener, _ in list(self._each.values()):
             listener.start()
 
     def _made(self, node: Node) -> tuple[Listener, Member]:

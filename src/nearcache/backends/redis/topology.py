@@ -117,9 +117,9 @@ class Topology:
     def moved(self, name: str, node: Node) -> None:
         """Note that the slot of an engine key is at a node now."""
         with self._lock:
+            self._stale = True
             self._expect(self.primaries | {node})
             self._slots[slot_of(name)] = node
-            self._stale = True
             self.changed()
 
     def look(self) -> None:
@@ -172,7 +172,11 @@ class Topology:
         with self._lock:
             self._expect(frozenset(node for node in set(slots) if node is not None))
             self._slots, self._stale, self._ask_at = slots, False, time.monotonic() + ASK_AGAIN
-            self.changed()
+            try:
+                self.changed()
+            except BaseException:
+                self._stale = True  # interrupted: it is told again when the nodes are asked again
+                raise
 
     def _expect(self, primaries: frozenset[Node]) -> None:
         """Note which nodes will keep slots, before anybody sends commands there by them."""
