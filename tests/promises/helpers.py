@@ -1,5 +1,6 @@
 """What the tests of the guarantees share: crowds of threads and tasks, eyes on the engine, and deliberate defects."""
 
+import _thread
 import asyncio
 import functools
 import gc
@@ -240,8 +241,7 @@ def interrupted(test: Callable[..., Any]) -> Callable[..., Any]:
 class SignalAt:
     """Does what a signal handler does, at the n-th place of the library at which Python looks for signals.
 
-    Where `threads` are started, that is a place of the library too; but not what Python's locks do there, which an
-    interrupt may leave behind.
+    With `threads`, also at those at which Python starts one; but not where it would keep what was not started for ever.
     """
 
     def __init__(self, place: int, handler: Callable[[], object] = interrupt, *, threads: bool = False) -> None:
@@ -252,18 +252,18 @@ class SignalAt:
         self.error: KeyboardInterrupt | None = None
         self._seen = 0
 
-    def __call__(self, frame: Any, event: str, _: Any) -> None:
+    def __call__(self, frame: Any, event: str, built_in: Any) -> None:
         """Count the beginnings of functions and the returns of built-in ones, as sys.setprofile reports them."""
-        if event not in ("call", "c_return") or not self._is_inside(frame.f_code):
+        if event not in ("call", "c_return") or not self._is_inside(frame.f_code, built_in):
             return
         self._seen += 1
         if self._seen == self.place:
             self.where = f"{frame.f_code.co_qualname}:{frame.f_lineno} ({event})"
             self.handler()
 
-    def _is_inside(self, code: CodeType) -> bool:
+    def _is_inside(self, code: CodeType, built_in: Any) -> bool:
         if self.threads and code.co_filename == threading.__file__:
-            return code.co_qualname.startswith("Thread.")
+            return code.co_qualname.startswith("Thread.") and built_in in (None, STARTS_A_THREAD)
         return code.co_filename.startswith(LIBRARY)
 
     def run(self, do: Callable[[], Any]) -> str:
@@ -280,6 +280,7 @@ class SignalAt:
 
 LIBRARY = os.path.dirname(nearcache.__file__) + os.sep
 """Where the library's files are."""
+STARTS_A_THREAD = _thread.start_new_thread
 
 
 class Alarm:

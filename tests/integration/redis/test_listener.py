@@ -60,8 +60,8 @@ def make(namespace: str) -> Iterator[Make]:
 
 
 def threads() -> list[threading.Thread]:
-    """Return the threads of all listeners; Python lists also those whose start was interrupted, without an identity."""
-    return [thread for thread in threading.enumerate() if thread.name == "nearcache-listener" and thread.ident]
+    """Return the threads of all listeners."""
+    return [thread for thread in threading.enumerate() if thread.name == "nearcache-listener"]
 
 
 def listens(listener: Listener) -> str:

@@ -25,8 +25,7 @@ class Collecting(Errand):
 
 
 def threads() -> list[threading.Thread]:
-    """Return the threads; Python lists also those whose start was interrupted, which have no identity."""
-    return [thread for thread in threading.enumerate() if thread.name == Collecting.name and thread.ident]
+    return [thread for thread in threading.enumerate() if thread.name == Collecting.name]
 
 
 def test_it_ends_when_there_is_nothing_to_do_and_begins_anew() -> None:
